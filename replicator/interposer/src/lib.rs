@@ -1,0 +1,1 @@
+//! The library preloaded into captured programs.

@@ -1,0 +1,1 @@
+//! What captured programs and the sequencer share.

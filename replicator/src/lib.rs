@@ -1,0 +1,1 @@
+//! Counterfoil: record files to relational databases, in real time.

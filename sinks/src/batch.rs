@@ -1,0 +1,119 @@
+//! What a sink is given: the net effect of whole units of work, folded to the last image per record.
+
+use counterfoil_proto::Position;
+use counterfoil_records::RecordFormat;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What is known of a mirrored file, apart from its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileDescription {
+    /// Absolute path on the production host, as bytes: a path need not be UTF-8.
+    pub path: Vec<u8>,
+    /// The consistency group it belongs to.
+    pub group: String,
+    /// How its records lie on disk.
+    pub format: RecordFormat,
+    /// The table asked for in the configuration, else one is made from the path.
+    pub table: Option<String>,
+}
+
+/// The last image of a piece of a file: what a row or its residue becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Image {
+    /// A record; replaces whatever had its identity.
+    Record {
+        /// The record's content.
+        data: Vec<u8>,
+        /// On-disk bytes that belong to it but aren't content (see `counterfoil_records::PieceKind`).
+        rest: Vec<u8>,
+    },
+    /// No record: these on-disk bytes are kept for restore, and a row with this identity is deleted.
+    Residue {
+        /// All on-disk bytes of the piece.
+        bytes: Vec<u8>,
+        /// Why this isn't a record, for people.
+        reason: String,
+    },
+    /// Nothing: row and residue with this identity are deleted.
+    Absent,
+}
+
+/// Size and attributes of a file, for restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    /// Size in bytes.
+    pub size: u64,
+    /// Permission bits, when known.
+    pub mode: Option<u32>,
+    /// Owner, when known.
+    pub uid: Option<u32>,
+    /// Group, when known.
+    pub gid: Option<u32>,
+    /// Last modification, nanoseconds since 1970, when known.
+    pub modified_ns: Option<i64>,
+}
+
+/// What happened to the file itself in this batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FileFate {
+    /// It is there (a table is made for it when there is none yet).
+    #[default]
+    Present,
+    /// It was removed: its rows, residue and catalogue entry go.
+    Removed,
+}
+
+/// Everything a batch does to one file. Applied in this order: `renamed_from`, `fate`, `cleared`,
+/// then `images`. (Images that a later clearing made void have already been folded away.)
+#[derive(Clone, Debug)]
+pub struct FileChanges {
+    /// The file, under its path after the batch.
+    pub file: Arc<FileDescription>,
+    /// The path the file's rows are stored under so far, when it was renamed in this batch. What the
+    /// new path named before is replaced. (Table names follow the path, unless one is configured.)
+    pub renamed_from: Option<Vec<u8>>,
+    /// What becomes of the file.
+    pub fate: FileFate,
+    /// Identities whose rows and residue are deleted first. `u64::MAX` as end means "all that follow".
+    pub cleared: Vec<Range<u64>>,
+    /// Last image per identity.
+    pub images: BTreeMap<u64, Image>,
+    /// Size and attributes after the batch.
+    pub attributes: Attributes,
+}
+
+/// Whole units of work, folded; applied atomically together with `position`.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Site and consistency group whose position this is, as `site/group`.
+    pub stream: String,
+    /// Position of the last event folded in. A sink refuses one that isn't after what it has stored.
+    pub position: Position,
+    /// Capture time of the last event, nanoseconds since 1970 (for lag).
+    pub captured_ns: i64,
+    /// The changes. A file occurs more than once only when it was removed or renamed in between; the
+    /// order is the order to apply them in.
+    pub files: Vec<FileChanges>,
+}
+
+/// A file as a sink has it: the catalogue entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// The file.
+    pub description: FileDescription,
+    /// The table with its records, as the sink named it.
+    pub table: String,
+    /// Size and attributes.
+    pub attributes: Attributes,
+}
+
+/// A piece as a sink has it, in order of identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPiece {
+    /// Identity.
+    pub id: u64,
+    /// Record or residue, never [`Image::Absent`].
+    pub image: Image,
+}
