@@ -1,1 +1,25 @@
-//! What captured programs and the sequencer share.
+//! What captured programs and the sequencer share: lanes, rules and the board.
+//!
+//! A *lane* belongs to one thread of one program, which is its only writer. It is a chain of
+//! memory-mapped segment files of frames; the sequencer reads behind the writer and hands consumed
+//! segments back, so that a busy program keeps writing into the same warm pages. The *rules* say which
+//! paths are captured; the *board* is one small file through which everybody learns what changed.
+//!
+//! This crate runs inside other people's programs, in signal handlers too. The writing half therefore
+//! allocates nothing from the heap, takes no lock, calls no libc function that could be interposed or
+//! change `errno`, and never panics. The reading half trusts nothing it finds in a lane.
+//!
+//! Numbers are in host byte order: a lane never leaves the host, and it does not outlive a boot.
+
+pub mod board;
+pub mod clock;
+pub mod frame;
+pub mod glob;
+pub mod reader;
+pub mod rules;
+pub mod segment;
+pub mod sys;
+pub mod writer;
+
+/// Version of everything shared with running programs. Both sides refuse what they don't know.
+pub const VERSION: u32 = 1;

@@ -1,0 +1,238 @@
+//! The few system calls the shared code makes, past libc: its own entry points may be replaced by the
+//! interposer, are cancellation points, and change `errno`. Results are the kernel's: `-errno` on failure.
+
+/// Makes a system call. Returns what the kernel does: a negative number is `-errno`.
+///
+/// # Safety
+/// The arguments must be right for the call.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the caller vouches for the arguments; the clobbers are those of the kernel's ABI.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => result,
+            in("rdi") args[0],
+            in("rsi") args[1],
+            in("rdx") args[2],
+            in("r10") args[3],
+            in("r8") args[4],
+            in("r9") args[5],
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    result
+}
+
+/// Makes a system call. Returns what the kernel does: a negative number is `-errno`.
+///
+/// # Safety
+/// The arguments must be right for the call.
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the caller vouches for the arguments; the clobbers are those of the kernel's ABI.
+    unsafe {
+        core::arch::asm!(
+            "svc 0",
+            in("x8") number,
+            inlateout("x0") args[0] as isize => result,
+            in("x1") args[1],
+            in("x2") args[2],
+            in("x3") args[3],
+            in("x4") args[4],
+            in("x5") args[5],
+            options(nostack)
+        );
+    }
+    result
+}
+
+/// Makes a system call. Returns what the kernel does: a negative number is `-errno`.
+///
+/// # Safety
+/// The arguments must be right for the call.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
+    // SAFETY: errno is the calling thread's own; the caller vouches for the arguments.
+    unsafe {
+        let errno = libc::__errno_location();
+        let before = *errno;
+        let result = libc::syscall(number, args[0], args[1], args[2], args[3], args[4], args[5]);
+        let result = if result == -1 {
+            -(*errno as isize)
+        } else {
+            result as isize
+        };
+        *errno = before;
+        result
+    }
+}
+
+/// `openat(AT_FDCWD, path, flags | O_CLOEXEC, mode)`; `path` ends with a NUL byte.
+pub fn open(path: &[u8], flags: i32, mode: u32) -> isize {
+    debug_assert_eq!(path.last(), Some(&0));
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    unsafe {
+        syscall(
+            libc::SYS_openat,
+            [
+                libc::AT_FDCWD as isize as usize,
+                path.as_ptr() as usize,
+                (flags | libc::O_CLOEXEC) as usize,
+                mode as usize,
+                0,
+                0,
+            ],
+        )
+    }
+}
+
+/// `close(fd)`.
+pub fn close(fd: i32) -> isize {
+    // SAFETY: closing a descriptor touches no memory.
+    unsafe { syscall(libc::SYS_close, [fd as usize, 0, 0, 0, 0, 0]) }
+}
+
+/// `unlink(path)`; `path` ends with a NUL byte.
+pub fn unlink(path: &[u8]) -> isize {
+    debug_assert_eq!(path.last(), Some(&0));
+    // SAFETY: the path is NUL-terminated and outlives the call.
+    unsafe {
+        syscall(
+            libc::SYS_unlinkat,
+            [
+                libc::AT_FDCWD as isize as usize,
+                path.as_ptr() as usize,
+                0,
+                0,
+                0,
+                0,
+            ],
+        )
+    }
+}
+
+/// Makes sure that `len` bytes from the beginning have blocks, so that writing to a mapping of them can't
+/// raise SIGBUS for want of space, and that their pages are in memory: a first touch of a mapped page costs
+/// microseconds on a disk file system, writing zeros beforehand a tenth of that.
+pub fn allocate(fd: i32, len: u64) -> isize {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    // SAFETY: no memory is passed.
+    let result = unsafe { syscall(libc::SYS_fallocate, [fd as usize, 0, 0, len as usize, 0, 0]) };
+    if result < 0 && result != -(libc::EOPNOTSUPP as isize) {
+        return result;
+    }
+    let mut at = 0;
+    while at < len {
+        let chunk = (len - at).min(ZEROS.len() as u64);
+        // SAFETY: `ZEROS` is at least `chunk` long.
+        let written = unsafe {
+            syscall(
+                libc::SYS_pwrite64,
+                [
+                    fd as usize,
+                    ZEROS.as_ptr() as usize,
+                    chunk as usize,
+                    at as usize,
+                    0,
+                    0,
+                ],
+            )
+        };
+        if written <= 0 {
+            return written.min(-1);
+        }
+        at += written as u64;
+    }
+    0
+}
+
+/// Size of the file behind a descriptor, or `-errno`.
+pub fn file_size(fd: i32) -> i64 {
+    // SAFETY: lseek touches no memory; the descriptor is our own, so its offset is nobody else's.
+    unsafe {
+        syscall(
+            libc::SYS_lseek,
+            [fd as usize, 0, libc::SEEK_END as usize, 0, 0, 0],
+        ) as i64
+    }
+}
+
+/// Maps `len` bytes of a file from its beginning, shared. Null on failure.
+pub fn map_shared(fd: i32, len: usize, writable: bool) -> *mut u8 {
+    let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+    map(fd, len, prot, libc::MAP_SHARED)
+}
+
+/// Maps `len` zero bytes of private memory. Null on failure.
+pub fn map_private(len: usize) -> *mut u8 {
+    map(
+        -1,
+        len,
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    )
+}
+
+fn map(fd: i32, len: usize, prot: i32, flags: i32) -> *mut u8 {
+    // SAFETY: a new mapping at an address of the kernel's choice harms nothing.
+    let address = unsafe {
+        syscall(
+            libc::SYS_mmap,
+            [
+                0,
+                len,
+                prot as usize,
+                flags as usize,
+                fd as isize as usize,
+                0,
+            ],
+        )
+    };
+    if (-4095..0).contains(&address) {
+        core::ptr::null_mut()
+    } else {
+        address as *mut u8
+    }
+}
+
+/// Unmaps what [`map_shared`] or [`map_private`] gave.
+///
+/// # Safety
+/// Nothing may use the mapping any more.
+pub unsafe fn unmap(address: *mut u8, len: usize) {
+    // SAFETY: the caller gives up the mapping.
+    unsafe { syscall(libc::SYS_munmap, [address as usize, len, 0, 0, 0, 0]) };
+}
+
+/// `madvise(address, len, advice)`.
+///
+/// # Safety
+/// The advice must not take memory away that is still used.
+pub unsafe fn advise(address: *mut u8, len: usize, advice: i32) -> isize {
+    // SAFETY: see above.
+    unsafe {
+        syscall(
+            libc::SYS_madvise,
+            [address as usize, len, advice as usize, 0, 0, 0],
+        )
+    }
+}
+
+/// The calling thread's id.
+pub fn thread_id() -> u32 {
+    // SAFETY: gettid has no arguments.
+    unsafe { syscall(libc::SYS_gettid, [0; 6]) as u32 }
+}
+
+/// The calling process's id, from the kernel (never a cached one: `vfork` and `clone` are not seen by libc).
+pub fn process_id() -> u32 {
+    // SAFETY: getpid has no arguments.
+    unsafe { syscall(libc::SYS_getpid, [0; 6]) as u32 }
+}

@@ -1,0 +1,456 @@
+//! The writing half of a lane: what runs in the captured program.
+//!
+//! A [`Lane`] is used by one thread at a time. It lives in memory of its own (not the program's heap) and maps its
+//! segments for good; a segment that the sequencer has freed is used again before a new one is made.
+
+use crate::board::Board;
+use crate::frame::{self, DATA_BYTES_MAX, Kind, NameHeader, frame_bytes};
+use crate::segment::{self, STATE_FREE, STATE_FULL, STATE_OPEN};
+use crate::{VERSION, clock, sys};
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Longest path of a lanes directory, in bytes.
+pub const DIRECTORY_BYTES_MAX: usize = 3500;
+/// Names a process can have in use at once; a file beyond that is marked as a gap.
+pub const NAMES_MAX: usize = 1 << 16;
+
+const SEGMENTS_MAX: usize = 256;
+const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
+const SEGMENT_BYTES: usize = 1024 * 1024;
+const FILE_NAME_BYTES_MAX: usize = 64;
+
+const _: () = assert!(
+    FIRST_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    "the longest frame and the name before it fit in every segment"
+);
+
+/// What all lanes of a process share.
+pub struct Process {
+    /// Absolute path of the lanes directory.
+    pub directory: &'static [u8],
+    /// The board in it.
+    pub board: &'static Board,
+    /// A number no other process has; also not a forked child.
+    pub number: u64,
+    /// Process id.
+    pub pid: u32,
+    /// Real user id.
+    pub uid: u32,
+    /// Field 22 of /proc/PID/stat.
+    pub pid_started: u64,
+    /// Name of the program, NUL-padded.
+    pub program: [u8; 16],
+    /// How many lanes were made.
+    pub lanes: AtomicU32,
+}
+
+/// A captured file, as a process names it in its frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Name<'a> {
+    /// Number in the process, from 1, below [`NAMES_MAX`].
+    pub number: u32,
+    /// Grows when the number is used for another file.
+    pub generation: u32,
+    /// Device of the file.
+    pub device: u64,
+    /// Inode of the file.
+    pub inode: u64,
+    /// Absolute path when it was opened, at most 4096 bytes.
+    pub path: &'a [u8],
+}
+
+/// What a frame says besides its data.
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// What was done.
+    pub kind: Kind,
+    /// Flags of that kind.
+    pub flags: u16,
+    /// Clock before the call.
+    pub begin: u64,
+    /// Clock after the call.
+    pub end: u64,
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes are concerned.
+    pub extent: u64,
+}
+
+/// The range of a file that a call is about to change.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Device of the file, 0 when not known before the call.
+    pub device: u64,
+    /// Inode of the file, 0 when not known before the call.
+    pub inode: u64,
+    /// Where, `u64::MAX` when not known before the call.
+    pub offset: u64,
+    /// How many bytes, `u64::MAX` for all that follow.
+    pub extent: u64,
+    /// The file's consistency group.
+    pub group: u16,
+}
+
+/// A thread's lane.
+pub struct Lane {
+    number: u32,
+    segments: usize,
+    bytes: usize,
+    current: usize,
+    tail: usize,
+    capacity: usize,
+    next_frame: u64,
+    sequence: u64,
+    mapped: [*mut segment::Header; SEGMENTS_MAX],
+    announced: [u64; NAMES_MAX],
+}
+
+impl Lane {
+    /// Makes a lane with its first segment. `None` when that is impossible (no memory, no space, no permission).
+    pub fn create(process: &Process) -> Option<&'static mut Lane> {
+        let memory = sys::map_private(size_of::<Lane>());
+        if memory.is_null() {
+            return None;
+        }
+        // SAFETY: the memory is fresh, large and aligned enough; zero bytes are a valid Lane.
+        let lane = unsafe { &mut *memory.cast::<Lane>() };
+        // SAFETY: after a fork the child must not find the parent's lane; it makes its own. Advice that fails
+        // leaves a private copy, which the child doesn't use either.
+        unsafe { sys::advise(memory, size_of::<Lane>(), libc::MADV_DONTFORK) };
+        lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
+        lane.next_frame = 1;
+        if !lane.add_segment(process) {
+            // SAFETY: nobody else knows of this memory.
+            unsafe { sys::unmap(memory, size_of::<Lane>()) };
+            return None;
+        }
+        Some(lane)
+    }
+
+    /// Publishes that the thread is about to make a call. Returns the clock before it.
+    #[inline(always)]
+    pub fn enter(&mut self, target: &Target) -> u64 {
+        let slot = &self.home().slot.0;
+        slot.device.store(target.device, Ordering::Relaxed);
+        slot.inode.store(target.inode, Ordering::Relaxed);
+        slot.offset.store(target.offset, Ordering::Relaxed);
+        slot.extent.store(target.extent, Ordering::Relaxed);
+        slot.group.store(u64::from(target.group), Ordering::Relaxed);
+        let begin = clock::now();
+        // Sequentially consistent, so that the slot is visible before the call's effect and its end time.
+        slot.begin.swap(begin, Ordering::SeqCst);
+        begin
+    }
+
+    /// Withdraws what [`Lane::enter`] published, after the frame is appended (or the call failed).
+    #[inline(always)]
+    pub fn leave(&mut self) {
+        self.home().slot.0.begin.store(0, Ordering::Release);
+    }
+
+    /// Appends an operation. `parts` are where its data lies, of which the first `len` bytes count. False when
+    /// there is no room: the caller marks a gap.
+    ///
+    /// # Safety
+    /// `parts` must be readable for `len` bytes in all.
+    #[inline]
+    pub unsafe fn append(
+        &mut self,
+        process: &Process,
+        name: Option<&Name<'_>>,
+        operation: &Operation,
+        parts: &[libc::iovec],
+        len: usize,
+    ) -> bool {
+        let mut cursor = Cursor {
+            parts,
+            part: 0,
+            at: 0,
+        };
+        let mut done = 0;
+        loop {
+            let take = (len - done).min(DATA_BYTES_MAX);
+            if !self.make_room(process, name, take) {
+                return false;
+            }
+            let mut header = self.header_of(name, operation, take);
+            if operation.kind == Kind::Write {
+                header.offset += done as u64;
+                header.extent = take as u64;
+                if done > 0 {
+                    header.flags |= frame::WRITE_CONTINUED;
+                }
+            }
+            // SAFETY: make_room made sure that the frame fits; the caller vouches for the parts.
+            unsafe { self.put(&header, |to| cursor.copy(to, take)) };
+            done += take;
+            if done >= len {
+                return true;
+            }
+        }
+    }
+
+    fn home(&self) -> &segment::Header {
+        // SAFETY: a lane has at least one segment, mapped for good.
+        unsafe { &*self.mapped[0] }
+    }
+
+    fn header_of(
+        &mut self,
+        name: Option<&Name<'_>>,
+        operation: &Operation,
+        data_len: usize,
+    ) -> frame::Header {
+        frame::Header {
+            len: frame_bytes(data_len) as u32,
+            kind: operation.kind as u16,
+            flags: operation.flags,
+            name: name.map_or(0, |name| name.number),
+            data_len: data_len as u32,
+            number: 0,
+            begin: operation.begin,
+            end: operation.end,
+            offset: operation.offset,
+            extent: operation.extent,
+        }
+    }
+
+    /// Makes sure that a frame with `data_len` bytes fits and that its name is announced in the segment.
+    #[inline(always)]
+    fn make_room(&mut self, process: &Process, name: Option<&Name<'_>>, data_len: usize) -> bool {
+        let needed = frame_bytes(data_len);
+        if let Some(name) = name {
+            let index = name.number as usize % NAMES_MAX;
+            if self.announced[index] == self.announcement(name) {
+                return self.capacity - self.tail >= needed
+                    || self.roll(process) && self.announce(name);
+            }
+            let with_name = needed + frame_bytes(size_of::<NameHeader>() + name.path.len());
+            return (self.capacity - self.tail >= with_name || self.roll(process))
+                && self.announce(name);
+        }
+        self.capacity - self.tail >= needed || self.roll(process)
+    }
+
+    fn announcement(&self, name: &Name<'_>) -> u64 {
+        (self.sequence << 32) | u64::from(name.generation)
+    }
+
+    #[cold]
+    fn announce(&mut self, name: &Name<'_>) -> bool {
+        let header = NameHeader {
+            device: name.device,
+            inode: name.inode,
+        };
+        let data_len = size_of::<NameHeader>() + name.path.len();
+        if self.capacity - self.tail < frame_bytes(data_len) {
+            return false;
+        }
+        let now = clock::now();
+        let operation = Operation {
+            kind: Kind::Name,
+            flags: 0,
+            begin: now,
+            end: now,
+            offset: 0,
+            extent: 0,
+        };
+        let frame = self.header_of(Some(name), &operation, data_len);
+        // SAFETY: it fits; NameHeader has no padding.
+        unsafe {
+            self.put(&frame, |to| {
+                core::ptr::copy_nonoverlapping(
+                    (&raw const header).cast::<u8>(),
+                    to,
+                    size_of::<NameHeader>(),
+                );
+                core::ptr::copy_nonoverlapping(
+                    name.path.as_ptr(),
+                    to.add(size_of::<NameHeader>()),
+                    name.path.len(),
+                );
+            });
+        }
+        self.announced[name.number as usize % NAMES_MAX] = self.announcement(name);
+        true
+    }
+
+    /// Writes a frame and publishes it.
+    ///
+    /// # Safety
+    /// The frame must fit, and `fill` must write its data and no more.
+    #[inline(always)]
+    unsafe fn put(&mut self, header: &frame::Header, fill: impl FnOnce(*mut u8)) {
+        let segment = self.mapped[self.current];
+        let mut header = *header;
+        header.number = self.next_frame;
+        // SAFETY: `current` is mapped, and the frame lies within its capacity.
+        unsafe {
+            let to = segment.cast::<u8>().add(segment::HEADER_BYTES + self.tail);
+            to.cast::<frame::Header>().write(header);
+            fill(to.add(frame::HEADER_BYTES));
+            self.next_frame += 1;
+            self.tail += header.len as usize;
+            (*segment).tail.0.store(self.tail as u64, Ordering::Release);
+        }
+    }
+
+    /// Goes on in a free segment, or a new one.
+    #[cold]
+    fn roll(&mut self, process: &Process) -> bool {
+        let before = self.mapped[self.current];
+        let free = (0..self.segments).find(|&index| {
+            // SAFETY: mapped for good.
+            unsafe { (*self.mapped[index]).state.load(Ordering::Acquire) == STATE_FREE }
+        });
+        match free {
+            Some(index) => self.start_segment(index),
+            None => {
+                if !self.add_segment(process) {
+                    return false;
+                }
+            }
+        }
+        // SAFETY: mapped for good. Only now, so that a reader who sees "full" finds the next one.
+        unsafe { (*before).state.store(STATE_FULL, Ordering::Release) };
+        true
+    }
+
+    fn start_segment(&mut self, index: usize) {
+        self.current = index;
+        self.tail = 0;
+        self.sequence += 1;
+        // SAFETY: mapped for good; nobody reads a free segment.
+        let header = unsafe { &*self.mapped[index] };
+        self.capacity = header.capacity as usize;
+        header.tail.0.store(0, Ordering::Relaxed);
+        header.consumed.0.store(0, Ordering::Relaxed);
+        header.sequence.store(self.sequence, Ordering::Release);
+        header.state.store(STATE_OPEN, Ordering::Release);
+    }
+
+    /// Makes, maps and starts a further segment file.
+    fn add_segment(&mut self, process: &Process) -> bool {
+        let size = if self.segments == 0 {
+            FIRST_SEGMENT_BYTES
+        } else {
+            SEGMENT_BYTES
+        };
+        let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
+        if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
+            return false;
+        }
+        let mut path = [0u8; DIRECTORY_BYTES_MAX + FILE_NAME_BYTES_MAX];
+        let path = segment_path(&mut path, process, self.number, self.segments as u32);
+        let fd = sys::open(
+            path,
+            libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW,
+            0o600,
+        );
+        if fd < 0 {
+            return false;
+        }
+        let fd = fd as i32;
+        let mapping = if sys::allocate(fd, size as u64) == 0 {
+            sys::map_shared(fd, size, true)
+        } else {
+            core::ptr::null_mut()
+        };
+        sys::close(fd);
+        if mapping.is_null() {
+            sys::unlink(path);
+            return false;
+        }
+        // SAFETY: as above: a child makes lanes of its own, and must not be able to write to this one.
+        unsafe { sys::advise(mapping, size, libc::MADV_DONTFORK) };
+        let header = mapping.cast::<segment::Header>();
+        // SAFETY: the mapping is fresh and long enough for the header; the magic comes last, so that a reader never
+        // takes a half-made header for a whole one.
+        unsafe {
+            (*header).version = VERSION;
+            (*header).index = self.segments as u32;
+            (*header).process = process.number;
+            (*header).lane = self.number;
+            (*header).pid = process.pid;
+            (*header).tid = sys::thread_id();
+            (*header).uid = process.uid;
+            (*header).pid_started = process.pid_started;
+            (*header).capacity = (size - segment::HEADER_BYTES) as u64;
+            (*header).program = process.program;
+        }
+        self.mapped[self.segments] = header;
+        self.start_segment(self.segments);
+        // SAFETY: as above.
+        unsafe {
+            core::sync::atomic::fence(Ordering::Release);
+            (&raw mut (*header).magic).write_volatile(segment::MAGIC);
+        }
+        self.segments += 1;
+        self.bytes += size;
+        process.board.births.fetch_add(1, Ordering::SeqCst);
+        true
+    }
+}
+
+/// Where copying from an iovec array stands.
+struct Cursor<'a> {
+    parts: &'a [libc::iovec],
+    part: usize,
+    at: usize,
+}
+
+impl Cursor<'_> {
+    /// Copies the next `len` bytes.
+    ///
+    /// # Safety (of the caller's promises)
+    /// The parts hold that many more bytes, and `to` has room for them.
+    #[inline(always)]
+    fn copy(&mut self, to: *mut u8, len: usize) {
+        let mut done = 0;
+        while done < len && self.part < self.parts.len() {
+            let part = &self.parts[self.part];
+            let take = (part.iov_len - self.at).min(len - done);
+            // SAFETY: see above.
+            unsafe {
+                core::ptr::copy_nonoverlapping(
+                    part.iov_base.cast::<u8>().add(self.at),
+                    to.add(done),
+                    take,
+                )
+            };
+            done += take;
+            self.at += take;
+            if self.at == part.iov_len {
+                self.part += 1;
+                self.at = 0;
+            }
+        }
+    }
+}
+
+/// Writes `DIRECTORY/PROCESS.LANE.INDEX.lane` and a NUL byte into `buffer`.
+fn segment_path<'a>(buffer: &'a mut [u8], process: &Process, lane: u32, index: u32) -> &'a [u8] {
+    let mut at = 0;
+    let mut put = |bytes: &[u8]| {
+        buffer[at..at + bytes.len()].copy_from_slice(bytes);
+        at += bytes.len();
+    };
+    put(&process.directory[..process.directory.len().min(DIRECTORY_BYTES_MAX)]);
+    put(b"/");
+    let mut digits = [0u8; 16];
+    put(hexadecimal(process.number, &mut digits));
+    put(b".");
+    put(hexadecimal(u64::from(lane), &mut digits));
+    put(b".");
+    put(hexadecimal(u64::from(index), &mut digits));
+    put(b".lane\0");
+    &buffer[..at]
+}
+
+fn hexadecimal(value: u64, digits: &mut [u8; 16]) -> &[u8] {
+    for (index, digit) in digits.iter_mut().enumerate() {
+        *digit = b"0123456789abcdef"[(value >> (60 - 4 * index)) as usize & 15];
+    }
+    let zeros = (value.leading_zeros() as usize / 4).min(15);
+    &digits[zeros..]
+}
