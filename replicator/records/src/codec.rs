@@ -4,13 +4,42 @@
 //! unique in the file and grows with the offset: a record number, a slot number, a byte address or
 //! a block number. A piece is a record, or residue (bytes that are no record but must survive a
 //! restore), or empty (all zero bytes that never were a record: a hole).
+//!
+//! **A piece depends on nothing before it.** What the piece at a boundary is follows from the bytes
+//! from there on (and from where the file ends) alone. So pieces are the same however a caller cuts
+//! a file into calls, and a change of the file leaves every piece alone that lies before it, and
+//! every piece that lies behind it from the first boundary that old and new pieces share. A changed
+//! length prefix or newline moves boundaries; a caller that keeps pieces replaces them up to there.
+//!
+//! **Malformed regions are cut at absolute offsets.** Where a length prefix makes no sense or a line
+//! is longer than any line may be, the bytes up to the next multiple of
+//! [`RESIDUE_ALIGN`](crate::RESIDUE_ALIGN) become one residue piece, and decoding tries again there.
+//! Memory is bounded for any input. The price: what follows in a malformed region can look like
+//! records and then is given out as such. The bytes are exact all the same.
+
+mod blocks;
+mod fixed;
+mod lines;
+mod relative;
+mod varseq;
+
+pub(crate) use blocks::Blocks;
+pub(crate) use fixed::{Fixed, Identity};
+pub(crate) use lines::Lines;
+pub(crate) use relative::Relative;
+pub(crate) use varseq::Varseq;
 
 /// Where pieces may begin, which is what a reader needs to know to enter a file in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundaries {
-    /// Pieces have one size in bytes: piece `n` begins at `(n - first_id) * pitch`.
+    /// Pieces have one size in bytes and begin at its multiples.
     Pitch(u64),
-    /// A piece begins after every byte of this value (newline text).
+    /// A piece begins after every byte of this value (newline text), so a reader scans back to one.
+    ///
+    /// Where none is near, the reader is in a line that is too long or in a hole. It need not look
+    /// further than [`Codec::piece_len_max`] plus two [`RESIDUE_ALIGN`](crate::RESIDUE_ALIGN)s: if
+    /// `q` is a multiple of `RESIDUE_ALIGN` and the `piece_len_max + RESIDUE_ALIGN` bytes from `q`
+    /// don't hold the value, a piece begins at `q + RESIDUE_ALIGN`.
     After(u8),
     /// Boundaries are only found by reading forward from a known one (length prefixes).
     Forward,
@@ -36,7 +65,7 @@ pub enum PieceKind<'a> {
         /// Why this isn't a record.
         reason: &'static str,
     },
-    /// Only zero bytes: a slot or record never written.
+    /// Only zero bytes: a slot or record never written, or a hole.
     Empty,
 }
 
@@ -47,7 +76,7 @@ pub struct Piece<'a> {
     pub id: u64,
     /// Where it begins in the file, in bytes.
     pub offset: u64,
-    /// How many bytes it takes in the file.
+    /// How many bytes it takes in the file, at least 1.
     pub len: u64,
     /// What it is.
     pub kind: PieceKind<'a>,
@@ -55,12 +84,21 @@ pub struct Piece<'a> {
 
 /// Bytes that can't be encoded in a layout (a record too long for its slot, say).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("record {id}: {reason}")]
-pub struct DecodeError {
+#[error("encoding record {id}: {reason}")]
+pub struct EncodeError {
     /// Identity of the record.
     pub id: u64,
     /// What is wrong with it, for people.
     pub reason: String,
+}
+
+impl EncodeError {
+    fn new(id: u64, reason: impl Into<String>) -> EncodeError {
+        EncodeError {
+            id,
+            reason: reason.into(),
+        }
+    }
 }
 
 /// A layout's reader and writer.
@@ -68,7 +106,11 @@ pub trait Codec: Send + Sync {
     /// Where pieces may begin.
     fn boundaries(&self) -> Boundaries;
 
-    /// The longest a record's on-disk bytes can be where the layout bounds it, else `None`.
+    /// The longest a piece's on-disk bytes can be, or `None` where nothing bounds it (every codec
+    /// of this crate has a bound).
+    ///
+    /// Given at least this many bytes, [`Codec::decode`] always takes some. A buffer of twice the
+    /// size keeps decoding linear even where no piece ends for long.
     fn piece_len_max(&self) -> Option<u64>;
 
     /// Decodes `bytes`, which lie at `offset` in the file; `offset` is a piece boundary.
@@ -76,8 +118,14 @@ pub trait Codec: Send + Sync {
     /// Calls `out` for every whole piece in order and returns how many bytes they took. With
     /// `at_end` nothing follows `bytes` in the file, so a trailing partial piece comes out as
     /// residue and everything is taken; without it, a partial piece is left for the next call.
-    /// Never panics, whatever the bytes are.
-    fn decode(&self, offset: u64, bytes: &[u8], at_end: bool, out: &mut dyn FnMut(Piece<'_>)) -> usize;
+    /// Never panics, whatever the bytes are; offsets and identities past `u64::MAX` stop there.
+    fn decode(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        at_end: bool,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> usize;
 
     /// The identity of the piece that begins at `offset` (a boundary).
     fn id_at(&self, offset: u64) -> u64;
@@ -86,5 +134,40 @@ pub trait Codec: Send + Sync {
     fn offset_of(&self, id: u64) -> u64;
 
     /// Appends the on-disk bytes of a record to `out`: the inverse of [`Codec::decode`].
-    fn encode(&self, id: u64, data: &[u8], rest: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError>;
+    ///
+    /// What it accepts decodes to the same record again (all zero bytes, to an empty piece). Residue
+    /// and empty pieces need no encoding: they are their bytes. On an error `out` is as before.
+    fn encode(
+        &self,
+        id: u64,
+        data: &[u8],
+        rest: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError>;
+}
+
+/// A piece of a layout whose pieces have no common size, as found at a boundary.
+struct Found<'a> {
+    /// On-disk length in bytes, at least 1.
+    len: usize,
+    kind: PieceKind<'a>,
+}
+
+/// Bytes from `offset` to the next multiple of [`RESIDUE_ALIGN`](crate::RESIDUE_ALIGN), at least 1.
+fn residue_room(offset: u64) -> usize {
+    crate::RESIDUE_ALIGN - (offset % crate::RESIDUE_ALIGN as u64) as usize
+}
+
+/// Refuses on-disk bytes beside the content for layouts that have none.
+fn no_rest(id: u64, rest: &[u8]) -> Result<(), EncodeError> {
+    if rest.is_empty() {
+        return Ok(());
+    }
+    Err(EncodeError::new(
+        id,
+        format!(
+            "this layout keeps nothing beside the record's content, but {} bytes were given",
+            rest.len()
+        ),
+    ))
 }

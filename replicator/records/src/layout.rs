@@ -1,7 +1,27 @@
 //! What a configuration says about a file's records, checked and turned into a [`Codec`].
 
 use crate::Codec;
+use crate::codec::{Blocks, Fixed, Identity, Lines, Relative, Varseq};
 use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// Largest `record_size` in bytes: what a reader must be ready to hold at once.
+pub const RECORD_SIZE_MAX: u64 = 16 << 20;
+
+/// Block size in bytes where none is configured.
+pub const BLOCK_SIZE_DEFAULT: u64 = 4096;
+
+/// How long a text line may be in bytes, with its line end. A `record_size` can only raise it.
+pub const LINE_LEN_MAX: usize = 1 << 20;
+
+/// Malformed regions are cut at multiples of this many bytes of the file offset.
+pub const RESIDUE_ALIGN: usize = 4096;
+
+// A line's cut never reaches a line end (see the module of the codec).
+const _: () = assert!(2 * RESIDUE_ALIGN <= LINE_LEN_MAX && LINE_LEN_MAX as u64 <= RECORD_SIZE_MAX);
+// A hole in a variable sequential file is a whole number of empty records.
+const _: () = assert!(RESIDUE_ALIGN.is_multiple_of(4));
 
 /// What operations on a file mean, and what a record's identity is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -17,11 +37,47 @@ pub enum Organization {
     Stream,
 }
 
+impl Organization {
+    /// Every organisation.
+    pub const ALL: [Organization; 4] = [
+        Organization::Fixed,
+        Organization::Relative,
+        Organization::Sequential,
+        Organization::Stream,
+    ];
+
+    /// Its name as typed in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Organization::Fixed => "fixed",
+            Organization::Relative => "relative",
+            Organization::Sequential => "sequential",
+            Organization::Stream => "stream",
+        }
+    }
+}
+
+impl fmt::Display for Organization {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Organization {
+    type Err = LayoutError;
+
+    fn from_str(name: &str) -> Result<Self, LayoutError> {
+        Self::ALL.into_iter().find(|it| it.name() == name).ok_or_else(|| {
+            LayoutError(format!("organization is \"fixed\", \"relative\", \"sequential\" or \"stream\", not {name:?}"))
+        })
+    }
+}
+
 /// How records lie on disk, by the name that a configuration uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
-    /// Records back to back, nothing between them.
+    /// Records of `record_size` bytes back to back, nothing between them.
     Plain,
     /// GnuCOBOL: slots with an 8-byte length (relative), back to back (fixed) or length prefixes
     /// of the given `varseq_format` (sequential).
@@ -32,6 +88,46 @@ pub enum Layout {
     Newline,
     /// Raw blocks of `record_size` bytes.
     Blocks,
+}
+
+impl Layout {
+    /// Every layout.
+    pub const ALL: [Layout; 5] = [
+        Layout::Plain,
+        Layout::Gnucobol,
+        Layout::LineSequential,
+        Layout::Newline,
+        Layout::Blocks,
+    ];
+
+    /// Its name as typed in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Plain => "plain",
+            Layout::Gnucobol => "gnucobol",
+            Layout::LineSequential => "line-sequential",
+            Layout::Newline => "newline",
+            Layout::Blocks => "blocks",
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Layout {
+    type Err = LayoutError;
+
+    fn from_str(name: &str) -> Result<Self, LayoutError> {
+        Self::ALL.into_iter().find(|it| it.name() == name).ok_or_else(|| {
+            LayoutError(format!(
+                "layout is \"plain\", \"gnucobol\", \"line-sequential\", \"newline\" or \"blocks\", not {name:?}"
+            ))
+        })
+    }
 }
 
 /// GnuCOBOL's `COB_VARSEQ_FORMAT`: the length prefix of a variable sequential record.
@@ -69,8 +165,18 @@ impl TryFrom<u8> for VarseqFormat {
             1 => VarseqFormat::BigEndian32,
             2 => VarseqFormat::Native32,
             3 => VarseqFormat::BigEndian16,
-            other => return Err(LayoutError(format!("varseq_format is 0, 1, 2 or 3 (as COB_VARSEQ_FORMAT), not {other}"))),
+            other => {
+                return Err(LayoutError(format!(
+                    "varseq_format is 0, 1, 2 or 3 (as COB_VARSEQ_FORMAT), not {other}"
+                )));
+            }
         })
+    }
+}
+
+impl fmt::Display for VarseqFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        u8::from(*self).fmt(f)
     }
 }
 
@@ -81,11 +187,13 @@ pub struct RecordFormat {
     pub organization: Organization,
     /// How records lie on disk.
     pub layout: Layout,
-    /// Record length in bytes (fixed), the slot's maximum (relative), the block size (blocks), the
-    /// longest record where one is known (sequential).
+    /// Record length in bytes (fixed, and sequential with layout plain), the slot's maximum without
+    /// its length (relative), the block size (blocks; 4096 if left out), the longest record where
+    /// one is known (other sequential files and lines; left out, 65,535 bytes for a two-byte length
+    /// prefix, 16 MiB for a four-byte one, [`LINE_LEN_MAX`] for lines). At most [`RECORD_SIZE_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record_size: Option<u64>,
-    /// The prefix of GnuCOBOL variable sequential records; fixed sequential ones have none.
+    /// The prefix of GnuCOBOL variable sequential records (0 if left out); nothing else has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub varseq_format: Option<VarseqFormat>,
 }
@@ -96,8 +204,197 @@ pub struct RecordFormat {
 pub struct LayoutError(pub String);
 
 impl RecordFormat {
+    /// A format without a `record_size` or `varseq_format`.
+    pub fn new(organization: Organization, layout: Layout) -> RecordFormat {
+        RecordFormat {
+            organization,
+            layout,
+            record_size: None,
+            varseq_format: None,
+        }
+    }
+
+    /// The same with this `record_size`.
+    pub fn with_record_size(self, record_size: u64) -> RecordFormat {
+        RecordFormat {
+            record_size: Some(record_size),
+            ..self
+        }
+    }
+
+    /// The same with this `varseq_format`.
+    pub fn with_varseq_format(self, varseq_format: VarseqFormat) -> RecordFormat {
+        RecordFormat {
+            varseq_format: Some(varseq_format),
+            ..self
+        }
+    }
+
     /// Checks the combination and builds its codec. The error says what to write instead.
     pub fn codec(&self) -> Result<Box<dyn Codec>, LayoutError> {
-        Err(LayoutError(format!("no codec for {self:?}")))
+        use Layout::{Blocks as RawBlocks, Gnucobol, LineSequential, Newline, Plain};
+        use Organization::{Fixed as FixedRecords, Relative as Slots, Sequential, Stream};
+
+        self.check_record_size()?;
+        if self.varseq_format.is_some()
+            && (self.organization, self.layout) != (Sequential, Gnucobol)
+        {
+            return Err(LayoutError(format!(
+                "varseq_format is only for organization = \"sequential\" with layout = \"gnucobol\", not for {} and {}: \
+                 leave it out",
+                self.organization, self.layout
+            )));
+        }
+        Ok(match (self.organization, self.layout) {
+            (FixedRecords, Plain | Gnucobol) => Box::new(Fixed::new(
+                self.required_size("the length of a record")?,
+                Identity::Number,
+            )),
+            (Slots, Gnucobol) => Box::new(Relative::new(
+                self.required_size("what a slot holds at most, without its 8-byte length")?,
+            )),
+            (Sequential, Plain) => {
+                let what = "the length of a record (for records of varying length write layout = \"gnucobol\")";
+                Box::new(Fixed::new(self.required_size(what)?, Identity::Address))
+            }
+            (Sequential, Gnucobol) => {
+                let format = self.varseq_format.unwrap_or_default();
+                let prefix_max = format.prefix_max().min(RECORD_SIZE_MAX);
+                if let Some(size) = self.record_size
+                    && size > prefix_max
+                {
+                    return Err(LayoutError(format!(
+                        "record_size is {size}, but a length prefix of varseq_format {format} says at most {prefix_max}: \
+                         write that or less, or varseq_format = 1 or 2"
+                    )));
+                }
+                Box::new(Varseq::new(
+                    format,
+                    self.record_size.unwrap_or(prefix_max) as usize,
+                ))
+            }
+            (Sequential, LineSequential) | (Stream, Newline) => {
+                // The record_size of a program is no limit for what other programs write: only raise.
+                let size = self.record_size.unwrap_or(0) as usize + "\r\n".len();
+                Box::new(Lines::new(size.max(LINE_LEN_MAX)))
+            }
+            (Stream, RawBlocks) => Box::new(Blocks::new(
+                self.record_size.unwrap_or(BLOCK_SIZE_DEFAULT) as usize,
+            )),
+            (FixedRecords, LineSequential | Newline | RawBlocks)
+            | (Slots, Plain | LineSequential | Newline | RawBlocks)
+            | (Sequential, Newline | RawBlocks)
+            | (Stream, Plain | Gnucobol | LineSequential) => return Err(self.misfit()),
+        })
+    }
+
+    /// What a record's identity is, as the name of a column or a label: `record_number`,
+    /// `slot_number`, `block_number`, or `address` for the byte address of a record or line.
+    pub fn identity_name(&self) -> &'static str {
+        match (self.organization, self.layout) {
+            (Organization::Fixed, _) => "record_number",
+            (Organization::Relative, _) => "slot_number",
+            (Organization::Stream, Layout::Blocks) => "block_number",
+            (Organization::Sequential | Organization::Stream, _) => "address",
+        }
+    }
+
+    /// One line for people: what lies on disk.
+    pub fn describe(&self) -> String {
+        let size = |what: &str| {
+            self.record_size
+                .map_or(String::new(), |size| format!("{what}{size} bytes"))
+        };
+        match (self.organization, self.layout) {
+            (Organization::Fixed, _) => format!("records{}, by record number", size(" of ")),
+            (Organization::Relative, _) => format!(
+                "GnuCOBOL relative slots{}, by slot number",
+                size(" of at most ")
+            ),
+            (Organization::Sequential, Layout::Plain) => {
+                format!("records{}, by address", size(" of "))
+            }
+            (Organization::Sequential, Layout::Gnucobol) => format!(
+                "GnuCOBOL variable records{} (COB_VARSEQ_FORMAT {}), by address",
+                size(" of at most "),
+                self.varseq_format.unwrap_or_default()
+            ),
+            (Organization::Stream, Layout::Blocks) => {
+                format!(
+                    "blocks of {} bytes, by block number",
+                    self.record_size.unwrap_or(BLOCK_SIZE_DEFAULT)
+                )
+            }
+            (Organization::Sequential | Organization::Stream, _) => {
+                "text lines, by address".to_owned()
+            }
+        }
+    }
+
+    fn check_record_size(&self) -> Result<(), LayoutError> {
+        match self.record_size {
+            Some(0) => Err(LayoutError(
+                "record_size is 0: write the length of a record in bytes, at least 1".to_owned(),
+            )),
+            Some(size) if size > RECORD_SIZE_MAX => Err(LayoutError(format!(
+                "record_size is {size}, more than the largest one, {RECORD_SIZE_MAX} bytes: for a file that isn't made of \
+                 records write organization = \"stream\" and layout = \"blocks\""
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn required_size(&self, what: &str) -> Result<usize, LayoutError> {
+        self.record_size.map(|size| size as usize).ok_or_else(|| {
+            LayoutError(format!(
+                "organization = \"{}\" with layout = \"{}\" needs record_size: {what}, in bytes",
+                self.organization, self.layout
+            ))
+        })
+    }
+
+    /// Why this layout doesn't go with this organization.
+    fn misfit(&self) -> LayoutError {
+        let instead = match (self.organization, self.layout) {
+            (Organization::Fixed, Layout::Blocks) => {
+                "write layout = \"plain\", or organization = \"stream\" for blocks numbered from 0"
+            }
+            (Organization::Fixed, _) => {
+                "write layout = \"plain\", or organization = \"stream\" and layout = \"newline\" for text lines"
+            }
+            (Organization::Relative, Layout::Plain) => {
+                "a slot needs a mark of whether it holds a record: write layout = \"gnucobol\", or organization = \"fixed\" \
+                 for records that have a number and nothing before them"
+            }
+            (Organization::Relative, _) => "write layout = \"gnucobol\"",
+            (Organization::Sequential, Layout::Newline) => {
+                "write layout = \"line-sequential\", or organization = \"stream\" (the lines are read the same way)"
+            }
+            (Organization::Sequential, _) => {
+                "write layout = \"plain\", \"gnucobol\" or \"line-sequential\""
+            }
+            (Organization::Stream, Layout::LineSequential) => {
+                "write layout = \"newline\", or organization = \"sequential\" (the lines are read the same way)"
+            }
+            (Organization::Stream, _) => "write layout = \"newline\" or \"blocks\"",
+        };
+        LayoutError(format!(
+            "organization = \"{}\" doesn't go with layout = \"{}\": {instead}",
+            self.organization, self.layout
+        ))
+    }
+}
+
+/// As settings: `relative, gnucobol, record_size 150`.
+impl fmt::Display for RecordFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", self.organization, self.layout)?;
+        if let Some(size) = self.record_size {
+            write!(f, ", record_size {size}")?;
+        }
+        if let Some(format) = self.varseq_format {
+            write!(f, ", varseq_format {format}")?;
+        }
+        Ok(())
     }
 }

@@ -4,9 +4,20 @@
 //! its [`Layout`] says how records lie on disk. A [`Codec`] is built from both. Codecs are pure
 //! (bytes in, pieces out, no I/O), streaming, and exact in both directions: whatever the bytes are,
 //! concatenating the encoded pieces gives the same bytes again.
+//!
+//! [`guess()`] goes the other way: from a sample of a file to the formats that it may be in. It is
+//! advice for a person to confirm, never a decision.
+//!
+//! The layouts byte by byte, with their traps, are in `docs/record-layouts.md`.
 
+mod bytes;
 mod codec;
+mod guess;
 mod layout;
 
-pub use codec::{Boundaries, Codec, DecodeError, Piece, PieceKind};
-pub use layout::{Layout, LayoutError, Organization, RecordFormat, VarseqFormat};
+pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind};
+pub use guess::{Confidence, Guess, Sample, guess};
+pub use layout::{
+    BLOCK_SIZE_DEFAULT, LINE_LEN_MAX, Layout, LayoutError, Organization, RECORD_SIZE_MAX,
+    RESIDUE_ALIGN, RecordFormat, VarseqFormat,
+};

@@ -1,0 +1,152 @@
+//! GnuCOBOL relative files: numbered slots, each an 8-byte little-endian length and `size` bytes.
+//!
+//! Length 0 means that the slot holds no record. DELETE writes only the length, so the old content
+//! stays behind it: that is residue, and so is what REWRITE puts into a slot without a record (the
+//! runtime reports success, but no reader finds it). A slot of only zero bytes was never written.
+
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
+use crate::bytes::all_zero;
+
+/// Bytes of the length before each slot's content.
+const PREFIX_LEN: usize = 8;
+
+/// Codec of GnuCOBOL relative files.
+pub(crate) struct Relative {
+    size: usize,
+}
+
+impl Relative {
+    /// `size` is what a slot holds at most, without its length; at least 1.
+    pub(crate) fn new(size: usize) -> Relative {
+        Relative { size }
+    }
+
+    fn pitch(&self) -> usize {
+        PREFIX_LEN + self.size
+    }
+}
+
+/// What a whole slot holds.
+fn slot(bytes: &[u8]) -> PieceKind<'_> {
+    let Some((prefix, content)) = bytes.split_first_chunk::<PREFIX_LEN>() else {
+        return PieceKind::Residue {
+            bytes,
+            reason: SLOT_CUT,
+        };
+    };
+    match usize::try_from(u64::from_le_bytes(*prefix)) {
+        Ok(0) if all_zero(content) => PieceKind::Empty,
+        Ok(0) => PieceKind::Residue {
+            bytes,
+            reason: "deleted slot",
+        },
+        Ok(len) if len <= content.len() => {
+            let (data, rest) = content.split_at(len);
+            PieceKind::Record { data, rest }
+        }
+        _ => PieceKind::Residue {
+            bytes,
+            reason: "slot length is more than the record size",
+        },
+    }
+}
+
+const SLOT_CUT: &str = "partial slot at the end";
+
+impl Codec for Relative {
+    fn boundaries(&self) -> Boundaries {
+        Boundaries::Pitch(self.pitch() as u64)
+    }
+
+    fn piece_len_max(&self) -> Option<u64> {
+        Some(self.pitch() as u64)
+    }
+
+    fn decode(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        at_end: bool,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> usize {
+        let len = self.pitch() as u64;
+        let (mut id, mut offset) = (self.id_at(offset), offset);
+        let slots = bytes.chunks_exact(self.pitch());
+        let tail = slots.remainder();
+        for bytes in slots {
+            out(Piece {
+                id,
+                offset,
+                len,
+                kind: slot(bytes),
+            });
+            id = id.saturating_add(1);
+            offset = offset.saturating_add(len);
+        }
+        if !at_end {
+            return bytes.len() - tail.len();
+        }
+        if !tail.is_empty() {
+            let kind = PieceKind::Residue {
+                bytes: tail,
+                reason: SLOT_CUT,
+            };
+            out(Piece {
+                id,
+                offset,
+                len: tail.len() as u64,
+                kind,
+            });
+        }
+        bytes.len()
+    }
+
+    fn id_at(&self, offset: u64) -> u64 {
+        (offset / self.pitch() as u64).saturating_add(1)
+    }
+
+    fn offset_of(&self, id: u64) -> u64 {
+        id.saturating_sub(1).saturating_mul(self.pitch() as u64)
+    }
+
+    fn encode(
+        &self,
+        id: u64,
+        data: &[u8],
+        rest: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        if data.is_empty() {
+            no_rest(id, rest)?;
+            return Err(EncodeError::new(
+                id,
+                "it is empty, but a slot of length 0 holds no record",
+            ));
+        }
+        if data.len() > self.size {
+            return Err(EncodeError::new(
+                id,
+                format!(
+                    "it has {} bytes, but a slot holds at most {}",
+                    data.len(),
+                    self.size
+                ),
+            ));
+        }
+        if data.len() + rest.len() != self.size {
+            return Err(EncodeError::new(
+                id,
+                format!(
+                    "content and the bytes behind it fill the slot, but {} and {} bytes were given for a slot of {}",
+                    data.len(),
+                    rest.len(),
+                    self.size
+                ),
+            ));
+        }
+        out.extend_from_slice(&(data.len() as u64).to_le_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(rest);
+        Ok(())
+    }
+}
