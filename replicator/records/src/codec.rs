@@ -102,7 +102,7 @@ impl EncodeError {
 }
 
 /// A layout's reader and writer.
-pub trait Codec: Send + Sync {
+pub trait Codec: Send + Sync + std::fmt::Debug {
     /// Where pieces may begin.
     fn boundaries(&self) -> Boundaries;
 
@@ -171,3 +171,6 @@ fn no_rest(id: u64, rest: &[u8]) -> Result<(), EncodeError> {
         ),
     ))
 }
+
+#[cfg(test)]
+mod tests;

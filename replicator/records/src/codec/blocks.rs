@@ -7,6 +7,7 @@ use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
 use crate::bytes::all_zero;
 
 /// Codec of raw blocks.
+#[derive(Debug)]
 pub(crate) struct Blocks {
     size: usize,
 }

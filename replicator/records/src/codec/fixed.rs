@@ -16,6 +16,7 @@ pub(crate) enum Identity {
 }
 
 /// Codec of fixed-length records.
+#[derive(Debug)]
 pub(crate) struct Fixed {
     size: usize,
     identity: Identity,

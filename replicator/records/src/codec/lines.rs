@@ -20,6 +20,7 @@ const LF: u8 = b'\n';
 const CR: u8 = b'\r';
 
 /// Codec of newline text.
+#[derive(Debug)]
 pub(crate) struct Lines {
     len_max: usize,
 }

@@ -11,6 +11,7 @@ use crate::bytes::all_zero;
 const PREFIX_LEN: usize = 8;
 
 /// Codec of GnuCOBOL relative files.
+#[derive(Debug)]
 pub(crate) struct Relative {
     size: usize,
 }

@@ -11,6 +11,7 @@ use super::{Boundaries, Codec, EncodeError, Found, Piece, PieceKind, no_rest, re
 use crate::{RESIDUE_ALIGN, VarseqFormat};
 
 /// Codec of variable sequential records.
+#[derive(Debug)]
 pub(crate) struct Varseq {
     format: VarseqFormat,
     /// Longest record, without its prefix, that is not taken for a bad prefix.
