@@ -1,0 +1,137 @@
+//! The configuration file as written: what may stand where, before any of it is checked.
+//!
+//! Values whose place matters for a later message are [`Spanned`]. Every table refuses unknown
+//! keys. Keys of the design that this version can't honour yet are read (into [`Later`]) so that
+//! they get an error that says so, and are never ignored.
+
+use counterfoil_records::{Layout, Organization};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use toml::Spanned;
+
+/// A key that is known but not available yet.
+pub(super) type Later = Option<Spanned<IgnoredAny>>;
+
+/// Known keys and values that aren't offered as alternatives, as this version refuses them.
+pub(super) const NOT_YET: &[&str] = &[
+    "kafka",
+    "api",
+    "copybook",
+    "on_backlog",
+    "postgres",
+    "mysql",
+    "odbc",
+    "files",
+    "on_refused_row",
+];
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    pub(super) site: Option<SiteTable>,
+    #[serde(default)]
+    pub(super) journal: JournalTable,
+    #[serde(default)]
+    pub(super) apply: ApplyTable,
+    #[serde(default)]
+    pub(super) group: Vec<Spanned<GroupTable>>,
+    pub(super) kafka: Later,
+    #[serde(default)]
+    pub(super) sink: Vec<Spanned<SinkTable>>,
+    #[serde(default)]
+    pub(super) sinks: SinksTable,
+}
+
+/// `[site]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SiteTable {
+    pub(super) name: Spanned<String>,
+    pub(super) state: Spanned<String>,
+    pub(super) lanes: Option<Spanned<String>>,
+    pub(super) lane_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[journal]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JournalTable {
+    pub(super) sync_interval_ms: Option<Spanned<i64>>,
+    pub(super) segment_bytes: Option<Spanned<i64>>,
+    pub(super) bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[apply]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ApplyTable {
+    pub(super) batch_records_max: Option<Spanned<i64>>,
+    pub(super) batch_delay_ms_max: Option<Spanned<i64>>,
+}
+
+/// `[[group]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupTable {
+    pub(super) name: Spanned<String>,
+    pub(super) unit_of_work: Option<Spanned<UnitWord>>,
+    pub(super) unit_timeout_ms: Option<Spanned<i64>>,
+    pub(super) on_backlog: Later,
+    #[serde(default)]
+    pub(super) file: Vec<Spanned<FileTable>>,
+}
+
+/// The words of `unit_of_work`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum UnitWord {
+    None,
+    Fsync,
+    Lock,
+    Close,
+    Api,
+}
+
+/// `[[group.file]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileTable {
+    pub(super) path: Spanned<String>,
+    #[serde(default)]
+    pub(super) exclude: Vec<Spanned<String>>,
+    pub(super) organization: Spanned<Organization>,
+    pub(super) layout: Spanned<Layout>,
+    pub(super) record_size: Option<Spanned<i64>>,
+    pub(super) varseq_format: Option<Spanned<i64>>,
+    pub(super) table: Option<Spanned<String>>,
+    pub(super) copybook: Later,
+}
+
+/// `[[sink]]`, and the whole of an included sink file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SinkTable {
+    pub(super) name: Spanned<String>,
+    pub(super) sqlite: Option<SqliteTable>,
+    pub(super) postgres: Later,
+    pub(super) mysql: Later,
+    pub(super) odbc: Later,
+    pub(super) files: Later,
+    pub(super) table: Later,
+}
+
+/// `[sink.sqlite]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SqliteTable {
+    pub(super) path: Spanned<String>,
+}
+
+/// `[sinks]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SinksTable {
+    #[serde(default)]
+    pub(super) include: Vec<Spanned<String>>,
+}

@@ -1,0 +1,214 @@
+//! The configuration: `counterfoil.toml`, read, checked and made absolute.
+//!
+//! [`Config::load`] either returns a configuration that can be used as it is, or a [`ConfigError`]
+//! that shows every problem with its line and says what to write instead. Unknown keys are
+//! problems, and so are keys this version knows but can't honour: nothing written in the file is
+//! ever ignored. Loading reads the configuration and the sink files it includes, and touches
+//! nothing else; whether the files it speaks of are there and fit is what `counterfoil check` tells.
+//!
+//! Which files are captured is decided by [`Config::rule_for`]; captured programs decide with the
+//! same patterns and the same matcher (`counterfoil_lane::glob`), so both sides always agree.
+
+mod error;
+mod file;
+mod pattern;
+mod resolve;
+mod scan;
+
+pub use error::{ConfigError, Place, Problem};
+pub use pattern::Pattern;
+pub(crate) use pattern::escape;
+pub use scan::{FoundFile, Scan, ScanError};
+
+use counterfoil_records::RecordFormat;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A checked configuration. All paths are absolute.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// This installation.
+    pub site: Site,
+    /// The durable log.
+    pub journal: Journal,
+    /// How changes are put into batches.
+    pub apply: Apply,
+    /// Consistency groups, in the order of the file; at least one, each with at least one rule.
+    pub groups: Vec<Group>,
+    /// Targets; at least one.
+    pub sinks: Vec<SinkConfig>,
+}
+
+/// `[site]`: this installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Its name: letters, digits, `.`, `_` and `-`.
+    pub name: String,
+    /// The state directory.
+    pub state: PathBuf,
+    /// Where lanes are: `<state>/lanes` unless put elsewhere.
+    pub lanes: PathBuf,
+    /// How long one thread's lane may get, in bytes.
+    pub lane_bytes_max: u64,
+}
+
+impl Site {
+    /// The journal's directory.
+    pub fn journal_dir(&self) -> PathBuf {
+        self.state.join("journal")
+    }
+
+    /// The directory with the images of captured files.
+    pub fn images_dir(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    /// The file that a running replicator holds a lock on.
+    pub fn lock_path(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+
+    /// The file in which a running replicator says how it is doing.
+    pub fn status_path(&self) -> PathBuf {
+        self.state.join("status.json")
+    }
+}
+
+/// `[journal]`: the durable log of captured operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Journal {
+    /// How long appended operations may wait to be synchronised to disk; zero: not at all.
+    pub sync_interval: Duration,
+    /// Size at which a new segment is begun, in bytes.
+    pub segment_bytes: u64,
+    /// How long the whole journal may get, in bytes: the backlog limit.
+    pub bytes_max: u64,
+}
+
+/// `[apply]`: how changes are put into batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Apply {
+    /// Record images in a batch after which it is cut at the next end of a unit of work.
+    pub batch_records_max: usize,
+    /// How long a change may wait for more to join its batch.
+    pub batch_delay_max: Duration,
+}
+
+/// `[[group]]`: files whose changes have one order.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Its name: letters, digits, `.`, `_` and `-`; unique.
+    pub name: String,
+    /// What makes up a unit of work.
+    pub unit_of_work: UnitOfWork,
+    /// How long a unit may stay open before it is cut.
+    pub unit_timeout: Duration,
+    /// Which files, and what is in them. The first rule that matches a file is its rule.
+    pub files: Vec<FileRule>,
+}
+
+/// What makes the changes of a group visible in the target together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum UnitOfWork {
+    /// Every operation is a unit.
+    #[default]
+    None,
+    /// A process's operations up to its `fsync` or `fdatasync` of a file of the group.
+    Fsync,
+    /// A process's operations while it holds a lock on a file of the group.
+    Lock,
+    /// A process's operations up to the close of its last file of the group.
+    Close,
+}
+
+impl UnitOfWork {
+    /// The word used in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            UnitOfWork::None => "none",
+            UnitOfWork::Fsync => "fsync",
+            UnitOfWork::Lock => "lock",
+            UnitOfWork::Close => "close",
+        }
+    }
+}
+
+/// `[[group.file]]`: a file, or a pattern for files, and what is in them.
+#[derive(Clone, Debug)]
+pub struct FileRule {
+    /// Which files.
+    pub pattern: Pattern,
+    /// Files that aren't meant although the pattern matches them.
+    pub exclude: Vec<Pattern>,
+    /// How their records lie on disk; its codec exists.
+    pub format: RecordFormat,
+    /// The table for the records, when the pattern has no wildcards and one is asked for.
+    pub table: Option<String>,
+    /// The line of the configuration it is on, from 1.
+    pub line: usize,
+}
+
+impl FileRule {
+    /// Whether the rule is for this path (absolute, as bytes).
+    pub fn matches(&self, path: &[u8]) -> bool {
+        self.pattern.matches(path) && !self.exclude.iter().any(|exclude| exclude.matches(path))
+    }
+}
+
+/// `[[sink]]`: a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkConfig {
+    /// Its name: letters, digits, `.`, `_` and `-`; unique.
+    pub name: String,
+    /// What kind of target, and where.
+    pub target: Target,
+}
+
+/// The kinds of target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Target {
+    /// A SQLite database file.
+    Sqlite {
+        /// The file; made when it isn't there.
+        path: PathBuf,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file and the sink files it includes.
+    ///
+    /// # Errors
+    /// All problems that were found, each with its place and what to do.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        resolve::load(path)
+    }
+
+    /// The group and the rule in it, as indices, that an absolute path belongs to: the first that
+    /// matches.
+    pub fn rule_for(&self, path: &[u8]) -> Option<(usize, usize)> {
+        self.groups.iter().enumerate().find_map(|(group, rules)| {
+            rules
+                .files
+                .iter()
+                .position(|rule| rule.matches(path))
+                .map(|file| (group, file))
+        })
+    }
+
+    /// The name under which a target keeps the position of a group: `site/group`.
+    pub fn stream(&self, group: usize) -> String {
+        format!("{}/{}", self.site.name, self.groups[group].name)
+    }
+
+    /// Walks the directories of all rules and yields the regular files that exist and match, each
+    /// once. Symbolic links below a rule's directory aren't followed.
+    pub fn scan(&self) -> Scan<'_> {
+        Scan::new(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

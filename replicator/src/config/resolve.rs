@@ -1,0 +1,779 @@
+//! From the file as written to a [`Config`]: defaults, absolute paths, and every check that needs
+//! more than one value.
+
+use super::error::{ConfigError, Problem, Source, file_problem};
+use super::file::{
+    ApplyTable, File, FileTable, GroupTable, JournalTable, Later, SinkTable, SinksTable, SiteTable,
+    UnitWord,
+};
+use super::pattern::{Common, Pattern, common_path};
+use super::{Apply, Config, FileRule, Group, Journal, SinkConfig, Site, Target, UnitOfWork};
+use counterfoil_records::{RecordFormat, VarseqFormat};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::io::Read;
+use std::ops::{Range, RangeInclusive};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+use toml::Spanned;
+use walkdir::WalkDir;
+
+/// A configuration file larger than this is a mix-up.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// An `include` that finds more files than this is a mix-up.
+const INCLUDED_FILES_MAX: usize = 1000;
+/// Names become parts of topic names, which Kafka limits to 249 characters.
+const NAME_CHARS_MAX: usize = 100;
+/// The shortest of the identifier limits of the databases that are targets (PostgreSQL's).
+const TABLE_BYTES_MAX: usize = 63;
+const PROBLEMS_MAX: usize = 20;
+
+pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
+    let source = read(path).map_err(|problem| match path.try_exists() {
+        Ok(false) => problem.help(
+            "`counterfoil init DIR` looks at the files in a directory and writes one; `--config FILE` names another",
+        ),
+        _ => problem,
+    })?;
+    let file: File = source.parse()?;
+    let mut resolver = Resolver {
+        source: &source,
+        problems: Vec::new(),
+    };
+    let config = resolver.config(&file);
+    let mut problems = resolver.problems;
+    problems.truncate(PROBLEMS_MAX);
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        _ if problems.is_empty() => Err(source.problem_here("not usable").into()),
+        _ => Err(ConfigError { problems }),
+    }
+}
+
+/// Reads a configuration file. Relative paths in it will start at its real directory.
+fn read(path: &Path) -> Result<Source, Problem> {
+    let failed =
+        |error: std::io::Error| file_problem(path, format!("reading the configuration: {error}"));
+    let absolute = std::path::absolute(path).map_err(failed)?;
+    let mut text = Vec::new();
+    std::fs::File::open(&absolute)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text))
+        .map_err(failed)?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(file_problem(
+            path,
+            format!("larger than {FILE_BYTES_MAX} bytes: is this the configuration?"),
+        ));
+    }
+    let text = String::from_utf8(text).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count()
+            + 1;
+        file_problem(
+            path,
+            format!("line {line} isn't UTF-8: is this the configuration?"),
+        )
+    })?;
+    let directory = absolute.parent().unwrap_or(Path::new("/"));
+    let base = directory.canonicalize().map_err(failed)?;
+    let path = base.join(absolute.file_name().unwrap_or(OsStr::new("")));
+    Ok(Source { path, base, text })
+}
+
+/// What the checks of one file share.
+struct Resolver<'a> {
+    source: &'a Source,
+    problems: Vec<Problem>,
+}
+
+/// Where a rule was written, to speak of it later.
+struct RulePlace<'a> {
+    group: usize,
+    file: usize,
+    path: &'a Spanned<String>,
+}
+
+impl Resolver<'_> {
+    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        let problem = self.source.problem(span, message).help(help);
+        self.problems.push(problem);
+    }
+
+    fn line_of(&self, at: usize) -> usize {
+        self.source
+            .problem(at..at, "")
+            .place
+            .map_or(1, |place| place.line)
+    }
+
+    /// Goes through everything, so that all problems are shown at once; `None` when something
+    /// without a default is missing.
+    fn config(&mut self, file: &File) -> Option<Config> {
+        self.later(
+            &file.kafka,
+            "[kafka]",
+            "this version has no Kafka transport yet; leave [kafka] out to replicate within one process",
+        );
+        let journal = self.journal(&file.journal);
+        let apply = self.apply(&file.apply);
+        let site = match &file.site {
+            Some(site) => self.site(site),
+            None => {
+                let problem = self.source.problem_here("there is no [site]");
+                self.problems.push(problem.help(
+                    "add a [site] with `name = \"...\"` and `state = \"DIRECTORY\"`; `counterfoil init` writes one",
+                ));
+                None
+            }
+        };
+        if file.group.is_empty() {
+            let problem = self
+                .source
+                .problem_here("there is no [[group]], so no file would be captured");
+            self.problems.push(problem.help(
+                "add a [[group]] with a [[group.file]], or let `counterfoil init DIR` write them",
+            ));
+        }
+        let (groups, places) = self.groups(&file.group);
+        let mut sinks = self.sinks(&file.sink, &file.sinks);
+        let site = site?;
+        if file.sink.is_empty() && file.sinks.include.is_empty() {
+            let path = site.state.join("counterfoil.db");
+            sinks.push(SinkConfig {
+                name: "default".to_owned(),
+                target: Target::Sqlite { path },
+            });
+        } else if sinks.is_empty() && self.problems.is_empty() {
+            let span = file.sinks.include.first().map_or(0..0, Spanned::span);
+            self.problem(
+                span,
+                "no file matches, and there is no [[sink]]",
+                "put a sink file there, or leave [sinks] out for the default SQLite sink",
+            );
+        }
+        self.between_groups(&groups, &places);
+        self.own_files(&site, &sinks, &groups, &places);
+        Some(Config {
+            path: self.source.path.clone(),
+            site,
+            journal,
+            apply,
+            groups,
+            sinks,
+        })
+    }
+
+    fn site(&mut self, table: &SiteTable) -> Option<Site> {
+        self.name("site", &table.name);
+        let state = self.path(&table.state);
+        let lanes = match &table.lanes {
+            Some(lanes) => self.path(lanes),
+            None => state.as_ref().map(|state| state.join("lanes")),
+        };
+        let lane_bytes_max = self.number(
+            "lane_bytes_max",
+            &table.lane_bytes_max,
+            64 << 20,
+            (64 << 10)..=(1 << 40),
+        );
+        Some(Site {
+            name: table.name.get_ref().clone(),
+            state: state?,
+            lanes: lanes?,
+            lane_bytes_max,
+        })
+    }
+
+    fn journal(&mut self, table: &JournalTable) -> Journal {
+        let sync = self.number("sync_interval_ms", &table.sync_interval_ms, 100, 0..=60_000);
+        let segment_bytes = self.number(
+            "segment_bytes",
+            &table.segment_bytes,
+            64 << 20,
+            (64 << 10)..=(16 << 30),
+        );
+        let bytes_max = self.number(
+            "bytes_max",
+            &table.bytes_max,
+            4 << 30,
+            (128 << 10)..=(1 << 50),
+        );
+        if bytes_max < segment_bytes * 2 {
+            let span = table
+                .bytes_max
+                .as_ref()
+                .or(table.segment_bytes.as_ref())
+                .map_or(0..0, Spanned::span);
+            self.problem(
+                span,
+                format!("bytes_max ({bytes_max}) has no room for two segments of segment_bytes ({segment_bytes})"),
+                "a journal is deleted by whole segments: raise bytes_max or lower segment_bytes",
+            );
+        }
+        Journal {
+            sync_interval: Duration::from_millis(sync),
+            segment_bytes,
+            bytes_max,
+        }
+    }
+
+    fn apply(&mut self, table: &ApplyTable) -> Apply {
+        let records = self.number(
+            "batch_records_max",
+            &table.batch_records_max,
+            10_000,
+            1..=1_000_000,
+        );
+        let delay = self.number(
+            "batch_delay_ms_max",
+            &table.batch_delay_ms_max,
+            50,
+            0..=60_000,
+        );
+        Apply {
+            batch_records_max: usize::try_from(records).unwrap_or(usize::MAX),
+            batch_delay_max: Duration::from_millis(delay),
+        }
+    }
+
+    fn groups<'a>(
+        &mut self,
+        tables: &'a [Spanned<GroupTable>],
+    ) -> (Vec<Group>, Vec<RulePlace<'a>>) {
+        let mut groups = Vec::new();
+        let mut places = Vec::new();
+        let mut names = HashMap::new();
+        for spanned in tables {
+            let table = spanned.get_ref();
+            self.name("group", &table.name);
+            self.unique("group", &table.name, &mut names);
+            self.later(
+                &table.on_backlog,
+                "`on_backlog`",
+                "this version never lets a program wait: over a limit, files are marked and read again; leave it out",
+            );
+            let unit_of_work = match table.unit_of_work.as_ref() {
+                None => UnitOfWork::None,
+                Some(word) => match word.get_ref() {
+                    UnitWord::None => UnitOfWork::None,
+                    UnitWord::Fsync => UnitOfWork::Fsync,
+                    UnitWord::Lock => UnitOfWork::Lock,
+                    UnitWord::Close => UnitOfWork::Close,
+                    UnitWord::Api => {
+                        self.problem(
+                            word.span(),
+                            "unit_of_work = \"api\" isn't available in this version yet",
+                            "use \"none\", \"fsync\", \"lock\" or \"close\"",
+                        );
+                        UnitOfWork::None
+                    }
+                },
+            };
+            let timeout = self.number(
+                "unit_timeout_ms",
+                &table.unit_timeout_ms,
+                30_000,
+                1..=86_400_000,
+            );
+            if table.file.is_empty() {
+                self.problem(
+                    table.name.span(),
+                    format!("group {:?} has no [[group.file]]", table.name.get_ref()),
+                    "add one below it that says which files belong to it and what is in them",
+                );
+            }
+            let mut files = Vec::new();
+            for file in &table.file {
+                if let Some(rule) = self.rule(file.get_ref()) {
+                    places.push(RulePlace {
+                        group: groups.len(),
+                        file: files.len(),
+                        path: &file.get_ref().path,
+                    });
+                    files.push(rule);
+                }
+            }
+            groups.push(Group {
+                name: table.name.get_ref().clone(),
+                unit_of_work,
+                unit_timeout: Duration::from_millis(timeout),
+                files,
+            });
+        }
+        self.tables_unique(tables);
+        (groups, places)
+    }
+
+    fn rule(&mut self, table: &FileTable) -> Option<FileRule> {
+        self.later(
+            &table.copybook,
+            "`copybook`",
+            "this version mirrors records as bytes and has no typed columns yet; leave it out",
+        );
+        let pattern = self.pattern(&table.path, Pattern::absolute);
+        let exclude: Vec<Option<Pattern>> = table
+            .exclude
+            .iter()
+            .map(|written| self.pattern(written, Pattern::exclusion))
+            .collect();
+        let format = self.format(table);
+        if let (Some(name), Some(pattern)) = (&table.table, &pattern) {
+            self.table_name(name);
+            if pattern.literal().is_none() {
+                self.problem(
+                    name.span(),
+                    "`table` on a path with wildcards: all its files would share one table",
+                    "leave it out (a table is named after each file), or write a rule per file",
+                );
+            }
+        }
+        Some(FileRule {
+            pattern: pattern?,
+            exclude: exclude.into_iter().collect::<Option<_>>()?,
+            format: format?,
+            table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            line: self.line_of(table.path.span().start),
+        })
+    }
+
+    fn format(&mut self, table: &FileTable) -> Option<RecordFormat> {
+        let varseq_format = match &table.varseq_format {
+            None => None,
+            Some(number) => {
+                let known = u8::try_from(*number.get_ref())
+                    .ok()
+                    .and_then(|n| VarseqFormat::try_from(n).ok());
+                if known.is_none() {
+                    self.problem(
+                        number.span(),
+                        format!("varseq_format {} doesn't exist", number.get_ref()),
+                        "it is 0, 1, 2 or 3, as COB_VARSEQ_FORMAT was when the file was written (0 unless set)",
+                    );
+                    return None;
+                }
+                known
+            }
+        };
+        let record_size = match &table.record_size {
+            None => None,
+            Some(_) => Some(self.number("record_size", &table.record_size, 0, 1..=(1 << 30))),
+        };
+        let format = RecordFormat {
+            organization: *table.organization.get_ref(),
+            layout: *table.layout.get_ref(),
+            record_size: record_size.filter(|size| *size > 0),
+            varseq_format,
+        };
+        match format.codec() {
+            Ok(_) => Some(format),
+            // The size itself was refused already.
+            Err(_) if record_size == Some(0) => None,
+            Err(error) => {
+                let problem = self.source.problem(table.layout.span(), error.to_string());
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    fn sinks(&mut self, tables: &[Spanned<SinkTable>], included: &SinksTable) -> Vec<SinkConfig> {
+        let mut sinks: Vec<(SinkConfig, Problem)> = Vec::new();
+        for table in tables {
+            sinks.extend(self.sink(table.get_ref()));
+        }
+        for include in &included.include {
+            for path in self.included(include) {
+                let source = match read(&path) {
+                    Ok(source) => source,
+                    Err(problem) => {
+                        self.problems.push(problem);
+                        continue;
+                    }
+                };
+                match source.parse::<SinkTable>() {
+                    Ok(table) => {
+                        let mut resolver = Resolver {
+                            source: &source,
+                            problems: Vec::new(),
+                        };
+                        sinks.extend(resolver.sink(&table));
+                        self.problems.append(&mut resolver.problems);
+                    }
+                    Err(problem) => self.problems.push(problem),
+                }
+            }
+        }
+        let mut names: BTreeMap<String, String> = BTreeMap::new();
+        let mut targets: BTreeMap<PathBuf, String> = BTreeMap::new();
+        for (sink, place) in &sinks {
+            let here = place
+                .place
+                .as_ref()
+                .map_or(String::new(), |at| format!(":{}", at.line));
+            let here = format!("{}{here}", place.file.display());
+            if let Some(there) = names.insert(sink.name.clone(), here.clone()) {
+                let mut problem = place.clone();
+                problem.message = format!(
+                    "a second sink named {:?}; the first is in {there}",
+                    sink.name
+                );
+                self.problems
+                    .push(problem.help("give each sink a name of its own"));
+            }
+            let Target::Sqlite { path } = &sink.target;
+            if let Some(there) = targets.insert(path.clone(), here) {
+                let mut problem = place.clone();
+                problem.message = format!(
+                    "sink {:?} writes to the same database as the one in {there}",
+                    sink.name
+                );
+                self.problems
+                    .push(problem.help("give each sink a database of its own"));
+            }
+        }
+        sinks.into_iter().map(|(sink, _)| sink).collect()
+    }
+
+    /// A sink, and a problem (with no text yet) that points at its name.
+    fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
+        self.name("sink", &table.name);
+        let before = self.problems.len();
+        for (later, key) in [
+            (&table.postgres, "postgres"),
+            (&table.mysql, "mysql"),
+            (&table.odbc, "odbc"),
+            (&table.files, "files"),
+        ] {
+            self.later(
+                later,
+                &format!("[{key}]"),
+                "this version writes to SQLite only: use [sqlite] with a `path`",
+            );
+        }
+        self.later(
+            &table.table,
+            "[table]",
+            "this version makes one table per file by itself; leave it out",
+        );
+        let Some(sqlite) = &table.sqlite else {
+            if self.problems.len() == before {
+                self.problem(
+                    table.name.span(),
+                    format!(
+                        "sink {:?} doesn't say where to write to",
+                        table.name.get_ref()
+                    ),
+                    "add `sqlite = { path = \"FILE\" }` to it",
+                );
+            }
+            return None;
+        };
+        let path = self.path(&sqlite.path)?;
+        let sink = SinkConfig {
+            name: table.name.get_ref().clone(),
+            target: Target::Sqlite { path },
+        };
+        Some((sink, self.source.problem(table.name.span(), "")))
+    }
+
+    /// The files that an `include` finds, in order of name.
+    fn included(&mut self, include: &Spanned<String>) -> Vec<PathBuf> {
+        let Some(pattern) = self.pattern(include, Pattern::absolute) else {
+            return Vec::new();
+        };
+        if let Some(path) = pattern.literal() {
+            return vec![path];
+        }
+        let walk = WalkDir::new(pattern.directory())
+            .max_depth(pattern.depth_max().unwrap_or(usize::MAX))
+            .sort_by_file_name();
+        let mut found = Vec::new();
+        for entry in walk {
+            match entry {
+                // A link is followed: secrets managers and configuration tools put links there.
+                Ok(entry) => {
+                    if pattern.matches(entry.path().as_os_str().as_bytes())
+                        && entry.path().is_file()
+                    {
+                        found.push(entry.into_path());
+                    }
+                }
+                Err(error) => {
+                    let absent = error
+                        .io_error()
+                        .is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
+                    if !absent {
+                        self.problem(
+                            include.span(),
+                            format!("looking for sink files: {error}"),
+                            "give the user that runs this leave to read the directory",
+                        );
+                    }
+                }
+            }
+            if found.len() > INCLUDED_FILES_MAX {
+                self.problem(
+                    include.span(),
+                    format!("more than {INCLUDED_FILES_MAX} files match"),
+                    "name the directory that holds the sink files only, as in \"sinks.d/*.toml\"",
+                );
+                return Vec::new();
+            }
+        }
+        found
+    }
+
+    /// A file belongs to one group: two groups have no order between them.
+    fn between_groups(&mut self, groups: &[Group], places: &[RulePlace<'_>]) {
+        let rule = |place: &RulePlace<'_>| &groups[place.group].files[place.file];
+        for (index, later) in places.iter().enumerate() {
+            for earlier in places[..index]
+                .iter()
+                .filter(|earlier| earlier.group != later.group)
+            {
+                let (a, b) = (rule(earlier), rule(later));
+                let excluded: Vec<&Pattern> = a.exclude.iter().chain(&b.exclude).collect();
+                let example = match common_path(&a.pattern, &b.pattern, &excluded) {
+                    Common::None => continue,
+                    Common::Path(path) => format!("{:?}", String::from_utf8_lossy(&path)),
+                    Common::Unknown => "some path".to_owned(),
+                };
+                self.problem(
+                    later.path.span(),
+                    format!(
+                        "{example} would belong to group {:?} here and to group {:?} by line {}",
+                        groups[later.group].name, groups[earlier.group].name, a.line
+                    ),
+                    "a file has one order and so one group: narrow one of the patterns, add an `exclude` to it, or \
+                     move both rules into one group",
+                );
+                break;
+            }
+        }
+    }
+
+    /// Capturing what the replicator itself writes would never come to an end.
+    fn own_files(
+        &mut self,
+        site: &Site,
+        sinks: &[SinkConfig],
+        groups: &[Group],
+        places: &[RulePlace<'_>],
+    ) {
+        let mut own = vec![
+            (
+                Pattern::everything_below(&site.state),
+                "the state directory",
+                site.state.clone(),
+            ),
+            (
+                Pattern::everything_below(&site.lanes),
+                "the lanes",
+                site.lanes.clone(),
+            ),
+        ];
+        for sink in sinks {
+            let Target::Sqlite { path } = &sink.target;
+            for suffix in ["", "-wal", "-shm", "-journal"] {
+                let mut file = path.clone().into_os_string();
+                file.push(suffix);
+                own.push((
+                    Pattern::exactly(Path::new(&file)),
+                    "a sink's database",
+                    PathBuf::from(file),
+                ));
+            }
+        }
+        for place in places {
+            let rule = &groups[place.group].files[place.file];
+            let excluded: Vec<&Pattern> = rule.exclude.iter().collect();
+            for (pattern, what, path) in &own {
+                if common_path(&rule.pattern, pattern, &excluded) == Common::None {
+                    continue;
+                }
+                self.problem(
+                    place.path.span(),
+                    format!("the pattern takes in {what}, {}", path.display()),
+                    "Counterfoil would capture its own work without end: narrow the pattern, add an `exclude`, or \
+                     move what is in the way",
+                );
+                break;
+            }
+        }
+    }
+
+    fn later(&mut self, key: &Later, what: &str, help: &str) {
+        if let Some(key) = key {
+            self.problem(
+                key.span(),
+                format!("{what} isn't available in this version yet"),
+                help,
+            );
+        }
+    }
+
+    fn number(
+        &mut self,
+        key: &str,
+        written: &Option<Spanned<i64>>,
+        default: u64,
+        range: RangeInclusive<u64>,
+    ) -> u64 {
+        let Some(written) = written else {
+            return default;
+        };
+        match u64::try_from(*written.get_ref()) {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                let (min, max) = range.into_inner();
+                self.problem(
+                    written.span(),
+                    format!("{key} is {}", written.get_ref()),
+                    format!("it can be {min} to {max}"),
+                );
+                default
+            }
+        }
+    }
+
+    fn name(&mut self, what: &str, written: &Spanned<String>) {
+        let name = written.get_ref();
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty()
+            || name.len() > NAME_CHARS_MAX
+            || !name.chars().all(fits)
+            || name == "."
+            || name == ".."
+        {
+            self.problem(
+                written.span(),
+                format!("{name:?} can't be the name of a {what}"),
+                format!(
+                    "names become parts of topic and stream names: 1 to {NAME_CHARS_MAX} letters (a-z, A-Z), \
+                     digits, \".\", \"_\" and \"-\""
+                ),
+            );
+        }
+    }
+
+    fn unique(&mut self, what: &str, written: &Spanned<String>, seen: &mut HashMap<String, usize>) {
+        let line = self.line_of(written.span().start);
+        if let Some(first) = seen.insert(written.get_ref().clone(), line) {
+            self.problem(
+                written.span(),
+                format!(
+                    "a second {what} named {:?}; the first is on line {first}",
+                    written.get_ref()
+                ),
+                format!("give each {what} a name of its own, or put the files of both into one"),
+            );
+        }
+    }
+
+    fn table_name(&mut self, written: &Spanned<String>) {
+        let name = written.get_ref();
+        let lower = name.to_lowercase();
+        let reserved = ["counterfoil", "sqlite_"]
+            .iter()
+            .any(|prefix| lower.starts_with(prefix));
+        if name.is_empty()
+            || name.len() > TABLE_BYTES_MAX
+            || name.chars().any(char::is_control)
+            || reserved
+        {
+            self.problem(
+                written.span(),
+                format!("{name:?} can't be the name of a table"),
+                format!(
+                    "1 to {TABLE_BYTES_MAX} bytes without control characters, and not beginning with \
+                     \"counterfoil\" or \"sqlite_\", which are taken"
+                ),
+            );
+        }
+    }
+
+    fn tables_unique(&mut self, groups: &[Spanned<GroupTable>]) {
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        for group in groups {
+            for table in group
+                .get_ref()
+                .file
+                .iter()
+                .filter_map(|file| file.get_ref().table.as_ref())
+            {
+                let line = self.line_of(table.span().start);
+                // Databases differ in whether case counts; two names that differ in nothing else are trouble.
+                if let Some(first) = seen.insert(table.get_ref().to_lowercase(), line) {
+                    self.problem(
+                        table.span(),
+                        format!(
+                            "the table {:?} is taken by the file on line {first}",
+                            table.get_ref()
+                        ),
+                        "give each file a table of its own",
+                    );
+                }
+            }
+        }
+    }
+
+    fn pattern(
+        &mut self,
+        written: &Spanned<String>,
+        parse: impl Fn(&Path, &str) -> Result<Pattern, String>,
+    ) -> Option<Pattern> {
+        match parse(&self.source.base, written.get_ref()) {
+            Ok(pattern) => Some(pattern),
+            Err(reason) => {
+                self.problem(
+                    written.span(),
+                    format!("not a usable path: {reason}"),
+                    "a path is absolute or starts at this file's directory, and may have *, ?, [a-z], [!a-z] \
+                     (within a directory) and ** (across directories)",
+                );
+                None
+            }
+        }
+    }
+
+    /// A path without wildcards, made absolute, with `.` and `..` taken out.
+    fn path(&mut self, written: &Spanned<String>) -> Option<PathBuf> {
+        let text = written.get_ref();
+        if text.is_empty() || text.contains('\0') {
+            self.problem(
+                written.span(),
+                format!("{text:?} isn't a path"),
+                "write an absolute path, or one that starts at this file's directory",
+            );
+            return None;
+        }
+        Some(normal(&self.source.base.join(text)))
+    }
+}
+
+/// Takes `.` and `..` out, by the text alone.
+fn normal(path: &Path) -> PathBuf {
+    let mut parts: Vec<&OsStr> = Vec::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(part) => parts.push(part),
+            Component::ParentDir => {
+                parts.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.push(b'/');
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    if bytes.is_empty() {
+        bytes.push(b'/');
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
+}

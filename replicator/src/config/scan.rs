@@ -1,0 +1,137 @@
+//! Walks the directories of the rules for files that exist now.
+//!
+//! Memory is bounded by the depth of the tree, not by the number of files: the order is that of
+//! the directories, and a file that several rules match is recognised by its first rule.
+
+use super::Config;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use walkdir::WalkDir;
+
+/// An existing file that a rule matches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Absolute path.
+    pub path: PathBuf,
+    /// Index of its group.
+    pub group: usize,
+    /// Index of its rule in the group.
+    pub file: usize,
+}
+
+/// A place the walk couldn't look into.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "looking for files in {}: {source}; give the user that runs this leave to read it, or leave it \
+     out of the rule with `exclude`",
+    path.display()
+)]
+pub struct ScanError {
+    /// The directory or file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Iterator over existing files that match; see [`Config::scan`].
+///
+/// An error is about one directory; iteration goes on after it. Directories that aren't there are
+/// no error, as they may come.
+pub struct Scan<'a> {
+    config: &'a Config,
+    /// Rules not begun yet, last first.
+    rules: Vec<(usize, usize)>,
+    /// The rule being walked.
+    current: Option<((usize, usize), walkdir::IntoIter)>,
+}
+
+impl std::fmt::Debug for Scan<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Scan<'a> {
+    pub(super) fn new(config: &'a Config) -> Scan<'a> {
+        let mut rules: Vec<(usize, usize)> = config
+            .groups
+            .iter()
+            .enumerate()
+            .flat_map(|(group, rules)| (0..rules.files.len()).map(move |file| (group, file)))
+            .collect();
+        rules.reverse();
+        Scan {
+            config,
+            rules,
+            current: None,
+        }
+    }
+
+    /// The files of one rule only.
+    pub(crate) fn of_rule(config: &'a Config, group: usize, file: usize) -> Scan<'a> {
+        Scan {
+            config,
+            rules: vec![(group, file)],
+            current: None,
+        }
+    }
+}
+
+impl Iterator for Scan<'_> {
+    type Item = Result<FoundFile, ScanError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let Some((rule, walk)) = &mut self.current else {
+                let (group, file) = self.rules.pop()?;
+                let pattern = &self.config.groups[group].files[file].pattern;
+                // A plain path needs no look at the directory it is in.
+                let (root, depth_max) = match pattern.literal() {
+                    Some(path) => (path, 0),
+                    None => (
+                        pattern.directory(),
+                        pattern.depth_max().unwrap_or(usize::MAX),
+                    ),
+                };
+                let walk = WalkDir::new(root)
+                    .follow_links(false)
+                    .follow_root_links(depth_max > 0)
+                    .max_depth(depth_max)
+                    .into_iter();
+                self.current = Some(((group, file), walk));
+                continue;
+            };
+            let rule = *rule;
+            match walk.next() {
+                None => self.current = None,
+                Some(Ok(entry)) => {
+                    if entry.file_type().is_file()
+                        && self.config.rule_for(entry.path().as_os_str().as_bytes()) == Some(rule)
+                    {
+                        let path = entry.into_path();
+                        return Some(Ok(FoundFile {
+                            path,
+                            group: rule.0,
+                            file: rule.1,
+                        }));
+                    }
+                }
+                Some(Err(error)) => {
+                    let path = error.path().map(PathBuf::from).unwrap_or_default();
+                    let source = error
+                        .into_io_error()
+                        .unwrap_or_else(|| io::Error::other("a loop of directories"));
+                    // Gone, or never there: nothing to find.
+                    let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+                    if !absent.contains(&source.kind()) {
+                        return Some(Err(ScanError { path, source }));
+                    }
+                }
+            }
+        }
+    }
+}

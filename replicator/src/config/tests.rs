@@ -1,0 +1,477 @@
+use super::*;
+use counterfoil_records::{Layout, Organization};
+use std::fs;
+use tempfile::TempDir;
+
+const MINIMAL: &str = r#"
+[site]
+name = "hq"
+state = "state"
+
+[[group]]
+name = "payments"
+[[group.file]]
+path = "data/*.dat"
+organization = "fixed"
+layout = "plain"
+record_size = 80
+"#;
+
+fn load_in(directory: &TempDir, text: &str) -> Result<Config, ConfigError> {
+    let path = directory.path().join("counterfoil.toml");
+    fs::write(&path, text).unwrap();
+    Config::load(&path)
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    load_in(&TempDir::new().unwrap(), text)
+}
+
+/// The one problem of a configuration: its line and what is shown.
+fn problem(text: &str) -> (usize, String) {
+    let error = load(text).unwrap_err();
+    assert_eq!(error.problems.len(), 1, "{error}");
+    (
+        error.problems[0]
+            .place
+            .as_ref()
+            .map_or(0, |place| place.line),
+        error.to_string(),
+    )
+}
+
+/// `MINIMAL` with a rule more in a group of its own.
+fn with_second_group(rule: &str) -> String {
+    format!(
+        "{MINIMAL}\n[[group]]\nname = \"second\"\n[[group.file]]\n{rule}\norganization = \"stream\"\nlayout = \"newline\"\n"
+    )
+}
+
+#[test]
+fn the_least_configuration_has_the_documented_defaults() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    let config = load_in(&directory, MINIMAL).unwrap();
+    assert_eq!(config.path, base.join("counterfoil.toml"));
+    assert_eq!(config.site.state, base.join("state"));
+    assert_eq!(config.site.lanes, base.join("state/lanes"));
+    assert_eq!(config.site.lane_bytes_max, 64 << 20);
+    assert_eq!(config.journal.sync_interval, Duration::from_millis(100));
+    assert_eq!(config.journal.segment_bytes, 64 << 20);
+    assert_eq!(config.journal.bytes_max, 4 << 30);
+    assert_eq!(config.apply.batch_records_max, 10_000);
+    assert_eq!(config.apply.batch_delay_max, Duration::from_millis(50));
+    assert_eq!(config.stream(0), "hq/payments");
+    let group = &config.groups[0];
+    assert_eq!(group.unit_of_work, UnitOfWork::None);
+    assert_eq!(group.unit_timeout, Duration::from_secs(30));
+    assert_eq!(group.files[0].format.organization, Organization::Fixed);
+    assert_eq!(group.files[0].format.layout, Layout::Plain);
+    assert_eq!(group.files[0].format.record_size, Some(80));
+    assert_eq!(group.files[0].line, 9);
+    let path = base.join("state/counterfoil.db");
+    assert_eq!(
+        config.sinks,
+        [SinkConfig {
+            name: "default".into(),
+            target: Target::Sqlite { path }
+        }]
+    );
+}
+
+#[test]
+fn everything_that_can_be_written_is_read() {
+    let config = load(
+        r#"
+[site]
+name = "hq"
+state = "/var/lib/counterfoil"
+lanes = "/dev/shm/counterfoil"
+lane_bytes_max = 1_048_576
+[journal]
+sync_interval_ms = 0
+segment_bytes = 1_048_576
+bytes_max = 8_388_608
+[apply]
+batch_records_max = 7
+batch_delay_ms_max = 8
+[[group]]
+name = "pay"
+unit_of_work = "lock"
+unit_timeout_ms = 9
+[[group.file]]
+path = "/srv/pay/cards.dat"
+organization = "relative"
+layout = "gnucobol"
+record_size = 150
+table = "cards"
+[[group.file]]
+path = "/srv/pay/**/j*"
+exclude = ["*.tmp", "/srv/pay/old/**"]
+organization = "sequential"
+layout = "gnucobol"
+varseq_format = 3
+[[sink]]
+name = "here"
+[sink.sqlite]
+path = "/var/lib/mirror.db"
+[[sink]]
+name = "there"
+sqlite = { path = "/mnt/mirror.db" }
+"#,
+    )
+    .unwrap();
+    assert_eq!(config.site.lanes, Path::new("/dev/shm/counterfoil"));
+    assert_eq!(config.journal.sync_interval, Duration::ZERO);
+    assert_eq!(config.apply.batch_records_max, 7);
+    let group = &config.groups[0];
+    assert_eq!(
+        (group.unit_of_work, group.unit_timeout),
+        (UnitOfWork::Lock, Duration::from_millis(9))
+    );
+    assert_eq!(group.files[0].table.as_deref(), Some("cards"));
+    assert_eq!(
+        group.files[1].format.varseq_format,
+        Some(counterfoil_records::VarseqFormat::BigEndian16)
+    );
+    assert_eq!(config.sinks.len(), 2);
+    for (path, rule) in [
+        ("/srv/pay/cards.dat", Some((0, 0))),
+        ("/srv/pay/journal", Some((0, 1))),
+        ("/srv/pay/x/y/jx", Some((0, 1))),
+        ("/srv/pay/x/j.tmp", None),
+        ("/srv/pay/old/j", None),
+        ("/srv/pay/cards.dat2", None),
+    ] {
+        assert_eq!(config.rule_for(path.as_bytes()), rule, "{path}");
+    }
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_its_line_and_the_nearest_known_one() {
+    let (line, shown) = problem(&MINIMAL.replace("organization =", "organisation ="));
+    assert_eq!(line, 10);
+    for part in [
+        "counterfoil.toml:10:1: unknown key `organisation`",
+        "10 | organisation = \"fixed\"",
+        "   | ^^^^^^^^^^^^",
+        "did you mean `organization`?",
+        "record_size",
+    ] {
+        assert!(shown.contains(part), "{part:?} isn't in:\n{shown}");
+    }
+    assert!(
+        !shown.contains("copybook"),
+        "what isn't available isn't offered:\n{shown}"
+    );
+}
+
+#[test]
+fn unknown_values_and_missing_keys_say_what_to_write() {
+    let (line, shown) = problem(&MINIMAL.replace("\"fixed\"", "\"fixd\""));
+    assert_eq!(line, 10, "{shown}");
+    assert!(
+        shown.contains("unknown value `fixd`") && shown.contains("did you mean `fixed`?"),
+        "{shown}"
+    );
+    let (_, shown) = problem(&MINIMAL.replace("layout = \"plain\"", ""));
+    assert!(shown.contains("the key `layout` is missing"), "{shown}");
+    let (line, shown) = problem(&MINIMAL.replace("= 80", "= \"80\""));
+    assert_eq!(line, 12, "{shown}");
+    let (line, shown) = problem(&MINIMAL.replace("name = \"hq\"", "name = \"hq"));
+    assert_eq!(line, 3, "{shown}");
+    let (_, shown) = problem(
+        "[[group]]\nname = 'x'\n[[group.file]]\npath = 'x'\norganization = 'stream'\nlayout = 'newline'",
+    );
+    assert!(shown.contains("there is no [site]"), "{shown}");
+}
+
+#[test]
+fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
+    for (text, what) in [
+        (
+            format!("{MINIMAL}copybook = \"cards.cpy\""),
+            "`copybook` isn't available",
+        ),
+        (
+            format!("{MINIMAL}\n[kafka]\ntopic_prefix = \"x\""),
+            "no Kafka transport yet",
+        ),
+        (
+            MINIMAL.replace("\"payments\"", "\"payments\"\nunit_of_work = \"api\""),
+            "\"api\" isn't available",
+        ),
+        (
+            MINIMAL.replace("\"payments\"", "\"payments\"\non_backlog = \"block\""),
+            "`on_backlog` isn't available",
+        ),
+        (
+            format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.postgres]\nurl = \"x\""),
+            "[postgres] isn't available",
+        ),
+        (
+            format!(
+                "{MINIMAL}\n[[sink]]\nname = \"dr\"\nsqlite = {{ path = \"x\" }}\n[sink.table.a]\nfile = 'x'"
+            ),
+            "[table] isn't available",
+        ),
+    ] {
+        let (line, shown) = problem(&text);
+        assert!(
+            shown.contains(what) && line > 0,
+            "{what:?} isn't in:\n{shown}"
+        );
+    }
+}
+
+#[test]
+fn values_that_cannot_be_are_refused_where_they_stand() {
+    for (from, to, line, what) in [
+        ("\"hq\"", "\"h/q\"", 3, "can't be the name of a site"),
+        ("\"hq\"", "\"\"", 3, "can't be the name of a site"),
+        ("\"payments\"", "\"..\"", 7, "can't be the name of a group"),
+        ("state = \"state\"", "state = \"\"", 4, "isn't a path"),
+        (
+            "state = \"state\"",
+            "state = \"state\"\nlane_bytes_max = 1",
+            5,
+            "65536 to",
+        ),
+        ("data/*.dat", "data/[", 9, "not a usable path"),
+        ("data/*.dat", "data/", 9, "names a directory"),
+        ("80", "0", 12, "record_size is 0"),
+        ("80", "-1", 12, "record_size is -1"),
+        ("record_size = 80", "", 11, "record_size"),
+        (
+            "record_size = 80",
+            "varseq_format = 4",
+            12,
+            "varseq_format 4",
+        ),
+        ("\"plain\"", "\"newline\"", 11, "newline"),
+        (
+            "record_size = 80",
+            "record_size = 80\ntable = \"x\"",
+            13,
+            "wildcards",
+        ),
+        (
+            "data/*.dat\"",
+            "data/x\"\ntable = \"SQLite_x\"",
+            10,
+            "can't be the name of a table",
+        ),
+        (
+            "[[group]]",
+            "[journal]\nbytes_max = 1_000_000\n[[group]]",
+            7,
+            "no room for two segments",
+        ),
+    ] {
+        let (at, shown) = problem(&MINIMAL.replace(from, to));
+        assert_eq!(at, line, "{shown}");
+        assert!(shown.contains(what), "{what:?} isn't in:\n{shown}");
+    }
+}
+
+#[test]
+fn all_problems_are_shown_at_once() {
+    let error = load(&MINIMAL.replace("\"hq\"", "\"h q\"").replace("80", "0")).unwrap_err();
+    assert_eq!(error.problems.len(), 2, "{error}");
+}
+
+#[test]
+fn a_configuration_without_groups_or_files_is_refused() {
+    let (_, shown) = problem("[site]\nname = \"hq\"\nstate = \"s\"\n");
+    assert!(shown.contains("there is no [[group]]"), "{shown}");
+    let (line, shown) = problem("[site]\nname = \"hq\"\nstate = \"s\"\n[[group]]\nname = \"g\"\n");
+    assert_eq!(line, 5);
+    assert!(shown.contains("has no [[group.file]]"), "{shown}");
+}
+
+#[test]
+fn a_file_belongs_to_one_group() {
+    let (line, shown) = problem(&with_second_group("path = \"data/c*\""));
+    assert_eq!(line, 17);
+    assert!(shown.contains("/data/c.dat\" would belong to group \"second\" here and to group \"payments\" by line 9"), "{shown}");
+    load(&with_second_group(
+        "path = \"data/c*\"\nexclude = [\"*.dat\"]",
+    ))
+    .unwrap();
+    load(&with_second_group("path = \"data/*.log\"")).unwrap();
+    let (_, shown) =
+        problem(&with_second_group("path = \"other\"").replace("\"second\"", "\"payments\""));
+    assert!(
+        shown.contains("a second group named \"payments\"; the first is on line 7"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn counterfoil_does_not_capture_itself() {
+    let (line, shown) = problem(&MINIMAL.replace("data/*.dat", "**"));
+    assert_eq!(line, 9);
+    assert!(shown.contains("takes in the state directory"), "{shown}");
+    load(&MINIMAL.replace("data/*.dat\"", "**\"\nexclude = [\"state/**\"]")).unwrap();
+    let sink =
+        format!("{MINIMAL}\n[[sink]]\nname = \"here\"\nsqlite = {{ path = \"data/x.dat\" }}");
+    let (_, shown) = problem(&sink);
+    assert!(shown.contains("a sink's database"), "{shown}");
+    // SQLite's own files beside the database count as well.
+    let (_, shown) = problem(&sink.replace("data/*.dat", "data/*-wal"));
+    assert!(shown.contains("x.dat-wal"), "{shown}");
+}
+
+#[test]
+fn sink_files_are_included_in_order_of_name() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    let sinks = directory.path().join("sinks.d");
+    fs::create_dir(&sinks).unwrap();
+    let text = format!("{MINIMAL}\n[sinks]\ninclude = [\"sinks.d/*.toml\"]\n");
+    let shown = load_in(&directory, &text).unwrap_err().to_string();
+    assert!(shown.contains("no file matches"), "{shown}");
+
+    fs::write(
+        sinks.join("b.toml"),
+        "name = \"b\"\nsqlite = { path = \"b.db\" }\n",
+    )
+    .unwrap();
+    fs::write(
+        sinks.join("a.toml"),
+        "name = \"a\"\n[sqlite]\npath = \"/a.db\"\n",
+    )
+    .unwrap();
+    fs::write(sinks.join("not-a-sink.txt"), "?").unwrap();
+    let config = load_in(&directory, &text).unwrap();
+    let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    // Relative to the sink's own file, which its owner knows, and not to the including one.
+    assert_eq!(
+        config.sinks[1].target,
+        Target::Sqlite {
+            path: base.join("sinks.d/b.db")
+        }
+    );
+
+    fs::write(
+        sinks.join("c.toml"),
+        "name = \"a\"\nsqlite = { path = \"c.db\" }\n",
+    )
+    .unwrap();
+    let shown = load_in(&directory, &text).unwrap_err().to_string();
+    assert!(
+        shown.contains("c.toml:1:8: a second sink named \"a\"") && shown.contains("a.toml:1"),
+        "{shown}"
+    );
+
+    fs::write(
+        sinks.join("c.toml"),
+        "name = \"c\"\nsqlite = { path = \"../sinks.d/b.db\" }\n",
+    )
+    .unwrap();
+    let shown = load_in(&directory, &text).unwrap_err().to_string();
+    assert!(shown.contains("same database"), "{shown}");
+
+    fs::write(sinks.join("c.toml"), "name = \"c\"\nsqlit = 1\n").unwrap();
+    let shown = load_in(&directory, &text).unwrap_err().to_string();
+    assert!(shown.contains("c.toml:2:1: unknown key `sqlit`"), "{shown}");
+
+    let text = text.replace("*.toml", "missing.toml");
+    let shown = load_in(&directory, &text).unwrap_err().to_string();
+    assert!(
+        shown.contains("missing.toml: reading the configuration"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn a_file_that_is_not_a_configuration_is_an_error_and_not_a_panic() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("counterfoil.toml");
+    assert!(
+        Config::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("counterfoil init DIR")
+    );
+    assert!(Config::load(directory.path()).is_err());
+    fs::write(&path, b"[site]\nname = \"\xff\"").unwrap();
+    assert!(
+        Config::load(&path)
+            .unwrap_err()
+            .to_string()
+            .contains("line 2 isn't UTF-8")
+    );
+    fs::write(&path, "").unwrap();
+    assert!(Config::load(&path).is_err());
+}
+
+#[test]
+fn a_scan_finds_each_matching_file_once_and_does_not_follow_links() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("x.dat"), "").unwrap();
+    fs::create_dir_all(base.join("data/sub.dat/deep")).unwrap();
+    for name in [
+        "data/a.dat",
+        "data/b.dat",
+        "data/b.txt",
+        "data/sub.dat/deep/c.dat",
+    ] {
+        fs::write(base.join(name), "").unwrap();
+    }
+    std::os::unix::fs::symlink(outside.path(), base.join("data/link.dat")).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("x.dat"), base.join("data/x.dat")).unwrap();
+    let rule = "organization = \"stream\"\nlayout = \"newline\"\n";
+    let text = format!(
+        "{MINIMAL}[[group.file]]\npath = \"data/**/*.dat\"\n{rule}[[group.file]]\npath = \"data/b.txt\"\n{rule}\
+         [[group.file]]\npath = \"not/there/*\"\n{rule}[[group.file]]\npath = \"data/a.dat/x\"\n{rule}"
+    );
+    let config = load_in(&directory, &text).unwrap();
+    let mut found: Vec<(String, usize)> = config
+        .scan()
+        .map(|found| found.unwrap())
+        .map(|found| {
+            (
+                found
+                    .path
+                    .strip_prefix(&base)
+                    .unwrap()
+                    .to_str()
+                    .unwrap()
+                    .to_owned(),
+                found.file,
+            )
+        })
+        .collect();
+    found.sort();
+    let expected = [
+        ("data/a.dat", 0),
+        ("data/b.dat", 0),
+        ("data/b.txt", 2),
+        ("data/sub.dat/deep/c.dat", 1),
+    ];
+    assert_eq!(found, expected.map(|(path, file)| (path.to_owned(), file)));
+}
+
+#[test]
+fn a_directory_that_cannot_be_read_is_an_error_that_names_it() {
+    use std::os::unix::fs::PermissionsExt;
+    if rustix::process::geteuid().is_root() {
+        return; // Nothing is unreadable to root; `check`'s tests cover it elsewhere.
+    }
+    let directory = TempDir::new().unwrap();
+    let data = directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o000)).unwrap();
+    let config = load_in(&directory, MINIMAL).unwrap();
+    let results: Vec<String> = config
+        .scan()
+        .map(|found| found.unwrap_err().to_string())
+        .collect();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
+    assert_eq!(results.len(), 1);
+    assert!(results[0].contains("/data:"), "{}", results[0]);
+}
