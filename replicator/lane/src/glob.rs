@@ -55,26 +55,23 @@ pub fn matches(pattern: &[u8], path: &[u8]) -> bool {
             }
             star = None;
         }
-        if let Some((after, from)) = double_star {
-            if from < path.len() {
-                double_star = Some((after, from + 1));
-                // After `/**/` the rest must begin a path component.
-                let component = pattern[after - 1] == b'/';
+        match double_star {
+            Some((after, from)) if from < path.len() => {
                 let mut next = from + 1;
-                if component {
-                    while next < path.len() && path[next - 1] != b'/' {
+                // After `/**/` the rest must begin a path component.
+                if pattern[after - 1] == b'/' {
+                    while path[next - 1] != b'/' {
+                        if next == path.len() {
+                            return false;
+                        }
                         next += 1;
                     }
-                    if path[next - 1] != b'/' {
-                        return false;
-                    }
-                    double_star = Some((after, next));
                 }
+                double_star = Some((after, next));
                 (p, s) = (after, next);
-                continue;
             }
+            _ => return false,
         }
-        return false;
     }
 }
 

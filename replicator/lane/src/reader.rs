@@ -229,7 +229,7 @@ impl Segment {
     /// The frame at `at`, of the `tail` bytes that are complete. An error says what is wrong with it; nothing
     /// behind it can be read then.
     pub fn frame(&self, at: usize, tail: usize) -> Result<(Header, Kind, &[u8]), &'static str> {
-        if at % 8 != 0 || tail > self.capacity || at + frame::HEADER_BYTES > tail {
+        if !at.is_multiple_of(8) || tail > self.capacity || at + frame::HEADER_BYTES > tail {
             return Err("a frame that isn't whole");
         }
         // SAFETY: the header lies within the mapping; any bytes are a valid Header. The writer doesn't change what
@@ -239,7 +239,10 @@ impl Segment {
             (base.cast::<Header>().read(), base)
         };
         let len = header.len as usize;
-        if len % 8 != 0 || len > tail - at || len < frame::frame_bytes(header.data_len as usize) {
+        if !len.is_multiple_of(8)
+            || len > tail - at
+            || len < frame::frame_bytes(header.data_len as usize)
+        {
             return Err("a frame longer than its segment");
         }
         let Some(kind) = Kind::from_number(header.kind) else {

@@ -416,8 +416,8 @@ impl Cursor<'_> {
                     part.iov_base.cast::<u8>().add(self.at),
                     to.add(done),
                     take,
-                )
-            };
+                );
+            }
             done += take;
             self.at += take;
             if self.at == part.iov_len {
