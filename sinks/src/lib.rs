@@ -3,9 +3,23 @@
 //! [`Sink`] is the one small trait; a target database is one folder that implements it. A batch is
 //! applied atomically with its position, so a sink can always say exactly how far it is, and that
 //! stored position outranks every offset kept elsewhere.
+//!
+//! | feature    | target                                                        |
+//! |------------|---------------------------------------------------------------|
+//! | `sqlite`   | a SQLite database file; the embedded default                  |
+//! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
+pub mod naming;
 mod sink;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
-pub use batch::{Attributes, Batch, FileChanges, FileDescription, FileFate, Image, StoredFile, StoredPiece};
-pub use sink::{Sink, SinkError};
+pub use batch::{
+    Attributes, Batch, FileChanges, FileDescription, FileFate, Image, StoredFile, StoredPiece,
+};
+pub use sink::{Sink, SinkError, Snapshot};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteConfig, SqliteSink};

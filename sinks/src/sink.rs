@@ -42,26 +42,81 @@ pub enum SinkError {
 
 /// A target. One thread uses it at a time; every call blocks until it is done.
 pub trait Sink: Send {
-    /// How far this stream has been applied, or `None` when nothing of it ever was.
-    fn position(&mut self, stream: &str) -> Result<Option<Position>, SinkError>;
-
     /// Applies a batch: rows and position become durable together, or neither. After an error
     /// nothing of the batch is visible, unless the error says otherwise; asking
     /// [`Sink::position`] always tells.
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
 
-    /// The files of a stream, in order of path.
+    /// Opens one consistent view of everything in the target, as of some moment between two batches.
+    ///
+    /// Positions, files and pieces read from it belong together, while another process goes on
+    /// applying. Restore and verify read through one snapshot; the calls below are for single
+    /// questions. A target keeps old versions of rows while it is open: don't hold it for longer
+    /// than the reading takes.
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError>;
+
+    /// Lets go of the target; errors that closing can still show are reported.
+    fn close(self: Box<Self>) -> Result<(), SinkError>;
+
+    /// [`Snapshot::position`], from a snapshot of its own.
+    fn position(&mut self, stream: &str) -> Result<Option<Position>, SinkError> {
+        self.snapshot()?.position(stream)
+    }
+
+    /// [`Snapshot::files`], from a snapshot of its own.
+    fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
+        self.snapshot()?.files(stream)
+    }
+
+    /// [`Snapshot::pieces`], from a snapshot of its own.
+    fn pieces(
+        &mut self,
+        stream: &str,
+        path: &[u8],
+        each: &mut dyn FnMut(StoredPiece) -> bool,
+    ) -> Result<(), SinkError> {
+        self.snapshot()?.pieces(stream, path, each)
+    }
+}
+
+/// One consistent view of a target: see [`Sink::snapshot`].
+pub trait Snapshot {
+    /// The streams that have been applied to this target, in order of name.
+    fn streams(&mut self) -> Result<Vec<String>, SinkError>;
+
+    /// How far this stream has been applied, or `None` when nothing of it ever was.
+    fn position(&mut self, stream: &str) -> Result<Option<Position>, SinkError>;
+
+    /// The files of a stream, in order of path (its bytes).
     fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError>;
 
-    /// Calls `each` for every record and every residue of a file in order of identity, from one
-    /// consistent snapshot. Memory stays bounded. `each` ends the walk early by returning `false`.
+    /// Calls `each` for every record and every residue of a file in order of identity. Memory stays
+    /// bounded. `each` ends the walk early by returning `false`. A file that the target doesn't
+    /// have has no pieces, which is no error.
     fn pieces(
         &mut self,
         stream: &str,
         path: &[u8],
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError>;
+}
 
-    /// Lets go of the target; errors that closing can still show are reported.
-    fn close(self: Box<Self>) -> Result<(), SinkError>;
+impl SinkError {
+    /// Adds where it happened ("in SQLite database /x.db") to what was being done.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        match &mut self {
+            SinkError::Transient { doing, .. } | SinkError::Permanent { doing, .. } => {
+                doing.push(' ');
+                doing.push_str(place);
+            }
+            SinkError::NotAfter { .. } => {}
+        }
+        self
+    }
+
+    /// Whether the same call may work later, unchanged.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, SinkError::Transient { .. })
+    }
 }

@@ -1,0 +1,161 @@
+//! A sink in memory: the plainest thing that keeps the contract.
+
+use crate::naming::{numbered, wanted_name};
+use crate::{
+    Batch, FileChanges, FileFate, Image, Sink, SinkError, Snapshot, StoredFile, StoredPiece,
+};
+use counterfoil_proto::Position;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// A target in memory. Clones share it, as connections share a database; it is gone with the last.
+#[derive(Clone, Default)]
+pub struct MemorySink {
+    target: Arc<Mutex<Arc<Target>>>,
+}
+
+type Target = BTreeMap<String, Stream>;
+
+#[derive(Clone, Default)]
+struct Stream {
+    position: Position,
+    files: BTreeMap<Vec<u8>, File>,
+}
+
+#[derive(Clone)]
+struct File {
+    stored: StoredFile,
+    pieces: BTreeMap<u64, Image>,
+}
+
+impl MemorySink {
+    fn target(&self) -> Arc<Target> {
+        Arc::clone(&self.target.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Sink for MemorySink {
+    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        // A copy becomes the target when all went well: the simplest transaction there is.
+        let mut target = Target::clone(&self.target());
+        if let Some(stored) = target.get(&batch.stream).map(|stream| stream.position)
+            && batch.position <= stored
+        {
+            return Err(SinkError::NotAfter {
+                stream: batch.stream.clone(),
+                offered: batch.position,
+                stored,
+            });
+        }
+        target.entry(batch.stream.clone()).or_default().position = batch.position;
+        for changes in &batch.files {
+            change_file(&mut target, &batch.stream, changes)?;
+        }
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(target);
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {
+        Ok(Box::new(MemorySnapshot(self.target())))
+    }
+
+    fn close(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Result<(), SinkError> {
+    let path = &changes.file.path;
+    let files = &mut target.entry(stream.to_owned()).or_default().files;
+    let mut moved = None;
+    if let Some(from) = &changes.renamed_from
+        && from != path
+    {
+        files.remove(path);
+        moved = files.remove(from);
+    }
+    if changes.fate == FileFate::Removed {
+        files.remove(path);
+        return Ok(());
+    }
+    let wanted = wanted_name(&changes.file)?;
+    let (mut pieces, table) = match moved.or_else(|| files.remove(path)) {
+        Some(file) => {
+            let same = wanted_name(&file.stored.description)? == wanted;
+            (file.pieces, same.then_some(file.stored.table))
+        }
+        None => (BTreeMap::new(), None),
+    };
+    let table = table.unwrap_or_else(|| {
+        let taken = |name: &str| {
+            let files = target.values().flat_map(|stream| stream.files.values());
+            files
+                .into_iter()
+                .any(|file| file.stored.table.eq_ignore_ascii_case(name))
+        };
+        let mut number = 1;
+        while taken(&numbered(&wanted, number)) {
+            number += 1;
+        }
+        numbered(&wanted, number)
+    });
+    for range in &changes.cleared {
+        pieces.retain(|id, _| *id < range.start || (*id >= range.end && range.end != u64::MAX));
+    }
+    for (id, image) in &changes.images {
+        match image {
+            Image::Absent => pieces.remove(id),
+            image => pieces.insert(*id, image.clone()),
+        };
+    }
+    let stored = StoredFile {
+        description: (*changes.file).clone(),
+        table,
+        attributes: changes.attributes,
+    };
+    target
+        .entry(stream.to_owned())
+        .or_default()
+        .files
+        .insert(path.clone(), File { stored, pieces });
+    Ok(())
+}
+
+struct MemorySnapshot(Arc<Target>);
+
+impl Snapshot for MemorySnapshot {
+    fn streams(&mut self) -> Result<Vec<String>, SinkError> {
+        Ok(self.0.keys().cloned().collect())
+    }
+
+    fn position(&mut self, stream: &str) -> Result<Option<Position>, SinkError> {
+        Ok(self.0.get(stream).map(|stream| stream.position))
+    }
+
+    fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
+        let files = self
+            .0
+            .get(stream)
+            .into_iter()
+            .flat_map(|stream| stream.files.values());
+        Ok(files.map(|file| file.stored.clone()).collect())
+    }
+
+    fn pieces(
+        &mut self,
+        stream: &str,
+        path: &[u8],
+        each: &mut dyn FnMut(StoredPiece) -> bool,
+    ) -> Result<(), SinkError> {
+        let file = self.0.get(stream).and_then(|stream| stream.files.get(path));
+        for (&id, image) in file.iter().flat_map(|file| &file.pieces) {
+            if !each(StoredPiece {
+                id,
+                image: image.clone(),
+            }) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

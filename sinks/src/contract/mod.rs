@@ -1,0 +1,137 @@
+//! The contract that every sink keeps, as tests, and a sink in memory to compare with.
+//!
+//! A sink plugs in with a [`Harness`] and one line, which makes a test of every case:
+//!
+//! ```ignore
+//! mod contract {
+//!     counterfoil_sinks::sink_contract!(super::MyHarness::new());
+//! }
+//! ```
+//!
+//! Every case runs against the target and against [`MemorySink`], compares all that can be read from
+//! both after every batch, opens the target anew, and compares again. Beside that a case says itself
+//! what it expects, so that the model is tested too.
+
+mod cases;
+mod memory;
+mod random;
+mod trial;
+
+pub use cases::*;
+pub use memory::MemorySink;
+pub use random::random_batches;
+pub use trial::{Trial, changes, file, record, residue};
+
+use crate::{FileChanges, Sink, SinkError};
+use std::any::Any;
+
+/// How the suite gets at a target.
+pub trait Harness {
+    /// Makes the target empty: as if nothing had ever been applied to it. No sink is open.
+    fn fresh(&mut self);
+
+    /// Opens the target, whatever is in it, for applying. Earlier sinks may still be open.
+    fn open(&mut self) -> Result<Box<dyn Sink>, SinkError>;
+
+    /// Opens the target for reading while a writer may be open.
+    fn open_read_only(&mut self) -> Result<Box<dyn Sink>, SinkError> {
+        self.open()
+    }
+
+    /// Changes to this path that the target refuses for good ([`SinkError::Permanent`]), if there
+    /// are such. They come last in a batch, to see that the rest of it leaves nothing behind.
+    fn refused(&self, path: &[u8]) -> Option<FileChanges> {
+        let _ = path;
+        None
+    }
+
+    /// Makes applying fail with [`SinkError::Transient`] until the returned guard is dropped, if
+    /// that can be done. Reading may go on.
+    fn obstruct(&mut self) -> Option<Box<dyn Any>> {
+        None
+    }
+
+    /// Changes the content of a record in this table behind the sink's back, if that can be done.
+    fn tamper(&mut self, table: &str, id: u64, data: &[u8]) -> bool {
+        let _ = (table, id, data);
+        false
+    }
+
+    /// How many random histories [`random_batches`] tries.
+    fn random_histories(&self) -> u32 {
+        32
+    }
+}
+
+/// Makes a `#[test]` of every case of the contract. The argument is an expression that makes a
+/// [`Harness`] of one's own; it is evaluated once per test.
+#[macro_export]
+macro_rules! sink_contract {
+    ($harness:expr) => {
+        $crate::sink_contract! { @cases $harness;
+            resumes_where_it_stopped
+            refuses_what_is_not_after
+            accepts_a_new_epoch
+            leaves_nothing_of_a_refused_batch
+            survives_an_obstruction
+            folds_one_key
+            keeps_every_byte
+            keeps_a_huge_record
+            keeps_high_and_low_identities
+            swaps_record_and_residue
+            keeps_many_residues
+            clears_then_puts
+            clears_ranges
+            makes_an_empty_file
+            renames_a_file
+            renames_onto_a_file
+            renames_in_a_chain
+            swaps_two_names
+            renames_what_it_never_saw
+            removes_and_makes_again
+            removes_what_is_not_there
+            quotes_identifiers
+            takes_odd_paths
+            keeps_same_base_names_apart
+            honours_configured_tables
+            follows_a_changed_description
+            keeps_attributes
+            keeps_streams_apart
+            takes_many_files_at_once
+            lists_files_in_order
+            stops_a_walk_early
+            reads_one_snapshot
+            shows_tampering
+            random_batches
+        }
+    };
+    (@cases $harness:expr; $($case:ident)*) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::contract::$case(&mut $harness);
+            }
+        )*
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The model is held to the contract as every sink is.
+    #[derive(Default)]
+    struct InMemory(MemorySink);
+
+    impl Harness for InMemory {
+        fn fresh(&mut self) {
+            self.0 = MemorySink::default();
+        }
+
+        fn open(&mut self) -> Result<Box<dyn Sink>, SinkError> {
+            Ok(Box::new(self.0.clone()))
+        }
+    }
+
+    crate::sink_contract!(InMemory::default());
+}

@@ -1,0 +1,274 @@
+//! One run of a case: the target and the model side by side.
+
+use super::{Harness, MemorySink};
+use crate::{
+    Attributes, Batch, FileChanges, FileDescription, FileFate, Image, Sink, SinkError, StoredFile,
+    StoredPiece,
+};
+use counterfoil_proto::{Position, path_text};
+use counterfoil_records::{Layout, Organization, RecordFormat};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The stream of cases that need only one.
+pub(super) const STREAM: &str = "hq/payments";
+
+/// A file of fixed records with this path, no table configured.
+pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
+    Arc::new(FileDescription {
+        path: path.as_ref().to_vec(),
+        group: "payments".into(),
+        format: RecordFormat {
+            organization: Organization::Fixed,
+            layout: Layout::Plain,
+            record_size: Some(100),
+            varseq_format: None,
+        },
+        table: None,
+    })
+}
+
+/// Changes that do nothing but write these images (the size follows from how many there are).
+pub fn changes(
+    file: &Arc<FileDescription>,
+    images: impl IntoIterator<Item = (u64, Image)>,
+) -> FileChanges {
+    let images: BTreeMap<u64, Image> = images.into_iter().collect();
+    FileChanges {
+        file: Arc::clone(file),
+        renamed_from: None,
+        fate: FileFate::Present,
+        cleared: Vec::new(),
+        attributes: Attributes {
+            size: images.len() as u64 * 100,
+            ..Attributes::default()
+        },
+        images,
+    }
+}
+
+/// A record with this content and no rest.
+pub fn record(data: impl AsRef<[u8]>) -> Image {
+    Image::Record {
+        data: data.as_ref().to_vec(),
+        rest: Vec::new(),
+    }
+}
+
+/// Residue with these bytes.
+pub fn residue(bytes: impl AsRef<[u8]>) -> Image {
+    Image::Residue {
+        bytes: bytes.as_ref().to_vec(),
+        reason: "deleted slot".into(),
+    }
+}
+
+/// A target under test, and the model that it is compared with.
+pub struct Trial<'h> {
+    harness: &'h mut dyn Harness,
+    sink: Option<Box<dyn Sink>>,
+    model: MemorySink,
+    position: Position,
+}
+
+impl<'h> Trial<'h> {
+    /// Begins with an empty target.
+    pub fn begin(harness: &'h mut dyn Harness) -> Self {
+        harness.fresh();
+        let sink = harness.open().expect("opening an empty target");
+        let mut trial = Trial {
+            harness,
+            sink: Some(sink),
+            model: MemorySink::default(),
+            position: Position {
+                epoch: 1,
+                lsn: 0,
+                index: 0,
+            },
+        };
+        trial.compare("an empty target");
+        trial
+    }
+
+    /// The sink under test.
+    pub fn sink(&mut self) -> &mut dyn Sink {
+        self.sink
+            .as_deref_mut()
+            .expect("a sink is open except while reopening")
+    }
+
+    /// How the suite gets at the target.
+    pub fn harness(&mut self) -> &mut dyn Harness {
+        &mut *self.harness
+    }
+
+    /// Where the last batch ended.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// A batch of [`STREAM`] at the next position, which is not applied.
+    pub fn batch(&self, files: impl IntoIterator<Item = FileChanges>) -> Batch {
+        Batch {
+            stream: STREAM.into(),
+            position: Position {
+                lsn: self.position.lsn + 3,
+                index: 2,
+                ..self.position
+            },
+            captured_ns: 1_700_000_000_000_000_000,
+            files: files.into_iter().collect(),
+        }
+    }
+
+    /// Applies changes at the next position, to the target and the model, and compares.
+    pub fn apply(&mut self, files: impl IntoIterator<Item = FileChanges>) {
+        let batch = self.batch(files);
+        self.apply_batch(&batch);
+    }
+
+    /// Applies a batch to the target and the model, and compares; then once more, opened anew.
+    pub fn apply_batch(&mut self, batch: &Batch) {
+        self.apply_without_reopening(batch);
+        self.reopen();
+    }
+
+    /// Applies a batch to the target and the model, and compares.
+    pub fn apply_without_reopening(&mut self, batch: &Batch) {
+        self.sink().apply(batch).expect("applying a batch");
+        self.model
+            .apply(batch)
+            .expect("applying a batch to the model");
+        self.position = batch.position;
+        self.compare("a batch");
+    }
+
+    /// Offers a batch that has to be refused, and compares: nothing of it may be visible.
+    pub fn refuse(&mut self, batch: &Batch) -> SinkError {
+        let error = self
+            .sink()
+            .apply(batch)
+            .expect_err("a batch that has to be refused was applied");
+        self.compare("a refused batch");
+        self.reopen();
+        error
+    }
+
+    /// Closes the sink, opens the target anew and compares.
+    pub fn reopen(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            sink.close().expect("closing");
+        }
+        self.sink = Some(self.harness.open().expect("opening again"));
+        self.compare("opening again");
+    }
+
+    /// Opens the target anew without closing the old sink first, which is returned.
+    pub fn reopen_beside(&mut self) -> Box<dyn Sink> {
+        let beside = self.harness.open().expect("opening beside an open sink");
+        let old = self
+            .sink
+            .replace(beside)
+            .expect("a sink is open except while reopening");
+        self.compare("opening beside an open sink");
+        old
+    }
+
+    /// What the file with this path consists of.
+    pub fn content(&mut self, path: impl AsRef<[u8]>) -> Vec<(u64, Image)> {
+        content(self.sink(), STREAM, path.as_ref())
+    }
+
+    /// The catalogue entry of a file.
+    pub fn stored(&mut self, path: impl AsRef<[u8]>) -> Option<StoredFile> {
+        let files = self.sink().files(STREAM).expect("listing the files");
+        files
+            .into_iter()
+            .find(|file| file.description.path == path.as_ref())
+    }
+
+    /// Compares all that can be read from the target with the model.
+    pub fn compare(&mut self, after: &str) {
+        let found = everything(self.sink());
+        let expected = everything(&mut self.model);
+        let streams = |all: &Everything| all.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(streams(&found), streams(&expected), "streams after {after}");
+        for (stream, expected) in &expected {
+            let found = &found[stream];
+            assert_eq!(
+                found.position, expected.position,
+                "position of {stream} after {after}"
+            );
+            assert_eq!(
+                found.files, expected.files,
+                "files of {stream} after {after}"
+            );
+            for (path, expected) in &expected.pieces {
+                assert_eq!(
+                    &found.pieces[path],
+                    expected,
+                    "{} of {stream} after {after}",
+                    path_text(path)
+                );
+            }
+        }
+        let mut tables = BTreeSet::new();
+        for table in found.values().flat_map(|stream| &stream.tables) {
+            assert!(!table.is_empty(), "a table without a name after {after}");
+            assert!(
+                tables.insert(table.to_lowercase()),
+                "two files in table {table} after {after}"
+            );
+        }
+    }
+}
+
+struct Contents {
+    position: Option<Position>,
+    /// Tables left out: their names are the sink's own affair, as long as no two are the same.
+    files: Vec<(FileDescription, Attributes)>,
+    tables: Vec<String>,
+    pieces: BTreeMap<Vec<u8>, Vec<(u64, Image)>>,
+}
+
+type Everything = BTreeMap<String, Contents>;
+
+fn everything(sink: &mut dyn Sink) -> Everything {
+    let streams = sink
+        .snapshot()
+        .and_then(|mut snapshot| snapshot.streams())
+        .expect("listing the streams");
+    let contents = |stream: &String| {
+        let files = sink.files(stream).expect("listing the files");
+        Contents {
+            position: sink.position(stream).expect("reading the position"),
+            tables: files.iter().map(|file| file.table.clone()).collect(),
+            pieces: files
+                .iter()
+                .map(|file| &file.description.path)
+                .map(|path| (path.clone(), content(sink, stream, path)))
+                .collect(),
+            files: files
+                .into_iter()
+                .map(|file| (file.description, file.attributes))
+                .collect(),
+        }
+    };
+    streams
+        .iter()
+        .map(contents)
+        .zip(&streams)
+        .map(|(contents, stream)| (stream.clone(), contents))
+        .collect()
+}
+
+pub(super) fn content(sink: &mut dyn Sink, stream: &str, path: &[u8]) -> Vec<(u64, Image)> {
+    let mut pieces = Vec::new();
+    let mut each = |StoredPiece { id, image }| {
+        pieces.push((id, image));
+        true
+    };
+    sink.pieces(stream, path, &mut each)
+        .expect("reading pieces");
+    pieces
+}

@@ -1,0 +1,108 @@
+//! Table names made from file names.
+//!
+//! A name is made only of lower-case ASCII letters, digits and underscores, so that it needs no
+//! quoting in most databases (a reserved word still does) and fits the shortest common limit for
+//! identifiers with room for a suffix. It never begins like a table of Counterfoil's own.
+
+use crate::{FileDescription, SinkError};
+use counterfoil_proto::path_text;
+
+/// Tables with names like this are Counterfoil's own.
+pub const OWN_PREFIX: &str = "counterfoil_";
+
+/// PostgreSQL cuts identifiers at 63 bytes, MySQL at 64; the rest is room for a suffix.
+const NAME_LEN_MAX: usize = 52;
+
+/// The table name that a file asks for: the configured one, else one made from its path. It may be
+/// taken already: see [`numbered`].
+/// A configured name that is empty or reserved is a [`SinkError::Permanent`].
+pub fn wanted_name(file: &FileDescription) -> Result<String, SinkError> {
+    let Some(name) = &file.table else {
+        return Ok(name_of_path(&file.path));
+    };
+    let lower = name.to_ascii_lowercase();
+    let cause = if name.is_empty() {
+        "the configured name is empty"
+    } else if name.contains('\0') {
+        "the configured name has a NUL character in it"
+    } else if lower.starts_with(OWN_PREFIX) || lower.starts_with("sqlite_") {
+        "names that begin with counterfoil_ or sqlite_ are reserved"
+    } else {
+        return Ok(name.clone());
+    };
+    Err(SinkError::Permanent {
+        doing: format!("naming the table {name:?} for {}", path_text(&file.path)),
+        cause: cause.into(),
+        next: "configure another table name for this file".into(),
+    })
+}
+
+/// The file's base name with everything but letters, digits and underscores replaced.
+fn name_of_path(path: &[u8]) -> String {
+    let base = path.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    let mut name = String::with_capacity(NAME_LEN_MAX);
+    for &byte in base {
+        if name.len() == NAME_LEN_MAX {
+            break;
+        }
+        if byte.is_ascii_alphanumeric() || byte == b'_' {
+            name.push(char::from(byte.to_ascii_lowercase()));
+        } else if !name.is_empty() && !name.ends_with('_') {
+            name.push('_');
+        }
+    }
+    name.truncate(name.trim_end_matches('_').len());
+    let plain = name.starts_with(|first: char| first.is_ascii_lowercase() || first == '_');
+    if name.is_empty() {
+        "file".into()
+    } else if !plain || name.starts_with(OWN_PREFIX) || name.starts_with("sqlite_") {
+        format!("f_{name}")
+    } else {
+        name
+    }
+}
+
+/// The `number`th choice for a name that is wanted: itself, then `name_2`, `name_3` and so on.
+pub fn numbered(wanted: &str, number: u32) -> String {
+    if number <= 1 {
+        wanted.to_owned()
+    } else {
+        format!("{wanted}_{number}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn names_are_readable() {
+        for (path, name) in [
+            (&b"/srv/pay/cards.dat"[..], "cards_dat"),
+            (b"/srv/pay/CARDS", "cards"),
+            (b"/srv/2024.log", "f_2024_log"),
+            (b"/srv/a  -  b", "a_b"),
+            (b"/srv/.hidden", "hidden"),
+            (b"/srv/\xff\xfe", "file"),
+            (b"/srv/_x", "_x"),
+            (b"/srv/___", "file"),
+            (b"/srv/counterfoil_position", "f_counterfoil_position"),
+            (b"/srv/SQLite_x", "f_sqlite_x"),
+            (b"", "file"),
+        ] {
+            assert_eq!(name_of_path(path), name);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_has_a_plain_name(path in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let name = name_of_path(&path);
+            prop_assert!((1..=NAME_LEN_MAX + 2).contains(&name.len()));
+            prop_assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'));
+            prop_assert!(!name.starts_with(|first: char| first.is_ascii_digit()));
+            prop_assert!(!name.starts_with(OWN_PREFIX) && !name.starts_with("sqlite_"));
+        }
+    }
+}

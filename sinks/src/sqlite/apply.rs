@@ -1,0 +1,241 @@
+//! A batch, as one transaction.
+
+use super::catalogue::{Catalogue, File};
+use super::error::Doing;
+use super::schema::integer;
+use crate::{Batch, FileChanges, FileFate, Image, SinkError};
+use counterfoil_proto::{Position, path_text};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
+use std::ops::Range;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const DELETE_RESIDUE: &str = "DELETE FROM counterfoil_residue WHERE file_id = ?1 AND id = ?2";
+
+/// Applies all of `batch`, or nothing. After an error the catalogue is to be thrown away.
+pub(super) fn apply(
+    connection: &mut Connection,
+    catalogue: &mut Catalogue,
+    batch: &Batch,
+) -> Result<(), SinkError> {
+    let applying = || {
+        format!(
+            "applying a batch up to {} of {}",
+            batch.position, batch.stream
+        )
+    };
+    // Immediate: a second writer is found out before anything is done, not in the middle.
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .doing(applying)?;
+    catalogue.refresh(&transaction)?;
+    advance(&transaction, batch)?;
+    for changes in &batch.files {
+        change_file(&transaction, catalogue, &batch.stream, changes)?;
+    }
+    transaction.commit().doing(applying)
+}
+
+/// The stored position of a stream.
+pub(super) fn position(
+    connection: &Connection,
+    stream: &str,
+) -> Result<Option<Position>, SinkError> {
+    connection
+        .prepare_cached("SELECT epoch, lsn, idx FROM counterfoil_position WHERE stream = ?1")
+        .and_then(|mut select| {
+            select
+                .query_row([stream], |row| {
+                    Ok(Position {
+                        epoch: unsigned(row.get(0)?),
+                        lsn: unsigned(row.get(1)?),
+                        index: row.get(2)?,
+                    })
+                })
+                .optional()
+        })
+        .doing(|| format!("reading the position of {stream}"))
+}
+
+/// A number that was stored from an unsigned one. (Somebody else's negative number counts as 0.)
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or_default()
+}
+
+/// Moves the stream's position to the batch's, which has to be after it.
+fn advance(connection: &Connection, batch: &Batch) -> Result<(), SinkError> {
+    if let Some(stored) = position(connection, &batch.stream)?
+        && batch.position <= stored
+    {
+        return Err(SinkError::NotAfter {
+            stream: batch.stream.clone(),
+            offered: batch.position,
+            stored,
+        });
+    }
+    let storing = || format!("storing position {} of {}", batch.position, batch.stream);
+    let epoch = integer(batch.position.epoch, storing)?;
+    let lsn = integer(batch.position.lsn, storing)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO counterfoil_position (stream, epoch, lsn, idx, captured_ns, applied_ns)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (stream) DO UPDATE
+             SET epoch = excluded.epoch, lsn = excluded.lsn, idx = excluded.idx,
+                 captured_ns = excluded.captured_ns, applied_ns = excluded.applied_ns",
+        )
+        .and_then(|mut upsert| {
+            upsert.execute(params![
+                batch.stream,
+                epoch,
+                lsn,
+                batch.position.index,
+                batch.captured_ns,
+                now_ns()
+            ])
+        })
+        .doing(storing)?;
+    Ok(())
+}
+
+fn change_file(
+    connection: &Connection,
+    catalogue: &mut Catalogue,
+    stream: &str,
+    changes: &FileChanges,
+) -> Result<(), SinkError> {
+    let path = &changes.file.path;
+    if let Some(from) = &changes.renamed_from
+        && from != path
+    {
+        catalogue.rename(connection, stream, from, &changes.file)?;
+    }
+    if changes.fate == FileFate::Removed {
+        return catalogue.remove(connection, stream, path);
+    }
+    let file = catalogue.ensure(connection, stream, &changes.file, &changes.attributes)?;
+    for range in &changes.cleared {
+        clear(connection, file, range)?;
+    }
+    write_images(connection, file, changes)?;
+    file.set_attributes(connection, &changes.attributes)
+}
+
+/// Deletes the rows and the residue of a range of identities.
+fn clear(connection: &Connection, file: &mut File, range: &Range<u64>) -> Result<(), SinkError> {
+    // There is nothing beyond what SQLite's integers hold.
+    let Ok(begin) = i64::try_from(range.start) else {
+        return Ok(());
+    };
+    let end = i64::try_from(range.end).ok();
+    if end.is_some_and(|end| end <= begin) {
+        return Ok(());
+    }
+    let clearing = || {
+        format!(
+            "clearing {}..{} of {}",
+            range.start,
+            range.end,
+            path_text(&file.description.path)
+        )
+    };
+    let table = &file.table;
+    match (begin, end) {
+        // Without a condition SQLite empties the table at once, rather than row by row.
+        (0, None) => connection
+            .prepare_cached(&table.delete_all)
+            .and_then(|mut delete| delete.execute([])),
+        (begin, end) => connection
+            .prepare_cached(&table.delete_range)
+            .and_then(|mut delete| delete.execute([begin, end.map_or(i64::MAX, |end| end - 1)])),
+    }
+    .doing(clearing)?;
+    if file.may_have_any_residue(connection)? {
+        let clearing = || format!("clearing residue of {}", path_text(&file.description.path));
+        connection
+            .prepare_cached(
+                "DELETE FROM counterfoil_residue WHERE file_id = ?1 AND id BETWEEN ?2 AND ?3",
+            )
+            .and_then(|mut delete| {
+                delete.execute([file.file_id, begin, end.map_or(i64::MAX, |end| end - 1)])
+            })
+            .doing(clearing)?;
+        file.note_no_residue(begin, end);
+    }
+    Ok(())
+}
+
+/// Writes the last images, in order of identity.
+fn write_images(
+    connection: &Connection,
+    file: &mut File,
+    changes: &FileChanges,
+) -> Result<(), SinkError> {
+    if changes.images.is_empty() {
+        return Ok(());
+    }
+    let place = format!(
+        "{} (table {})",
+        path_text(&file.description.path),
+        file.table.name
+    );
+    let preparing = || format!("preparing to write {place}");
+    let mut upsert = connection
+        .prepare_cached(&file.table.upsert)
+        .doing(preparing)?;
+    let mut delete: Option<CachedStatement<'_>> = None;
+    let mut upsert_residue: Option<CachedStatement<'_>> = None;
+    let mut delete_residue: Option<CachedStatement<'_>> = None;
+    for (&number, image) in &changes.images {
+        let writing = || format!("writing record {number} of {place}");
+        let id = integer(number, writing)?;
+        if let Image::Record { data, rest } = image {
+            let rest = (!rest.is_empty()).then_some(rest.as_slice());
+            upsert
+                .execute(params![id, data.as_slice(), rest])
+                .doing(writing)?;
+        } else {
+            let delete = match &mut delete {
+                Some(delete) => delete,
+                None => delete.insert(
+                    connection
+                        .prepare_cached(&file.table.delete)
+                        .doing(preparing)?,
+                ),
+            };
+            delete.execute([id]).doing(writing)?;
+        }
+        if let Image::Residue { bytes, reason } = image {
+            let upsert = match &mut upsert_residue {
+                Some(upsert) => upsert,
+                None => upsert_residue.insert(
+                    connection
+                        .prepare_cached(
+                            "INSERT INTO counterfoil_residue (file_id, id, bytes, reason) VALUES (?1, ?2, ?3, ?4)
+                             ON CONFLICT (file_id, id) DO UPDATE SET bytes = excluded.bytes, reason = excluded.reason",
+                        )
+                        .doing(preparing)?,
+                ),
+            };
+            upsert
+                .execute(params![file.file_id, id, bytes.as_slice(), reason])
+                .doing(writing)?;
+            file.note_residue(id);
+        } else if file.may_have_residue(connection, id)? {
+            let delete = match &mut delete_residue {
+                Some(delete) => delete,
+                None => delete_residue
+                    .insert(connection.prepare_cached(DELETE_RESIDUE).doing(preparing)?),
+            };
+            delete.execute([file.file_id, id]).doing(writing)?;
+            file.note_no_residue(id, Some(id.saturating_add(1)));
+        }
+    }
+    Ok(())
+}
+
+fn now_ns() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,288 @@
+//! Counterfoil's own tables, the shape of a file's table, and how a connection is set up.
+//!
+//! The database file says what it is: `application_id` is [`APPLICATION_ID`], `user_version` the
+//! version of this schema. A file of another application or of a newer version is refused, never
+//! changed.
+
+use super::SqliteConfig;
+use super::error::{Doing, permanent};
+use crate::SinkError;
+use counterfoil_records::{Layout, Organization, RecordFormat};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+/// "CFOL", at offset 68 of the database file.
+pub const APPLICATION_ID: i32 = 0x4346_4F4C;
+
+/// Version of the tables below; grows when they change.
+pub const SCHEMA_VERSION: i32 = 1;
+
+/// Pages (4 KiB) of cache per connection: 32 MiB. A larger batch spills to the log by itself.
+const CACHE_KIB: i32 = 32 * 1024;
+
+/// After so many pages (16 MiB) the log is written back; it is cut to that size afterwards.
+const WAL_PAGES: i32 = 4096;
+
+/// One statement per kind of change and table; enough for a batch that touches a hundred files.
+const STATEMENTS_MAX: usize = 400;
+
+const TABLES: &str = "
+CREATE TABLE counterfoil_position (
+    stream      TEXT PRIMARY KEY NOT NULL,
+    epoch       INTEGER NOT NULL,
+    lsn         INTEGER NOT NULL,
+    idx         INTEGER NOT NULL,
+    captured_ns INTEGER NOT NULL,
+    applied_ns  INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE counterfoil_files (
+    file_id          INTEGER PRIMARY KEY,
+    stream           TEXT NOT NULL,
+    path             BLOB NOT NULL,
+    path_text        TEXT NOT NULL,
+    file_group       TEXT NOT NULL,
+    organization     TEXT NOT NULL,
+    layout           TEXT NOT NULL,
+    record_size      INTEGER,
+    varseq_format    INTEGER,
+    table_name       TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    table_configured TEXT,
+    size             INTEGER NOT NULL,
+    mode             INTEGER,
+    uid              INTEGER,
+    gid              INTEGER,
+    modified_ns      INTEGER,
+    UNIQUE (stream, path)
+);
+CREATE TABLE counterfoil_residue (
+    file_id INTEGER NOT NULL,
+    id      INTEGER NOT NULL,
+    bytes   BLOB NOT NULL,
+    reason  TEXT NOT NULL,
+    PRIMARY KEY (file_id, id)
+) WITHOUT ROWID;
+";
+
+/// Opens for writing; makes the file and its tables where there are none.
+pub(super) fn connect(config: &SqliteConfig, path: &Path) -> Result<Connection, SinkError> {
+    create_private(path)?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+        | OpenFlags::SQLITE_OPEN_CREATE
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).doing(opening)?;
+    set_up(&connection, config)?;
+    // Before anything is changed: not even the journal mode of somebody else's database.
+    check_owner(&connection)?;
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .doing(|| "switching to a write-ahead log".into())?;
+    if mode != "wal" {
+        return Err(permanent(
+            "switching to a write-ahead log",
+            format!("SQLite stays in journal mode {mode:?}"),
+            "put the database on a local file system (a write-ahead log needs shared memory)",
+        ));
+    }
+    connection
+        .execute_batch(&format!(
+            "PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = {WAL_PAGES};
+             PRAGMA legacy_alter_table = ON; PRAGMA foreign_keys = OFF;"
+        ))
+        .doing(opening)?;
+    connection
+        .query_row(
+            &format!("PRAGMA journal_size_limit = {}", WAL_PAGES * 4096),
+            [],
+            |_| Ok(()),
+        )
+        .doing(opening)?;
+    if let Some(size_max) = config.size_max_bytes {
+        limit_size(&connection, size_max)?;
+    }
+    create_tables(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens for reading what another process may be writing; never makes a file.
+pub(super) fn connect_read_only(
+    config: &SqliteConfig,
+    path: &Path,
+) -> Result<Connection, SinkError> {
+    if let Err(error) = std::fs::metadata(path) {
+        return Err(permanent(
+            opening(),
+            error.to_string(),
+            "check the path, and whether anything has been mirrored into this sink yet",
+        ));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).doing(opening)?;
+    set_up(&connection, config)?;
+    if check_owner(&connection)? == 0 {
+        return Err(permanent(
+            opening(),
+            "the database is empty",
+            "nothing has been mirrored into this sink yet",
+        ));
+    }
+    Ok(connection)
+}
+
+fn opening() -> String {
+    "opening".into()
+}
+
+/// Makes an empty file that only its owner can read, for it will hold what the mirrored files hold.
+/// SQLite gives the files beside it the same permissions.
+fn create_private(path: &Path) -> Result<(), SinkError> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ) =>
+        {
+            Err(SinkError::Transient {
+                doing: "creating the file".into(),
+                cause: error.to_string(),
+            })
+        }
+        Err(error) => Err(permanent(
+            "creating the file",
+            error.to_string(),
+            "check that the directory exists and that the user that runs Counterfoil may write in it",
+        )),
+    }
+}
+
+fn set_up(connection: &Connection, config: &SqliteConfig) -> Result<(), SinkError> {
+    connection
+        .busy_timeout(Duration::from_millis(config.busy_timeout_ms))
+        .doing(opening)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    connection
+        .pragma_update(None, "cache_size", -CACHE_KIB)
+        .doing(opening)
+}
+
+fn limit_size(connection: &Connection, size_max: u64) -> Result<(), SinkError> {
+    let page: i64 = connection
+        .pragma_query_value(None, "page_size", |row| row.get(0))
+        .doing(opening)?;
+    // SQLite never has more pages than fit in 32 bits, and takes no limit below what there is.
+    let pages = (size_max / page.unsigned_abs().max(1)).clamp(1, u64::from(u32::MAX - 1));
+    connection
+        .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+        .doing(opening)
+}
+
+/// Refuses what isn't ours; returns the schema's version, 0 for an empty database.
+fn check_owner(connection: &Connection) -> Result<i32, SinkError> {
+    // One statement, so one snapshot: another process may be creating the tables just now.
+    let (application, version, tables) = connection
+        .query_row(
+            "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+             FROM pragma_application_id, pragma_user_version",
+            [],
+            |row| {
+                Ok((
+                    row.get::<_, i32>(0)?,
+                    row.get::<_, i32>(1)?,
+                    row.get::<_, i64>(2)?,
+                ))
+            },
+        )
+        .doing(opening)?;
+    if application == 0 && version == 0 && tables == 0 {
+        return Ok(0);
+    }
+    if application != APPLICATION_ID {
+        return Err(permanent(
+            opening(),
+            format!(
+                "the database belongs to something else (application_id {application:#x}, {tables} tables and indexes)"
+            ),
+            "give the sink a path of its own",
+        ));
+    }
+    if version > SCHEMA_VERSION {
+        return Err(permanent(
+            opening(),
+            format!(
+                "a newer Counterfoil made it (schema version {version}; this one knows {SCHEMA_VERSION})"
+            ),
+            "use that version of Counterfoil, or give the sink another path",
+        ));
+    }
+    Ok(version)
+}
+
+fn create_tables(connection: &mut Connection) -> Result<(), SinkError> {
+    let creating = || "creating Counterfoil's tables".to_owned();
+    if check_owner(connection)? == SCHEMA_VERSION {
+        return Ok(());
+    }
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .doing(creating)?;
+    // Another process may have been faster.
+    if check_owner(&transaction)? == 0 {
+        transaction.execute_batch(TABLES).doing(creating)?;
+        transaction
+            .pragma_update(None, "application_id", APPLICATION_ID)
+            .doing(creating)?;
+        transaction
+            .pragma_update(None, "user_version", SCHEMA_VERSION)
+            .doing(creating)?;
+    }
+    transaction.commit().doing(creating)
+}
+
+/// The name of a table's identity column: what the number is.
+pub(super) fn identity_column(format: &RecordFormat) -> &'static str {
+    match (format.organization, format.layout) {
+        (_, Layout::Blocks) => "block_number",
+        (Organization::Fixed, _) => "record_number",
+        (Organization::Relative, _) => "slot_number",
+        (Organization::Sequential | Organization::Stream, _) => "address",
+    }
+}
+
+/// A name as SQL wants it, whatever is in it.
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A new table for a file's records.
+pub(super) fn create_table(table: &str, identity: &str) -> String {
+    format!(
+        "CREATE TABLE {} ({} INTEGER PRIMARY KEY, data BLOB NOT NULL, rest BLOB)",
+        quoted(table),
+        quoted(identity)
+    )
+}
+
+/// An identity, size or position as SQLite holds it: a number above [`i64::MAX`] is refused.
+pub(super) fn integer(number: u64, what: impl FnOnce() -> String) -> Result<i64, SinkError> {
+    i64::try_from(number).map_err(|_| {
+        permanent(
+            what(),
+            format!(
+                "{number} is more than SQLite's integers hold ({})",
+                i64::MAX
+            ),
+            "leave the file out of this sink, or use one with 64-bit unsigned numbers",
+        )
+    })
+}

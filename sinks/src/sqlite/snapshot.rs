@@ -1,0 +1,221 @@
+//! Reading: one read transaction, so one consistent view, whatever the writer does meanwhile.
+
+use super::apply;
+use super::catalogue::{ENTRY_COLUMNS, entry};
+use super::error::{Doing, permanent};
+use super::schema::{identity_column, quoted};
+use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
+use counterfoil_proto::{Position, path_text};
+use rusqlite::types::ValueRef;
+use rusqlite::{
+    Connection, OptionalExtension, Row, Rows, Transaction, TransactionBehavior, params,
+};
+
+/// A read transaction.
+pub(super) struct SqliteSnapshot<'a> {
+    transaction: Transaction<'a>,
+    place: String,
+}
+
+impl<'a> SqliteSnapshot<'a> {
+    pub(super) fn open(connection: &'a mut Connection, place: String) -> Result<Self, SinkError> {
+        let opening = || "opening a snapshot".to_owned();
+        let transaction = connection
+            .transaction_with_behavior(TransactionBehavior::Deferred)
+            .doing(opening)?;
+        // The view is of the moment of the first read, so that has to be now.
+        transaction
+            .query_row("SELECT count(*) FROM counterfoil_position", [], |_| Ok(()))
+            .doing(opening)?;
+        Ok(SqliteSnapshot { transaction, place })
+    }
+
+    fn list_streams(&self) -> Result<Vec<String>, SinkError> {
+        self.transaction
+            .prepare_cached("SELECT stream FROM counterfoil_position ORDER BY stream")
+            .and_then(|mut select| select.query_map([], |row| row.get(0))?.collect())
+            .doing(|| "listing the streams".into())
+    }
+
+    fn list_files(&self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
+        let listing = || format!("listing the files of {stream}");
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS} FROM counterfoil_files WHERE stream = ?1 ORDER BY path"
+        );
+        let mut select = self.transaction.prepare_cached(&sql).doing(listing)?;
+        let mut rows = select.query([stream]).doing(listing)?;
+        let mut files = Vec::new();
+        while let Some(row) = rows.next().doing(listing)? {
+            let entry = entry(row)?;
+            files.push(StoredFile {
+                description: entry.description,
+                table: entry.table,
+                attributes: entry.attributes,
+            });
+        }
+        Ok(files)
+    }
+
+    fn walk(
+        &self,
+        stream: &str,
+        path: &[u8],
+        each: &mut dyn FnMut(StoredPiece) -> bool,
+    ) -> Result<(), SinkError> {
+        let looking = || format!("looking up {}", path_text(path));
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS} FROM counterfoil_files WHERE stream = ?1 AND path = ?2"
+        );
+        let found = self
+            .transaction
+            .prepare_cached(&sql)
+            .and_then(|mut select| {
+                select
+                    .query_row(params![stream, path], |row| Ok(entry(row)))
+                    .optional()
+            })
+            .doing(looking)?;
+        let Some(entry) = found.transpose()? else {
+            return Ok(());
+        };
+        let place = format!("{} (table {})", path_text(path), entry.table);
+        let reading = || format!("reading {place}");
+        let identity = quoted(identity_column(&entry.description.format));
+        let mut records = self
+            .transaction
+            .prepare(&format!(
+                "SELECT {identity}, data, rest FROM {} ORDER BY {identity}",
+                quoted(&entry.table)
+            ))
+            .doing(reading)?;
+        let mut residue = self
+            .transaction
+            .prepare_cached(
+                "SELECT id, bytes, reason FROM counterfoil_residue WHERE file_id = ?1 ORDER BY id",
+            )
+            .doing(reading)?;
+        let mut records = Pieces {
+            rows: records.query([]).doing(reading)?,
+            read: record,
+            place: &place,
+        };
+        let mut residue = Pieces {
+            rows: residue.query([entry.file_id]).doing(reading)?,
+            read: residue_of,
+            place: &place,
+        };
+        let (mut next_record, mut next_residue) = (records.next()?, residue.next()?);
+        loop {
+            let take_record = match (&next_record, &next_residue) {
+                (None, None) => return Ok(()),
+                (Some(record), Some(residue)) => record.id <= residue.id,
+                (record, _) => record.is_some(),
+            };
+            let piece = if take_record {
+                std::mem::replace(&mut next_record, records.next()?)
+            } else {
+                std::mem::replace(&mut next_residue, residue.next()?)
+            };
+            if let Some(piece) = piece
+                && !each(piece)
+            {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl Snapshot for SqliteSnapshot<'_> {
+    fn streams(&mut self) -> Result<Vec<String>, SinkError> {
+        self.list_streams().map_err(|error| error.at(&self.place))
+    }
+
+    fn position(&mut self, stream: &str) -> Result<Option<Position>, SinkError> {
+        apply::position(&self.transaction, stream).map_err(|error| error.at(&self.place))
+    }
+
+    fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
+        self.list_files(stream)
+            .map_err(|error| error.at(&self.place))
+    }
+
+    fn pieces(
+        &mut self,
+        stream: &str,
+        path: &[u8],
+        each: &mut dyn FnMut(StoredPiece) -> bool,
+    ) -> Result<(), SinkError> {
+        self.walk(stream, path, each)
+            .map_err(|error| error.at(&self.place))
+    }
+}
+
+/// Rows in order of identity, turned into pieces one at a time.
+struct Pieces<'a, 'stmt> {
+    rows: Rows<'stmt>,
+    read: fn(&Row<'_>) -> Result<Image, Unreadable>,
+    place: &'a str,
+}
+
+/// A value that nobody but Counterfoil's neighbours can have put there.
+enum Unreadable {
+    Sqlite(rusqlite::Error),
+    NotBytes,
+}
+
+impl From<rusqlite::Error> for Unreadable {
+    fn from(error: rusqlite::Error) -> Self {
+        Unreadable::Sqlite(error)
+    }
+}
+
+impl Pieces<'_, '_> {
+    fn next(&mut self) -> Result<Option<StoredPiece>, SinkError> {
+        let place = self.place;
+        let Some(row) = self.rows.next().doing(|| format!("reading {place}"))? else {
+            return Ok(None);
+        };
+        let id: i64 = row.get(0).doing(|| format!("reading {place}"))?;
+        let damaged = |cause: &str| {
+            permanent(
+                format!("reading record {id} of {place}"),
+                cause,
+                "something other than Counterfoil changed that row: delete it, then have the file read again",
+            )
+        };
+        let image = match (self.read)(row) {
+            Ok(image) => image,
+            Err(Unreadable::NotBytes) => {
+                return Err(damaged("a value in it is a number, not bytes"));
+            }
+            Err(Unreadable::Sqlite(error)) => {
+                return Err(error).doing(|| format!("reading record {id} of {place}"));
+            }
+        };
+        let id = u64::try_from(id).map_err(|_| damaged("its identity is negative"))?;
+        Ok(Some(StoredPiece { id, image }))
+    }
+}
+
+fn record(row: &Row<'_>) -> Result<Image, Unreadable> {
+    Ok(Image::Record {
+        data: bytes(row.get_ref(1)?)?,
+        rest: bytes(row.get_ref(2)?)?,
+    })
+}
+
+fn residue_of(row: &Row<'_>) -> Result<Image, Unreadable> {
+    Ok(Image::Residue {
+        bytes: bytes(row.get_ref(1)?)?,
+        reason: row.get(2)?,
+    })
+}
+
+/// Text is taken as bytes: an `UPDATE` by hand easily makes text of them.
+fn bytes(value: ValueRef<'_>) -> Result<Vec<u8>, Unreadable> {
+    match value {
+        ValueRef::Null => Ok(Vec::new()),
+        ValueRef::Blob(bytes) | ValueRef::Text(bytes) => Ok(bytes.to_vec()),
+        ValueRef::Integer(_) | ValueRef::Real(_) => Err(Unreadable::NotBytes),
+    }
+}
