@@ -1,1 +1,34 @@
-//! End-to-end tests.
+//! End-to-end tests: real programs under the real interposer, the real replicator, real files.
+//!
+//! A test makes a [`Site`] (a temporary directory with its configuration, state and data), runs
+//! programs from `tests/programs` in it under capture, and asks at the end whether the mirror equals
+//! the files: through `counterfoil verify`, and through a byte comparison of its own of what
+//! `counterfoil restore` gives back. Nothing here links against Counterfoil; all goes through the
+//! command line, as users' work does.
+//!
+//! Promises: every process is started with a parent-death signal and is killed when its handle is
+//! dropped; conditions are waited for ([`wait_until`]), never slept on; a site's directory is kept,
+//! and its path printed, unless the test came to its end. Randomness comes from a seed that a failing
+//! test prints; `COUNTERFOIL_SEED` replays it.
+//!
+//! The binaries are those that `cargo xtask test` builds beside the test itself.
+
+mod binaries;
+mod chance;
+mod decoded;
+mod disk_model;
+mod operations;
+mod poll;
+mod process;
+mod programs;
+mod site;
+
+pub use binaries::{counterfoil, interposer};
+pub use chance::Chance;
+pub use decoded::{Decoded, decode};
+pub use disk_model::{Disk, Op, Whence};
+pub use operations::{Shape, script};
+pub use poll::{LIMIT, wait_until};
+pub use process::{Finished, Process};
+pub use programs::{Program, c, cobol, perl, python, shell};
+pub use site::{Difference, File, Group, Site, Verdict};
