@@ -55,7 +55,7 @@ fn decode_in_chunks(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Vec<Owne
         let at_end = end == bytes.len() && cut % 2 == 0;
         let given = &bytes[at..end];
         let taken = codec.decode(at as u64, given, at_end, &mut |piece| {
-            pieces.push(Owned::from(piece))
+            pieces.push(Owned::from(piece));
         });
         assert!(taken <= given.len());
         let max = codec.piece_len_max().expect("every codec has a bound") as usize;
@@ -71,7 +71,7 @@ fn decode_in_chunks(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Vec<Owne
         }
         if end == bytes.len() && cuts.iter().all(|cut| cut % 2 == 1) {
             let taken = codec.decode(at as u64, &bytes[at..], true, &mut |piece| {
-                pieces.push(Owned::from(piece))
+                pieces.push(Owned::from(piece));
             });
             assert_eq!(at + taken, bytes.len());
             break;

@@ -1,0 +1,101 @@
+//! GnuCOBOL variable sequential files: length prefixes that lead from one to the next.
+
+use super::{Confidence, Guess, Sample};
+use crate::{Layout, Organization, RecordFormat, VarseqFormat};
+
+/// Longest record that is taken for one; a prefix of four bytes could say far more.
+const LEN_MAX: usize = 1 << 20;
+
+const FORMATS: [VarseqFormat; 4] = [
+    VarseqFormat::BigEndian16Padded,
+    VarseqFormat::BigEndian32,
+    VarseqFormat::Native32,
+    VarseqFormat::BigEndian16,
+];
+
+/// What following the prefixes came to.
+#[derive(Default)]
+struct Walk {
+    records: u64,
+    empty: u64,
+    len_max: usize,
+    /// Bytes at the end of the file that are no whole record.
+    partial: usize,
+}
+
+/// Follows the prefixes through the sample; `None` if one makes no sense.
+fn walk(format: VarseqFormat, sample: &Sample<'_>) -> Option<Walk> {
+    let mut walk = Walk::default();
+    let mut at = 0;
+    while at < sample.head.len() {
+        let left = &sample.head[at..];
+        if left.len() < format.prefix_len() {
+            walk.partial = left.len();
+            break;
+        }
+        let len = format.read(left).filter(|&len| len <= LEN_MAX)?;
+        if format.prefix_len() + len > left.len() {
+            walk.partial = left.len();
+            break;
+        }
+        walk.records += 1;
+        walk.empty += u64::from(len == 0);
+        walk.len_max = walk.len_max.max(len);
+        at += format.prefix_len() + len;
+    }
+    if !sample.is_whole() {
+        walk.partial = 0;
+    }
+    Some(walk)
+}
+
+/// The best guess if the bytes are records with a prefix.
+pub(super) fn guess(sample: &Sample<'_>) -> Option<Guess> {
+    let mut best: Option<Guess> = None;
+    for format in FORMATS {
+        let Some(walk) = walk(format, sample) else {
+            continue;
+        };
+        let full = walk.records - walk.empty;
+        // Zero bytes read as empty records, and so does half of a prefix of format 1 in format 3.
+        if full == 0 || walk.empty > full / 4 {
+            continue;
+        }
+        // How many bits of the prefixes had to be as they are, were the bytes random.
+        let free = (usize::BITS - walk.len_max.leading_zeros()) as usize;
+        let bits = (8 * format.prefix_len()).saturating_sub(free) as u64 * walk.records;
+        let confidence = match (bits, walk.partial) {
+            (60.., 0) if format.prefix_len() == 4 || walk.records >= 16 => Confidence::Certain,
+            (60.., _) => Confidence::Likely,
+            (20.., 0) => Confidence::Likely,
+            (20.., _) if walk.records >= 2 => Confidence::Possible,
+            _ => continue,
+        };
+        let mut evidence = format!(
+            "length prefixes of COB_VARSEQ_FORMAT {format} lead through {}: {} records, the longest {} bytes",
+            if sample.is_whole() {
+                "the file"
+            } else {
+                "the part looked at"
+            },
+            walk.records,
+            walk.len_max
+        );
+        if walk.partial > 0 {
+            evidence += &format!("; the last {} bytes are a partial record", walk.partial);
+        }
+        if best
+            .as_ref()
+            .is_none_or(|best| best.confidence < confidence)
+        {
+            let format = RecordFormat::new(Organization::Sequential, Layout::Gnucobol)
+                .with_varseq_format(format);
+            best = Some(Guess {
+                format,
+                confidence,
+                evidence,
+            });
+        }
+    }
+    best
+}
