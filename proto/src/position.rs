@@ -27,3 +27,15 @@ impl fmt::Display for Position {
         Ok(())
     }
 }
+
+impl From<Position> for crate::v1::Position {
+    fn from(Position { epoch, lsn, index }: Position) -> Self {
+        crate::v1::Position { epoch, lsn, index }
+    }
+}
+
+impl From<crate::v1::Position> for Position {
+    fn from(crate::v1::Position { epoch, lsn, index }: crate::v1::Position) -> Self {
+        Position { epoch, lsn, index }
+    }
+}

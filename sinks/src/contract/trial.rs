@@ -107,7 +107,7 @@ impl<'h> Trial<'h> {
         self.position
     }
 
-    /// A batch of [`STREAM`] at the next position, which is not applied.
+    /// A batch of the case's stream at the next position, which is not applied.
     pub fn batch(&self, files: impl IntoIterator<Item = FileChanges>) -> Batch {
         Batch {
             stream: STREAM.into(),

@@ -15,7 +15,7 @@
 //! - Numbers above 2⁶³-1 don't fit SQLite's integers: such an identity is refused, never wrapped.
 //! - A record has at most 1 000 000 000 bytes, SQLite's limit for a value.
 //! - Memory is bounded by the batch, 32 MiB of page cache, and what is known of up to
-//!   [`catalogue::FILES_MAX`] files.
+//!   20 000 files.
 
 mod apply;
 mod catalogue;
