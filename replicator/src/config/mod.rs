@@ -17,7 +17,6 @@ mod scan;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
-pub(crate) use pattern::escape;
 pub use scan::{FoundFile, Scan, ScanError};
 
 use counterfoil_records::RecordFormat;
@@ -207,6 +206,12 @@ impl Config {
     /// once. Symbolic links below a rule's directory aren't followed.
     pub fn scan(&self) -> Scan<'_> {
         Scan::new(self)
+    }
+
+    /// Like [`Config::scan`], for one rule: the files that are its, not those that an earlier rule
+    /// takes.
+    pub fn scan_rule(&self, group: usize, file: usize) -> Scan<'_> {
+        Scan::of_rule(self, group, file)
     }
 }
 

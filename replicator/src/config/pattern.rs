@@ -110,6 +110,11 @@ impl Pattern {
         Ok(Pattern { bytes, tokens })
     }
 
+    /// The pattern text that matches just these bytes.
+    pub fn escape(bytes: &[u8]) -> Vec<u8> {
+        escape(bytes)
+    }
+
     /// The pattern as the matcher takes it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -172,7 +177,7 @@ fn path_of(bytes: &[u8]) -> PathBuf {
 }
 
 /// Bytes as a pattern that matches just them.
-pub(crate) fn escape(bytes: &[u8]) -> Vec<u8> {
+fn escape(bytes: &[u8]) -> Vec<u8> {
     let mut escaped = Vec::with_capacity(bytes.len());
     for byte in bytes {
         if b"*?[\\".contains(byte) {
@@ -196,13 +201,13 @@ fn tokens(pattern: &[u8]) -> Result<Vec<Token>, String> {
         match first {
             0 => return Err("a zero byte, which no path has".to_owned()),
             b'*' => {
+                let follows_slash =
+                    matches!(tokens.last(), Some(Token::Byte(b'/') | Token::Directories));
                 let stars = 1 + rest.iter().take_while(|byte| **byte == b'*').count();
                 rest = &rest[stars - 1..];
                 tokens.push(match rest {
                     _ if stars == 1 => Token::Star,
-                    [b'/', after @ ..]
-                        if stars == 2 && tokens.last() == Some(&Token::Byte(b'/')) =>
-                    {
+                    [b'/', after @ ..] if stars == 2 && follows_slash => {
                         rest = after;
                         Token::Directories
                     }

@@ -71,8 +71,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// The files of one rule only.
-    pub(crate) fn of_rule(config: &'a Config, group: usize, file: usize) -> Scan<'a> {
+    pub(super) fn of_rule(config: &'a Config, group: usize, file: usize) -> Scan<'a> {
         Scan {
             config,
             rules: vec![(group, file)],
