@@ -95,6 +95,15 @@ pub fn guess(name: &str, sample: &Sample<'_>) -> Vec<Guess> {
         }
         blocks(Confidence::Possible, "any file can be mirrored as blocks")
     };
+    // Printable bytes alone say nothing where there is better to say.
+    if guesses
+        .iter()
+        .any(|it| it.confidence > Confidence::Possible)
+    {
+        guesses.retain(|it| {
+            it.confidence > Confidence::Possible || it.format.layout != Layout::Newline
+        });
+    }
     guesses.push(fallback);
     // Stable: of equally good guesses the more particular structure stays in front.
     guesses.sort_by_key(|it| Reverse(it.confidence));

@@ -15,7 +15,7 @@ const SIZE_MAX: usize = 32_768;
 
 /// How much is looked at: this, or this many records if that is more.
 const BYTES: usize = 32 << 10;
-const RECORDS: usize = 16;
+const RECORDS: usize = 32;
 
 /// Distances and bytes that are compared where no divisor of the file's length explains the bytes.
 const LAG_MAX: usize = 2048;
@@ -27,6 +27,8 @@ const LAGS: usize = 16;
 const SAVING_MIN: f64 = 0.08;
 /// The same if it leaves a partial record at the end.
 const SAVING_MIN_PARTIAL: f64 = 0.25;
+/// A share that leaves no doubt, given enough records.
+const SAVING_CLEAR: f64 = 0.3;
 
 /// Bits that adaptive models take, from tables of logarithms and of their sums.
 ///
@@ -45,7 +47,7 @@ impl Model {
     /// Weight of the values that a column hasn't seen yet.
     const NEW: f64 = 2.0;
 
-    /// For columns of the bytes of `head`.
+    /// For columns of the bytes of `head`, of at most [`BYTES`] bytes each.
     fn new(head: &[u8]) -> Model {
         let mut counts = [1.0; 256];
         for &value in head {
@@ -59,7 +61,7 @@ impl Model {
         let sums = |skip: usize, weight: f64| {
             let mut sum = 0.0;
             let mut sums = vec![0.0; skip + 1];
-            sums.extend((skip..head.len()).map(|n| {
+            sums.extend((skip..head.len().min(BYTES)).map(|n| {
                 sum += (n as f64 + weight).log2();
                 sum
             }));
@@ -145,17 +147,22 @@ pub(super) fn guess(sample: &Sample<'_>) -> Option<Guess> {
     let last = SIZE_MAX.min(head.len() / 2);
     let divisors = (SIZE_MIN..=last).filter(|&size| sample.len.is_multiple_of(size as u64));
     let whole = best(&model, head, divisors).filter(|&(_, bits)| saving(bits) >= SAVING_MIN);
-    // A partial record at the end must not hide the length; one that divides is preferred, though.
-    let enough = whole
-        .map_or(0.0, |(_, bits)| saving(bits) + SAVING_MIN)
-        .max(SAVING_MIN_PARTIAL);
-    let found = best(&model, head, lags(head).into_iter())
-        .filter(|&(_, bits)| saving(bits) >= enough)
-        .or(whole);
+    let found = match whole {
+        Some((_, bits)) if saving(bits) >= SAVING_CLEAR => whole,
+        // A partial record at the end must not hide the length; one that divides is preferred, though.
+        _ => {
+            let enough = whole
+                .map_or(0.0, |(_, bits)| saving(bits) + SAVING_MIN)
+                .max(SAVING_MIN_PARTIAL);
+            best(&model, head, lags(head).into_iter())
+                .filter(|&(_, bits)| saving(bits) >= enough)
+                .or(whole)
+        }
+    };
     let (size, bits) = found?;
     let (records, partial) = (sample.len / size as u64, sample.len % size as u64);
     let confidence = match saving(bits) {
-        0.3.. if records >= 16 && partial == 0 && size >= 16 => Confidence::Certain,
+        SAVING_CLEAR.. if records >= 16 && partial == 0 && size >= 16 => Confidence::Certain,
         0.15.. if records >= 4 => Confidence::Likely,
         _ => Confidence::Possible,
     };

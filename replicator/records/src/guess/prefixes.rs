@@ -6,6 +6,9 @@ use crate::{Layout, Organization, RecordFormat, VarseqFormat};
 /// Longest record that is taken for one; a prefix of four bytes could say far more.
 const LEN_MAX: usize = 1 << 20;
 
+/// Two bytes alone lead far in any text, as two spaces are a length too: 8,224, or 16,448 in EBCDIC.
+const SHORT_PREFIX_LEN_MAX: usize = 0x1fff;
+
 const FORMATS: [VarseqFormat; 4] = [
     VarseqFormat::BigEndian16Padded,
     VarseqFormat::BigEndian32,
@@ -57,6 +60,9 @@ pub(super) fn guess(sample: &Sample<'_>) -> Option<Guess> {
             continue;
         };
         let full = walk.records - walk.empty;
+        if format == VarseqFormat::BigEndian16 && walk.len_max > SHORT_PREFIX_LEN_MAX {
+            continue;
+        }
         // Zero bytes read as empty records, and so does half of a prefix of format 1 in format 3.
         if full == 0 || walk.empty > full / 4 {
             continue;

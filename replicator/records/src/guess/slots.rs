@@ -19,6 +19,8 @@ struct Slots {
 
 impl Slots {
     /// The slots of `head` at this distance, or `None` if one has a length that doesn't fit.
+    ///
+    /// Only looks at the lengths, as most distances are wrong; [`Slots::look_inside`] does the rest.
     fn at(pitch: usize, head: &[u8]) -> Option<Slots> {
         let mut slots = Slots {
             pitch,
@@ -27,9 +29,8 @@ impl Slots {
             deleted: 0,
             len_max: 0,
         };
-        let mut content_seen = false;
         for slot in head.chunks(pitch) {
-            let Some((prefix, content)) = slot.split_first_chunk::<PREFIX_LEN>() else {
+            let Some(prefix) = slot.first_chunk::<PREFIX_LEN>() else {
                 break;
             };
             let len = u64::from_le_bytes(*prefix);
@@ -37,17 +38,25 @@ impl Slots {
                 return None;
             }
             slots.seen += 1;
+            slots.used += u64::from(len > 0);
             slots.len_max = slots.len_max.max(len);
-            match (len, all_zero(content)) {
-                (0, true) => {}
-                (0, false) => slots.deleted += 1,
-                (_, zero) => {
-                    slots.used += 1;
-                    content_seen |= !zero;
-                }
+        }
+        (slots.used > 0).then_some(slots)
+    }
+
+    /// Counts deleted slots; `None` if what is in use has no content.
+    fn look_inside(mut self, head: &[u8]) -> Option<Slots> {
+        let mut content_seen = false;
+        for (prefix, content) in head
+            .chunks(self.pitch)
+            .filter_map(|slot| slot.split_first_chunk::<PREFIX_LEN>())
+        {
+            match (u64::from_le_bytes(*prefix), all_zero(content)) {
+                (0, zero) => self.deleted += u64::from(!zero),
+                (_, zero) => content_seen |= !zero,
             }
         }
-        (slots.used > 0 && content_seen).then_some(slots)
+        content_seen.then_some(self)
     }
 
     /// Whether some record fills its slot, as all do unless the program varies their length.
@@ -70,7 +79,7 @@ pub(super) fn guess(sample: &Sample<'_>) -> Option<Guess> {
     };
     let (_, slots) = (PREFIX_LEN + 1..=PITCH_MAX.min(sample.head.len()))
         .filter_map(|pitch| Slots::at(pitch, sample.head))
-        .filter_map(|slots| Some((rank(&slots)?, slots)))
+        .filter_map(|slots| Some((rank(&slots)?, slots.look_inside(sample.head)?)))
         .min_by_key(|(rank, slots)| (*rank, slots.pitch))?;
     let partial = sample.len % slots.pitch as u64;
     let size = (slots.pitch - PREFIX_LEN) as u64;

@@ -69,9 +69,10 @@ pub(super) fn guess(sample: &Sample<'_>) -> Option<Guess> {
         some => format!("{some} of them ended by CRLF, the others by LF"),
     };
     let evidence = format!(
-        "{:.1}% printable; {} lines ({ends}), the longest {longest} bytes{}{}",
+        "{:.1}% printable; {} line{} ({ends}), the longest {longest} bytes{}{}",
         share * 100.0,
         lines.len(),
+        if lines.len() == 1 { "" } else { "s" },
         if sample.is_whole() {
             ""
         } else {
