@@ -605,10 +605,12 @@ int main(int argc, char **argv) {
         }
         pay(&files, ++payment, cards, sync);
     }
+    double elapsed_us = (double)(now_ns() - begin) / 1000, done = payment > first ? (double)(payment - first) : 1;
     if (fclose(files.log) != 0) die("writing switch.log");
     close(files.journal);
     close(files.accounts);
     close(files.cards);
-    printf("%lld payments, %lld operations\n", (long long)(payment - first), (long long)operations);
+    printf("%lld payments, %lld operations, us each: %.2f\n", (long long)(payment - first), (long long)operations,
+           elapsed_us / done);
     return 0;
 }

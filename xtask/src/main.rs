@@ -1,2 +1,120 @@
-//! What people and CI both run.
-fn main() {}
+//! `cargo xtask`: what people and continuous integration both run.
+//!
+//! Every task prints the commands it runs. Nothing is installed but by `test`, and there only Debian
+//! packages, by root, that are missing. Exit code 0 means that all that was asked for is so.
+
+mod bench;
+mod cargo;
+mod packages;
+mod stats;
+
+use anyhow::Result;
+use cargo::Profile;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Demo, tests, lints and benchmarks of Counterfoil"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build and run the demo: a card switch under capture, killed and brought back, mirrored and restored.
+    Demo {
+        /// How long the card switch works.
+        #[arg(long, value_name = "N")]
+        seconds: Option<u64>,
+        /// With the card switch in COBOL (takes GnuCOBOL's `cobc`).
+        #[arg(long)]
+        cobol: bool,
+        /// Further arguments for `counterfoil demo`.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
+    /// Install what tests take (as root), build, and run all tests.
+    Test {
+        /// Further arguments for `cargo test`.
+        #[arg(last = true)]
+        more: Vec<String>,
+    },
+    /// Formatting, lints and documentation, without warnings.
+    Lint,
+    /// Measure, and compare with the aims.
+    Bench {
+        #[command(subcommand)]
+        which: bench::Which,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    match arguments.task {
+        Task::Demo {
+            seconds,
+            cobol,
+            more,
+        } => demo(seconds, cobol, &more),
+        Task::Test { more } => {
+            packages::install_missing()?;
+            let dir = cargo::build(Profile::Dev)?;
+            println!("# tests run {}/counterfoil", dir.display());
+            let mut arguments = vec!["test", "--workspace"];
+            arguments.extend(more.iter().map(String::as_str));
+            cargo::run(&arguments, &[])?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Lint => {
+            cargo::run(&["fmt", "--all", "--check"], &[])?;
+            cargo::run(
+                &[
+                    "clippy",
+                    "--workspace",
+                    "--all-targets",
+                    "--all-features",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+                &[],
+            )?;
+            cargo::run(
+                &["doc", "--workspace", "--no-deps"],
+                &[("RUSTDOCFLAGS", "-D warnings")],
+            )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Bench { which } => bench::run(&which),
+    }
+}
+
+fn demo(seconds: Option<u64>, cobol: bool, more: &[String]) -> Result<ExitCode> {
+    let dir = cargo::build(Profile::Release)?;
+    let mut command = std::process::Command::new(dir.join("counterfoil"));
+    command.arg("demo");
+    if let Some(seconds) = seconds {
+        command.arg("--seconds").arg(seconds.to_string());
+    }
+    if cobol {
+        command.arg("--cobol");
+    }
+    let status = cargo::shown(command.args(more))?;
+    Ok(status
+        .code()
+        .and_then(|code| u8::try_from(code).ok())
+        .map_or(ExitCode::FAILURE, ExitCode::from))
+}

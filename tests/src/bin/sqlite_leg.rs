@@ -1,0 +1,81 @@
+//! The SQLite side of `cargo xtask bench pipeline`.
+//!
+//! `sqlite_leg insert DATABASE COUNT` puts the records of `record_writer` into a new table, by one
+//! prepared statement, in large transactions. `sqlite_leg wait DATABASE TABLE COUNT` waits until the
+//! table holds the record of that number.
+
+use anyhow::{Context as _, Result, bail};
+use rusqlite::{Connection, OpenFlags};
+use std::time::{Duration, Instant};
+
+/// Rows of one transaction.
+const TRANSACTION_ROWS: u64 = 50_000;
+const RECORD_SIZE: usize = 100;
+const LIMIT: Duration = Duration::from_secs(600);
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        ["insert", database, count] => insert(database, count.parse().context("COUNT")?),
+        ["wait", database, table, count] => wait(database, table, count.parse().context("COUNT")?),
+        _ => {
+            bail!("usage: sqlite_leg insert DATABASE COUNT | sqlite_leg wait DATABASE TABLE COUNT")
+        }
+    }
+}
+
+fn insert(database: &str, count: u64) -> Result<()> {
+    let mut connection =
+        Connection::open(database).with_context(|| format!("opening {database}"))?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.execute(
+        "CREATE TABLE records_dat (record_number INTEGER PRIMARY KEY, data BLOB NOT NULL, rest BLOB)",
+        [],
+    )?;
+    let mut number = 1;
+    while number <= count {
+        let transaction = connection.transaction()?;
+        {
+            let mut statement =
+                transaction.prepare("INSERT INTO records_dat VALUES (?1, ?2, NULL)")?;
+            for _ in 0..TRANSACTION_ROWS.min(count - number + 1) {
+                let mut record = format!("{number:010}").into_bytes();
+                record.resize(RECORD_SIZE, b'.');
+                statement.execute((number.cast_signed(), &record))?;
+                number += 1;
+            }
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+fn wait(database: &str, table: &str, count: u64) -> Result<()> {
+    let begin = Instant::now();
+    let mut last = "nothing yet".to_owned();
+    while begin.elapsed() < LIMIT {
+        match newest(database, table) {
+            Ok(newest) if newest >= count => return Ok(()),
+            Ok(newest) => last = format!("record {newest}"),
+            Err(error) => last = format!("{error:#}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    bail!(
+        "waited {} s for record {count} in {database}; last: {last}",
+        LIMIT.as_secs()
+    )
+}
+
+fn newest(database: &str, table: &str) -> Result<u64> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    let newest: Option<i64> = connection.query_row(
+        &format!("SELECT max(record_number) FROM \"{table}\""),
+        [],
+        |row| row.get(0),
+    )?;
+    Ok(newest.unwrap_or(0).cast_unsigned())
+}

@@ -1,0 +1,43 @@
+//! Benchmarks: one line per comparison after the figures it comes from; exit 1 when an aim is missed.
+
+mod bench_site;
+mod overhead;
+mod pipeline;
+
+use anyhow::Result;
+use clap::Subcommand;
+use std::process::ExitCode;
+
+#[derive(Subcommand)]
+pub(crate) enum Which {
+    /// What capture costs a program: the same program with and without, in turns.
+    Overhead {
+        /// How many rounds each comparison has.
+        #[arg(long, default_value_t = 15)]
+        rounds: usize,
+        /// Only these comparisons: pwrite, switch, uncaptured.
+        #[arg(long)]
+        only: Vec<String>,
+    },
+    /// Records a second from a program's write to an SQLite row, against a bare prepared statement.
+    Pipeline {
+        /// How many records the program writes.
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+        /// How many rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+}
+
+pub(crate) fn run(which: &Which) -> Result<ExitCode> {
+    let met = match which {
+        Which::Overhead { rounds, only } => overhead::run(*rounds, only)?,
+        Which::Pipeline { records, rounds } => pipeline::run(*records, *rounds)?,
+    };
+    Ok(if met {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,79 @@
+//! Running cargo and other commands, shown as they are run.
+
+use anyhow::{Context as _, Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+/// How the binaries are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Quick to build: for tests.
+    Dev,
+    /// As shipped: for the demo and for measurements.
+    Release,
+}
+
+/// The workspace's directory.
+pub(crate) fn workspace() -> &'static Path {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own)
+}
+
+/// Cargo's target directory: the one that this program itself lies in (`target/debug/xtask`).
+pub(crate) fn target_dir() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding xtask's own path")?;
+    let dir = own.parent().and_then(Path::parent);
+    Ok(dir
+        .with_context(|| format!("{} lies in no target directory", own.display()))?
+        .to_owned())
+}
+
+/// Builds the binary and the interposer, and gives the directory that both are in.
+pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
+    let mut arguments = vec![
+        "build",
+        "--package",
+        "counterfoil",
+        "--package",
+        "counterfoil-interposer",
+    ];
+    if profile == Profile::Release {
+        arguments.push("--release");
+    }
+    run(&arguments, &[])?;
+    Ok(target_dir()?.join(if profile == Profile::Release {
+        "release"
+    } else {
+        "debug"
+    }))
+}
+
+/// Runs cargo in the workspace, with further environment variables. A failure is an error.
+pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(workspace());
+    // Where cargo was told of another target directory by argument, what it builds goes there too.
+    command.env("CARGO_TARGET_DIR", target_dir()?);
+    let status = shown(&mut command)?;
+    if !status.success() {
+        bail!("`cargo {}` ended with {status}", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Prints a command and runs it to its end.
+pub(crate) fn shown(command: &mut Command) -> Result<ExitStatus> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let text = words
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ");
+    println!("$ {text}");
+    command
+        .status()
+        .with_context(|| format!("running `{text}`"))
+}
