@@ -7,15 +7,17 @@
 //!
 //! **A piece depends on nothing before it.** What the piece at a boundary is follows from the bytes
 //! from there on (and from where the file ends) alone. So pieces are the same however a caller cuts
-//! a file into calls, and a change of the file leaves every piece alone that lies before it, and
-//! every piece that lies behind it from the first boundary that old and new pieces share. A changed
-//! length prefix or newline moves boundaries; a caller that keeps pieces replaces them up to there.
+//! a file into calls, and behind a change of the file, from the first boundary that old and new
+//! pieces share, all pieces are as before. Of the bytes behind a piece it depends on few:
+//! [`Boundaries`] says how far before a change decoding has to begin anew.
 //!
 //! **Malformed regions are cut at absolute offsets.** Where a length prefix makes no sense or a line
 //! is longer than any line may be, the bytes up to the next multiple of
-//! [`RESIDUE_ALIGN`](crate::RESIDUE_ALIGN) become one residue piece, and decoding tries again there.
+//! [`RESIDUE_ALIGN`] become one residue piece, and decoding tries again there.
 //! Memory is bounded for any input. The price: what follows in a malformed region can look like
 //! records and then is given out as such. The bytes are exact all the same.
+
+use crate::RESIDUE_ALIGN;
 
 mod blocks;
 mod fixed;
@@ -30,18 +32,27 @@ pub(crate) use relative::Relative;
 pub(crate) use varseq::Varseq;
 
 /// Where pieces may begin, which is what a reader needs to know to enter a file in the middle.
+///
+/// After a change at an offset (bytes from there on were written, or the file now ends there, or it
+/// ended there and grew), pieces that lie before an *entry* are as before, and decoding begins anew
+/// at the entry. [`Codec::entry`] finds one where that takes no knowledge of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundaries {
-    /// Pieces have one size in bytes and begin at its multiples.
+    /// Pieces have one size in bytes and begin at its multiples. The entry for a change is the last
+    /// multiple that isn't behind it.
     Pitch(u64),
     /// A piece begins after every byte of this value (newline text), so a reader scans back to one.
+    /// The entry for a change is behind the last such byte before it.
     ///
-    /// Where none is near, the reader is in a line that is too long or in a hole. It need not look
-    /// further than [`Codec::piece_len_max`] plus two [`RESIDUE_ALIGN`](crate::RESIDUE_ALIGN)s: if
-    /// `q` is a multiple of `RESIDUE_ALIGN` and the `piece_len_max + RESIDUE_ALIGN` bytes from `q`
-    /// don't hold the value, a piece begins at `q + RESIDUE_ALIGN`.
+    /// Where none is near, the change is in a line that is too long or in a hole. The reader need not
+    /// look further back than [`Codec::piece_len_max`] plus two [`RESIDUE_ALIGN`]: where `q` is a
+    /// multiple of `RESIDUE_ALIGN`, and the `piece_len_max + RESIDUE_ALIGN` bytes from `q` on lie
+    /// before the change and don't hold the value, an entry is at `q + RESIDUE_ALIGN`.
     After(u8),
-    /// Boundaries are only found by reading forward from a known one (length prefixes).
+    /// Boundaries are only found by reading forward from a known one (length prefixes). An entry
+    /// for a change is any known boundary that is [`RESIDUE_ALIGN`] bytes or more before it, and
+    /// the file's beginning. (A nearer one won't do in a row of zero bytes: enough of them are a
+    /// hole, fewer are empty records.)
     Forward,
 }
 
@@ -127,6 +138,35 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize;
 
+    /// The last entry for a change at the end of `before` (see [`Boundaries`]), as an offset in the
+    /// file; `before` lies at `offset`. `None` if it takes bytes from further back to find one, or,
+    /// with [`Boundaries::Forward`], a known boundary. The beginning of the file always is one.
+    fn entry(&self, offset: u64, before: &[u8]) -> Option<u64> {
+        let end = offset.saturating_add(before.len() as u64);
+        let found = match (self.boundaries(), self.piece_len_max()) {
+            (Boundaries::Pitch(pitch), _) => {
+                Some(end - end % pitch.max(1)).filter(|&entry| entry >= offset)
+            }
+            (Boundaries::After(value), len_max) => {
+                let after = before
+                    .iter()
+                    .rposition(|&byte| byte == value)
+                    .map_or(0, |at| at + 1);
+                let behind = offset.saturating_add(after as u64);
+                let align = RESIDUE_ALIGN as u64;
+                // The last multiple from which on there are enough bytes; they must not hold the value.
+                let far = len_max
+                    .and_then(|len_max| end.checked_sub(len_max.checked_add(align)?))
+                    .map(|from| from - from % align)
+                    .filter(|&from| from >= behind)
+                    .map(|from| from + align);
+                far.or((after > 0).then_some(behind))
+            }
+            (Boundaries::Forward, _) => None,
+        };
+        found.or((offset == 0).then_some(0))
+    }
+
     /// The identity of the piece that begins at `offset` (a boundary).
     fn id_at(&self, offset: u64) -> u64;
 
@@ -153,9 +193,9 @@ struct Found<'a> {
     kind: PieceKind<'a>,
 }
 
-/// Bytes from `offset` to the next multiple of [`RESIDUE_ALIGN`](crate::RESIDUE_ALIGN), at least 1.
+/// Bytes from `offset` to the next multiple of [`RESIDUE_ALIGN`], at least 1.
 fn residue_room(offset: u64) -> usize {
-    crate::RESIDUE_ALIGN - (offset % crate::RESIDUE_ALIGN as u64) as usize
+    RESIDUE_ALIGN - (offset % RESIDUE_ALIGN as u64) as usize
 }
 
 /// Refuses on-disk bytes beside the content for layouts that have none.

@@ -3,6 +3,9 @@
 use counterfoil_records::{
     Boundaries, Layout, Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat,
 };
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::StrDeserializer;
 
 fn error(format: &RecordFormat) -> String {
     match format.codec() {
@@ -84,13 +87,22 @@ fn varseq_format_is_for_variable_sequential_files() {
     }
 }
 
+fn typed(name: &str) -> StrDeserializer<'_, serde::de::value::Error> {
+    name.into_deserializer()
+}
+
 #[test]
 fn names_are_those_of_a_configuration() {
     for organization in Organization::ALL {
         assert_eq!(organization.to_string().parse(), Ok(organization));
+        assert_eq!(
+            Organization::deserialize(typed(organization.name())),
+            Ok(organization)
+        );
     }
     for layout in Layout::ALL {
         assert_eq!(layout.to_string().parse(), Ok(layout));
+        assert_eq!(Layout::deserialize(typed(layout.name())), Ok(layout));
     }
     assert!(
         "indexed"

@@ -196,6 +196,57 @@ fn cuts() -> impl Strategy<Value = Vec<usize>> {
     ]
 }
 
+/// A change of a file: bytes written somewhere, or appended, or the end cut off.
+#[derive(Clone, Debug)]
+struct Change {
+    at: prop::sample::Index,
+    with: Vec<u8>,
+    then: End,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Kept,
+    Cut,
+    Appended,
+}
+
+impl Change {
+    /// The changed file, and where the change begins.
+    fn apply(&self, bytes: &[u8]) -> (Vec<u8>, usize) {
+        let mut changed = bytes.to_vec();
+        let at = self.at.index(bytes.len() + 1);
+        match self.then {
+            End::Kept => {
+                let len = self.with.len().min(bytes.len() - at);
+                changed[at..at + len].copy_from_slice(&self.with[..len]);
+                (changed, at)
+            }
+            End::Cut => {
+                changed.truncate(at);
+                (changed, at)
+            }
+            End::Appended => {
+                changed.extend_from_slice(&self.with);
+                (changed, bytes.len())
+            }
+        }
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let with = prop_oneof![
+        prop::collection::vec(prop_oneof![any::<u8>(), Just(0), Just(b'\n')], 1..20),
+        (1usize..6000).prop_map(|len| vec![0; len]),
+    ];
+    let then = prop::sample::select(&[End::Kept, End::Kept, End::Cut, End::Appended][..]);
+    (any::<prop::sample::Index>(), with, then).prop_map(|(at, with, then)| Change {
+        at,
+        with,
+        then,
+    })
+}
+
 /// A valid file: records (data, bytes behind it) encoded one after the other.
 fn valid_file(codec: &dyn Codec, records: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<Owned>) {
     let (mut bytes, mut pieces) = (Vec::new(), Vec::new());
@@ -293,36 +344,52 @@ proptest! {
         check(&*codec, &bytes, &cuts)?;
     }
 
-    /// A change leaves alone what lies before the piece it is in, and what lies behind it from the
-    /// first boundary that old and new pieces share.
+    /// Behind a change everything is as before from the first boundary that old and new pieces share.
     #[test]
     fn pieces_meet_again_behind_a_change(
-        codec in codec(), bytes in stretches(), at in any::<prop::sample::Index>(), with in prop::collection::vec(any::<u8>(), 1..20),
+        codec in codec(), bytes in stretches(), change in change(),
     ) {
         prop_assume!(!bytes.is_empty());
-        let at = at.index(bytes.len());
-        let mut changed = bytes.clone();
-        let end = (at + with.len()).min(bytes.len());
-        changed[at..end].copy_from_slice(&with[..end - at]);
+        let (changed, at) = change.apply(&bytes);
+        prop_assume!(changed.len() == bytes.len());
+        let end = (at + change.with.len()) as u64;
         let (old, new) = (decode(&*codec, 0, &bytes), decode(&*codec, 0, &changed));
-        if let Some(first) = old.iter().position(|piece| piece.offset >= end as u64 && new.iter().any(|it| it.offset == piece.offset)) {
+        let shared = |piece: &Owned| piece.offset >= end && new.iter().any(|it| it.offset == piece.offset);
+        if let Some(first) = old.iter().position(shared) {
             let same = new.iter().position(|piece| piece.offset == old[first].offset).expect("it was found");
             prop_assert_eq!(&old[first..], &new[same..]);
         }
     }
 
-    /// What the docs of `Boundaries::After` promise to a reader that finds no newline near.
+    /// Before an entry everything is as before, and decoding from there gives the rest.
     #[test]
-    fn far_from_any_newline_pieces_begin_at_multiples(bytes in stretches(), prefix in 0usize..9000) {
+    fn an_entry_is_far_enough_before_a_change(
+        codec in codec(), bytes in stretches(), change in change(), back in 1usize..20_000,
+    ) {
+        let (changed, at) = change.apply(&bytes);
+        let old = decode(&*codec, 0, &bytes);
+        let from = at.saturating_sub(back);
+        let entry = match codec.boundaries() {
+            Boundaries::Forward => old.iter().map(|piece| piece.offset).rfind(|begin| begin + RESIDUE_ALIGN as u64 <= at as u64),
+            // What is near may be enough; if it isn't, the whole file is.
+            _ => codec.entry(from as u64, &bytes[from..at]).or_else(|| codec.entry(0, &bytes[..at])),
+        };
+        let entry = entry.unwrap_or(0);
+        prop_assert!(entry <= at as u64);
+        let before = old.into_iter().filter(|piece| piece.offset < entry);
+        let pieces: Vec<Owned> = before.chain(decode(&*codec, entry, &changed[entry as usize..])).collect();
+        prop_assert!(pieces == decode(&*codec, 0, &changed), "entry {} for a change at {}", entry, at);
+    }
+
+    /// A reader that finds no entry in the stretch that the docs of `Boundaries` name is at the beginning.
+    #[test]
+    fn entries_are_not_far(bytes in stretches(), before in 0usize..9000) {
         let codec = Lines::new(0);
-        let bytes = [vec![b'y'; prefix], bytes, vec![b'z'; 3 * RESIDUE_ALIGN]].concat();
-        let pieces = decode(&codec, 0, &bytes);
-        let window = codec.piece_len_max().expect("bounded") as usize + RESIDUE_ALIGN;
-        for from in (0..bytes.len().saturating_sub(window)).step_by(RESIDUE_ALIGN) {
-            if !bytes[from..from + window].contains(&b'\n') {
-                let begin = (from + RESIDUE_ALIGN) as u64;
-                prop_assert!(pieces.binary_search_by_key(&begin, |piece| piece.offset).is_ok(), "a piece begins at {}", begin);
-            }
+        let bytes = [vec![b'y'; before], bytes, vec![b'z'; RESIDUE_ALIGN]].concat();
+        let stretch = codec.piece_len_max().expect("bounded") as usize + 2 * RESIDUE_ALIGN;
+        for at in (0..bytes.len()).step_by(997) {
+            let from = at.saturating_sub(stretch);
+            prop_assert!(codec.entry(from as u64, &bytes[from..at]).is_some(), "for a change at {}", at);
         }
     }
 
@@ -335,6 +402,7 @@ proptest! {
         codec.id_at(offset);
         codec.offset_of(id);
         codec.offset_of(u64::MAX - back);
+        codec.entry(offset, &bytes);
     }
 
     #[test]
