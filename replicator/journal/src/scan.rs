@@ -156,11 +156,15 @@ impl Scanner {
                 return Ok(false);
             }
         }
-        self.buffer.copy_within(self.unused.clone(), 0);
-        self.unused = 0..self.unused.len();
         if self.buffer.len() < needed.max(READ_BYTES) {
-            self.buffer.resize(needed.max(READ_BYTES), 0);
+            // A new one, as the system gives zeroed memory for less than it takes to zero it.
+            let mut larger = vec![0; needed.max(READ_BYTES)];
+            larger[..self.unused.len()].copy_from_slice(&self.buffer[self.unused.clone()]);
+            self.buffer = larger;
+        } else {
+            self.buffer.copy_within(self.unused.clone(), 0);
         }
+        self.unused = 0..self.unused.len();
         while self.unused.end < needed {
             let at = self.offset + self.unused.end as u64;
             let count = storage

@@ -1,11 +1,15 @@
 //! The journal as a whole, on disks that break and one that does not.
 
 mod basics;
+mod crash_points;
+mod faults;
+mod model;
+mod readers;
 
 use std::sync::Arc;
 
 use crate::faulty::FaultyStorage;
-use crate::{Journal, JournalReader, Lsn, Options, Recovery, Verify};
+use crate::{Journal, JournalReader, Lsn, Options, Recovery, Result, Verify};
 
 /// Small segments, and everything is verified.
 fn options() -> Options {
@@ -15,8 +19,20 @@ fn options() -> Options {
     }
 }
 
+/// One segment, and everything is verified.
+fn long_segments() -> Options {
+    Options {
+        verify: Verify::All,
+        ..Options::default()
+    }
+}
+
 fn open(storage: &Arc<FaultyStorage>) -> (Journal, Recovery) {
-    Journal::open(storage.clone(), options()).unwrap()
+    open_with(storage, options()).unwrap()
+}
+
+fn open_with(storage: &Arc<FaultyStorage>, options: Options) -> Result<(Journal, Recovery)> {
+    Journal::open(storage.clone(), options)
 }
 
 /// All entries from where the reader stands.
@@ -26,4 +42,13 @@ fn entries(reader: &mut JournalReader) -> Vec<(Lsn, u64, Vec<u8>)> {
         entries.push((entry.lsn, entry.epoch, entry.payload.to_vec()));
     }
     entries
+}
+
+/// The payloads of all entries there are.
+fn payloads(journal: &Journal) -> Vec<Vec<u8>> {
+    let mut reader = journal.reader(journal.first_lsn()).unwrap();
+    entries(&mut reader)
+        .into_iter()
+        .map(|(_, _, payload)| payload)
+        .collect()
 }

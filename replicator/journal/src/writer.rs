@@ -223,9 +223,12 @@ impl Journal {
     /// Costs nothing if there is nothing new.
     ///
     /// # Errors
-    /// The sync failed, now or before: then the journal must be opened again.
+    /// The sync failed, now or before: then the journal must be opened again. What a failed append left cannot be cut
+    /// off: then this may be repeated.
     pub fn sync(&mut self) -> Result<Lsn> {
         self.check_sound()?;
+        // Otherwise the bytes of an append that failed would become durable with the rest.
+        self.clean_tail()?;
         if self.durable_end < self.next_lsn {
             self.sync_tail()?;
         }
@@ -330,8 +333,6 @@ impl Journal {
     /// # Errors
     /// A sync failed, now or before, or the storage refuses; the journal then counts as not closed.
     pub fn close(mut self) -> Result<Lsn> {
-        self.check_sound()?;
-        self.clean_tail()?;
         let end = self.sync()?;
         // Without an epoch of its own this journal may not have gone on, and must not pretend to.
         if !self.needs_epoch {

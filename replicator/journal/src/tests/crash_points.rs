@@ -1,0 +1,217 @@
+//! A short history, and a power cut after every single call to the storage, with every length of tail that may survive.
+
+use std::sync::Arc;
+
+use crate::faulty::{Crash, FaultyStorage};
+use crate::tests::{open, options};
+use crate::{Journal, Result};
+
+/// What the history has been told so far.
+#[derive(Default)]
+struct Told {
+    written: Vec<Vec<u8>>,
+    durable: usize,
+    /// The batch that was being appended.
+    trying: Vec<Vec<u8>>,
+    epoch: u64,
+    trying_epoch: u64,
+    cursor: u64,
+    trying_cursor: u64,
+}
+
+impl Told {
+    fn append(&mut self, journal: &mut Journal, payloads: &[&[u8]]) -> Result<()> {
+        self.trying = payloads.iter().map(|payload| payload.to_vec()).collect();
+        journal.append(payloads)?;
+        self.written.append(&mut self.trying);
+        self.durable = journal.durable_end() as usize - 1;
+        Ok(())
+    }
+
+    fn sync(&mut self, journal: &mut Journal) -> Result<()> {
+        self.durable = journal.sync()? as usize - 1;
+        Ok(())
+    }
+
+    fn begin_epoch(&mut self, journal: &mut Journal) -> Result<()> {
+        self.trying_epoch = self.epoch + 1;
+        journal.begin_epoch(self.epoch + 1)?;
+        self.epoch += 1;
+        self.durable = self.written.len();
+        Ok(())
+    }
+
+    fn set_cursor(&mut self, journal: &Journal, lsn: u64) -> Result<()> {
+        self.trying_cursor = lsn;
+        journal.cursors().set("reader", lsn)?;
+        self.cursor = lsn;
+        Ok(())
+    }
+}
+
+/// Segments of 200 bytes, so that it rolls; every kind of call is in it.
+fn history(storage: &Arc<FaultyStorage>, told: &mut Told) -> Result<()> {
+    let (mut journal, _) = Journal::open(storage.clone(), options())?;
+    told.begin_epoch(&mut journal)?;
+    told.append(&mut journal, &[b"one", b"two"])?;
+    told.sync(&mut journal)?;
+    told.append(&mut journal, &[b"three", &[3; 40], b""])?;
+    told.append(&mut journal, &[b"a new segment"])?;
+    told.append(&mut journal, &[b"and more of it"])?;
+    told.sync(&mut journal)?;
+    told.set_cursor(&journal, 7)?;
+    told.append(&mut journal, &[b"not synced"])?;
+    drop(journal);
+
+    let (mut journal, recovery) = Journal::open(storage.clone(), options())?;
+    assert_eq!(recovery.next_lsn as usize - 1, told.written.len());
+    told.durable = told.written.len();
+    told.begin_epoch(&mut journal)?;
+    told.append(&mut journal, &[b"second epoch", b"of two"])?;
+    told.sync(&mut journal)?;
+    storage.short_write(50);
+    let failed: &[&[u8]] = &[b"a batch", b"that fails"];
+    assert!(journal.append(failed).is_err());
+    told.trying = failed.iter().map(|payload| payload.to_vec()).collect();
+    // Succeeds only once nothing is left of it.
+    told.sync(&mut journal)?;
+    told.append(&mut journal, &[b"another batch", b"that does not"])?;
+    told.set_cursor(&journal, 9)?;
+    journal.release()?;
+    told.append(&mut journal, &[&[9; 150]])?;
+    told.begin_epoch(&mut journal)?;
+    told.append(&mut journal, &[b"last words"])?;
+    journal.close()?;
+    told.durable = told.written.len();
+
+    let (mut journal, recovery) = Journal::open(storage.clone(), options())?;
+    assert!(recovery.clean);
+    told.append(&mut journal, &[b"in the same epoch"])?;
+    Ok(())
+}
+
+/// Everything that must hold after any crash of the history.
+fn check(disk: &Arc<FaultyStorage>, told: &Told, crash: &Crash) {
+    let (mut journal, recovery) = open(disk);
+    let survived = recovery.next_lsn as usize - 1;
+    assert!(
+        survived >= told.durable,
+        "{survived} of {} durable survived {crash:?}",
+        told.durable
+    );
+    assert!(
+        survived <= told.written.len() + told.trying.len(),
+        "{crash:?}"
+    );
+    assert!(
+        (told.epoch..=told.trying_epoch.max(told.epoch)).contains(&recovery.last_epoch),
+        "{crash:?}"
+    );
+    let cursor = journal.cursors().get("reader").unwrap_or(0);
+    assert!(
+        cursor == told.cursor || cursor == told.trying_cursor,
+        "{crash:?}"
+    );
+
+    let all: Vec<_> = told.written.iter().chain(&told.trying).collect();
+    let mut reader = journal.reader(recovery.first_lsn).unwrap();
+    for lsn in recovery.first_lsn..recovery.next_lsn {
+        let entry = reader.next().unwrap().unwrap();
+        assert_eq!(
+            (entry.lsn, entry.payload),
+            (lsn, all[lsn as usize - 1].as_slice()),
+            "{crash:?}"
+        );
+    }
+    // And it goes on.
+    journal.begin_epoch(recovery.last_epoch + 1).unwrap();
+    assert_eq!(journal.append([b"after"]).unwrap().start, recovery.next_lsn);
+    assert_eq!(reader.next().unwrap().unwrap().payload, b"after");
+    journal.sync().unwrap();
+    let later = Arc::new(disk.crash(&Crash::nothing_kept()));
+    assert_eq!(open(&later).1.next_lsn, recovery.next_lsn + 1, "{crash:?}");
+}
+
+/// How the disk of a history that ended may look.
+fn crashes(storage: &FaultyStorage) -> Vec<Crash> {
+    let mut crashes = Vec::new();
+    for names_kept in 0..=storage.unsynced_names() {
+        for cuts_lost in [false, true] {
+            for tail_kept in 0..=storage.unsynced_bytes() {
+                crashes.push(Crash {
+                    names_kept,
+                    tail_kept,
+                    cuts_lost,
+                    pages_lost: [].into(),
+                });
+            }
+            // The length arrived, the bytes did not.
+            let crash = Crash {
+                names_kept,
+                cuts_lost,
+                pages_lost: [0].into(),
+                ..Crash::all_kept()
+            };
+            crashes.push(crash);
+        }
+    }
+    crashes
+}
+
+#[test]
+fn a_crash_after_any_call_loses_nothing_durable() {
+    let whole = Arc::new(FaultyStorage::new());
+    history(&whole, &mut Told::default()).unwrap();
+    assert!(whole.calls() > 60, "{} calls", whole.calls());
+    let mut checked = 0;
+    for calls in 0..=whole.calls() {
+        let storage = Arc::new(FaultyStorage::new());
+        storage.fail_power_after(calls);
+        let mut told = Told::default();
+        assert_eq!(history(&storage, &mut told).is_ok(), calls == whole.calls());
+        for crash in crashes(&storage) {
+            check(&Arc::new(storage.crash(&crash)), &told, &crash);
+            checked += 1;
+        }
+    }
+    assert!(checked > 3000, "{checked} crashes");
+}
+
+/// The power goes again while the journal is being opened after a crash.
+#[test]
+fn a_crash_in_recovery_after_any_crash_loses_nothing_durable() {
+    let whole = Arc::new(FaultyStorage::new());
+    history(&whole, &mut Told::default()).unwrap();
+    for calls in 0..=whole.calls() {
+        let storage = Arc::new(FaultyStorage::new());
+        storage.fail_power_after(calls);
+        let mut told = Told::default();
+        let _ = history(&storage, &mut told);
+        let half = storage.unsynced_bytes() / 2;
+        for first in [
+            Crash::nothing_kept(),
+            Crash::all_kept(),
+            Crash {
+                tail_kept: half,
+                ..Crash::all_kept()
+            },
+        ] {
+            for again in 0.. {
+                let disk = Arc::new(storage.crash(&first));
+                disk.fail_power_after(again);
+                let opened = Journal::open(disk.clone(), options()).is_ok();
+                for second in crashes(&disk)
+                    .into_iter()
+                    .step_by(17)
+                    .chain([Crash::nothing_kept(), Crash::all_kept()])
+                {
+                    check(&Arc::new(disk.crash(&second)), &told, &second);
+                }
+                // Opening got to its end before the power went.
+                if opened && disk.calls() < again {
+                    break;
+                }
+            }
+        }
+    }
+}
