@@ -408,7 +408,7 @@ impl Site {
         let text = std::fs::read_to_string(self.config()).context("reading the configuration")?;
         let paths = text.lines().filter_map(|line| line.strip_prefix("path = "));
         Ok(paths
-            .map(|quoted| quoted.trim_matches('"').as_bytes().to_vec())
+            .map(|quoted| quoted.trim_matches(['"', '\'']).as_bytes().to_vec())
             .collect())
     }
 
