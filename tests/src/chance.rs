@@ -1,5 +1,17 @@
 //! Random choices from a seed that can be replayed.
 
+/// How many rounds a random test has: `usual`, times `COUNTERFOIL_SOAK` where that is set.
+pub fn rounds(usual: usize) -> usize {
+    let times = std::env::var("COUNTERFOIL_SOAK").ok();
+    times.map_or(usual, |text| {
+        usual
+            * text
+                .trim()
+                .parse::<usize>()
+                .expect("COUNTERFOIL_SOAK is a whole number")
+    })
+}
+
 /// A small generator (splitmix64): good enough to choose operations, and the same everywhere.
 #[derive(Clone, Debug)]
 pub struct Chance {

@@ -24,7 +24,7 @@ mod programs;
 mod site;
 
 pub use binaries::{counterfoil, interposer};
-pub use chance::Chance;
+pub use chance::{Chance, rounds};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};
 pub use operations::{Shape, script};

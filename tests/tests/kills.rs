@@ -2,7 +2,7 @@
 //! everything is equal, and what is restored passes the program's own audit.
 
 use anyhow::{Context as _, Result};
-use counterfoil_tests::{Chance, Group, Process, Program, Site, c, cobol, wait_until};
+use counterfoil_tests::{Chance, Group, Process, Program, Site, c, cobol, rounds, wait_until};
 use std::time::{Duration, Instant};
 
 /// What is killed in a round.
@@ -103,7 +103,7 @@ impl Scene {
     }
 
     fn rounds(&mut self, count: usize, victims: &[Victim], check_every: usize) -> Result<()> {
-        for round in 1..=count {
+        for round in 1..=rounds(count) {
             let victim = *self.chance.pick(victims);
             self.raise()?;
             self.strike(victim)

@@ -5,10 +5,10 @@
 //! agrees, and the restored files are byte-identical.
 
 use anyhow::{Context as _, Result, ensure};
-use counterfoil_tests::{Chance, Group, Shape, Site, c, decode, script};
+use counterfoil_tests::{Chance, Group, Shape, Site, c, decode, rounds, script};
 
 /// How many scripts one test runs, each in a site of its own.
-const ROUNDS: u64 = 4;
+const ROUNDS: usize = 4;
 /// How many operations a script has, about.
 const OPERATIONS: usize = 250;
 const NAMES: [&str; 2] = ["a.dat", "b.dat"];
@@ -16,7 +16,7 @@ const NAMES: [&str; 2] = ["a.dat", "b.dat"];
 fn random_operations_are_mirrored(name: &str, shape: Shape, units: &[&str]) -> Result<()> {
     let seed = Chance::seed();
     let exerciser = c("file_exerciser")?;
-    for round in 0..ROUNDS {
+    for round in 0..rounds(ROUNDS) as u64 {
         let mut chance = Chance::new(seed.wrapping_add(round));
         let (text, model) = script(shape, &NAMES, "outside.tmp", OPERATIONS, &mut chance);
         let unit_of_work = *chance.pick(units);
