@@ -84,11 +84,7 @@ impl fmt::Display for Problem {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A long line is shown from a little before the column on.
-        let skipped = if self.column > LINE_CHARS_MAX / 2 {
-            self.column - LINE_CHARS_MAX / 2
-        } else {
-            0
-        };
+        let skipped = self.column.saturating_sub(LINE_CHARS_MAX / 2);
         let shown: String = self
             .text
             .chars()

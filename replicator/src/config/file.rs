@@ -126,6 +126,8 @@ pub(super) struct SinkTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct SqliteTable {
     pub(super) path: Spanned<String>,
+    pub(super) busy_timeout_ms: Option<Spanned<i64>>,
+    pub(super) size_bytes_max: Option<Spanned<i64>>,
 }
 
 /// `[sinks]`

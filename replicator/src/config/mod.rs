@@ -20,6 +20,7 @@ pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
 
 use counterfoil_records::RecordFormat;
+use counterfoil_sinks::SqliteConfig;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -169,11 +170,8 @@ pub struct SinkConfig {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
-    /// A SQLite database file.
-    Sqlite {
-        /// The file; made when it isn't there.
-        path: PathBuf,
-    },
+    /// A SQLite database, made when it isn't there.
+    Sqlite(SqliteConfig),
 }
 
 impl Config {

@@ -8,7 +8,8 @@ use super::file::{
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{Apply, Config, FileRule, Group, Journal, SinkConfig, Site, Target, UnitOfWork};
-use counterfoil_records::{RecordFormat, VarseqFormat};
+use counterfoil_records::{RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
+use counterfoil_sinks::SqliteConfig;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -145,7 +146,7 @@ impl Resolver<'_> {
             let path = site.state.join("counterfoil.db");
             sinks.push(SinkConfig {
                 name: "default".to_owned(),
-                target: Target::Sqlite { path },
+                target: Target::Sqlite(SqliteConfig::new(path)),
             });
         } else if sinks.is_empty() && self.problems.is_empty() {
             let span = file.sinks.include.first().map_or(0..0, Spanned::span);
@@ -358,10 +359,10 @@ impl Resolver<'_> {
                 known
             }
         };
-        let record_size = match &table.record_size {
-            None => None,
-            Some(_) => Some(self.number("record_size", &table.record_size, 0, 1..=(1 << 30))),
-        };
+        let record_size = table
+            .record_size
+            .as_ref()
+            .map(|_| self.number("record_size", &table.record_size, 0, 1..=RECORD_SIZE_MAX));
         let format = RecordFormat {
             organization: *table.organization.get_ref(),
             layout: *table.layout.get_ref(),
@@ -424,7 +425,7 @@ impl Resolver<'_> {
                 self.problems
                     .push(problem.help("give each sink a name of its own"));
             }
-            let Target::Sqlite { path } = &sink.target;
+            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target;
             if let Some(there) = targets.insert(path.clone(), here) {
                 let mut problem = place.clone();
                 problem.message = format!(
@@ -472,10 +473,25 @@ impl Resolver<'_> {
             }
             return None;
         };
-        let path = self.path(&sqlite.path)?;
+        let mut config = SqliteConfig::new(self.path(&sqlite.path)?);
+        config.busy_timeout_ms = self.number(
+            "busy_timeout_ms",
+            &sqlite.busy_timeout_ms,
+            config.busy_timeout_ms,
+            0..=3_600_000,
+        );
+        if sqlite.size_bytes_max.is_some() {
+            let limit = self.number(
+                "size_bytes_max",
+                &sqlite.size_bytes_max,
+                0,
+                (1 << 20)..=(1 << 47),
+            );
+            config.size_max_bytes = Some(limit);
+        }
         let sink = SinkConfig {
             name: table.name.get_ref().clone(),
-            target: Target::Sqlite { path },
+            target: Target::Sqlite(config),
         };
         Some((sink, self.source.problem(table.name.span(), "")))
     }
@@ -577,7 +593,7 @@ impl Resolver<'_> {
             ),
         ];
         for sink in sinks {
-            let Target::Sqlite { path } = &sink.target;
+            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target;
             for suffix in ["", "-wal", "-shm", "-journal"] {
                 let mut file = path.clone().into_os_string();
                 file.push(suffix);
@@ -677,7 +693,7 @@ impl Resolver<'_> {
     fn table_name(&mut self, written: &Spanned<String>) {
         let name = written.get_ref();
         let lower = name.to_lowercase();
-        let reserved = ["counterfoil", "sqlite_"]
+        let reserved = ["counterfoil_", "sqlite_"]
             .iter()
             .any(|prefix| lower.starts_with(prefix));
         if name.is_empty()
@@ -690,7 +706,7 @@ impl Resolver<'_> {
                 format!("{name:?} can't be the name of a table"),
                 format!(
                     "1 to {TABLE_BYTES_MAX} bytes without control characters, and not beginning with \
-                     \"counterfoil\" or \"sqlite_\", which are taken"
+                     \"counterfoil_\" or \"sqlite_\", which are taken"
                 ),
             );
         }

@@ -74,7 +74,7 @@ fn the_least_configuration_has_the_documented_defaults() {
         config.sinks,
         [SinkConfig {
             name: "default".into(),
-            target: Target::Sqlite { path }
+            target: Target::Sqlite(SqliteConfig::new(path))
         }]
     );
 }
@@ -117,7 +117,7 @@ name = "here"
 path = "/var/lib/mirror.db"
 [[sink]]
 name = "there"
-sqlite = { path = "/mnt/mirror.db" }
+sqlite = { path = "/mnt/mirror.db", busy_timeout_ms = 1, size_bytes_max = 1_048_576 }
 "#,
     )
     .unwrap();
@@ -135,6 +135,11 @@ sqlite = { path = "/mnt/mirror.db" }
         Some(counterfoil_records::VarseqFormat::BigEndian16)
     );
     assert_eq!(config.sinks.len(), 2);
+    let Target::Sqlite(there) = &config.sinks[1].target;
+    assert_eq!(
+        (there.busy_timeout_ms, there.size_max_bytes),
+        (1, Some(1 << 20))
+    );
     for (path, rule) in [
         ("/srv/pay/cards.dat", Some((0, 0))),
         ("/srv/pay/journal", Some((0, 1))),
@@ -349,9 +354,7 @@ fn sink_files_are_included_in_order_of_name() {
     // Relative to the sink's own file, which its owner knows, and not to the including one.
     assert_eq!(
         config.sinks[1].target,
-        Target::Sqlite {
-            path: base.join("sinks.d/b.db")
-        }
+        Target::Sqlite(SqliteConfig::new(base.join("sinks.d/b.db")))
     );
 
     fs::write(

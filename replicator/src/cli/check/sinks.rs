@@ -1,0 +1,92 @@
+//! The sinks: whether they can be reached and written to.
+
+use super::Finding;
+use super::state::{FileSystem, allowed, file_system};
+use counterfoil::config::{Config, SinkConfig, Target};
+use counterfoil_sinks::SqliteSink;
+use rustix::fs::Access;
+use std::path::Path;
+
+/// A finding or more for every sink.
+pub(super) fn findings(config: &Config) -> Vec<Finding> {
+    config
+        .sinks
+        .iter()
+        .flat_map(|sink| sqlite(sink, &config.site.state))
+        .collect()
+}
+
+fn sqlite(sink: &SinkConfig, state: &Path) -> Vec<Finding> {
+    let config = match &sink.target {
+        Target::Sqlite(config) => config,
+        // Kinds of target that come later bring their own check.
+        #[allow(unreachable_patterns)]
+        _ => return Vec::new(),
+    };
+    let subject = format!("{} ({})", sink.name, config.path.display());
+    let directory = config.path.parent().unwrap_or(Path::new("/"));
+    if !directory.is_dir() {
+        // The state directory is made at the start; whether it can be is a finding of its own.
+        if directory.starts_with(state) {
+            return vec![Finding::ok(
+                "sink",
+                subject,
+                "will be made in the state directory",
+            )];
+        }
+        return vec![Finding::error(
+            "sink",
+            subject,
+            format!("there is no directory {}", directory.display()),
+            format!("mkdir -p {}", directory.display()),
+        )];
+    }
+    let mut findings = Vec::new();
+    if let Err(error) = allowed(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        findings.push(Finding::error(
+            "sink",
+            &subject,
+            format!("this user can't write to {}, where SQLite keeps its log beside the database: {error}", directory.display()),
+            "run the replicator as a user that may, or configure another path",
+        ));
+    }
+    if file_system(directory) == Some(FileSystem::Network) {
+        findings.push(Finding::error(
+            "sink",
+            &subject,
+            "is on a network file system, where SQLite's write-ahead log doesn't work",
+            "put it on a local disk",
+        ));
+    }
+    if config.path.symlink_metadata().is_err() {
+        if findings.is_empty() {
+            findings.push(Finding::ok("sink", subject, "will be made"));
+        }
+        return findings;
+    }
+    if let Err(error) = allowed(&config.path, Access::READ_OK | Access::WRITE_OK) {
+        findings.push(Finding::error(
+            "sink",
+            &subject,
+            format!("this user can't read and write it: {error}"),
+            "run the replicator as its owner, or `chown` it",
+        ));
+    } else if config
+        .path
+        .metadata()
+        .is_ok_and(|metadata| metadata.len() == 0)
+    {
+        findings.push(Finding::ok("sink", &subject, "empty"));
+    } else {
+        match SqliteSink::open_read_only(config) {
+            Ok(_) => findings.push(Finding::ok("sink", &subject, "there, and can be read")),
+            Err(error) => findings.push(Finding::error(
+                "sink",
+                &subject,
+                error.to_string(),
+                "correct that, or configure another path",
+            )),
+        }
+    }
+    findings
+}
