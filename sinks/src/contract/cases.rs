@@ -1026,6 +1026,49 @@ pub fn reads_one_snapshot(harness: &mut dyn Harness) {
     reader.close().expect("closing the reader");
 }
 
+/// A replicator that was thought dead and its successor: whoever comes late is refused, and nobody
+/// works with what it remembers from before the other's turn.
+pub fn takes_turns_with_another_sink(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let (cards, rates, same) = (
+        file("/srv/cards.dat"),
+        file("/srv/rates.dat"),
+        file("/other/rates.dat"),
+    );
+    let first = trial.batch([
+        changes(&cards, [(1, record("first")), (2, record("first"))]),
+        changes(&rates, [(1, residue("first"))]),
+    ]);
+    trial.apply_without_reopening(&first);
+    let mut old = trial.reopen_beside();
+    let second = trial.batch([
+        removed(&cards),
+        changes(&same, [(1, record("second"))]),
+        changes(&cards, [(2, residue("second")), (3, record("second"))]),
+        renamed(changes(&file("/srv/rates.old"), []), "/srv/rates.dat"),
+        changes(&rates, [(7, record("second"))]),
+    ]);
+    trial.apply_without_reopening(&second);
+    for stale in [&first, &second] {
+        let error = old
+            .apply(stale)
+            .expect_err("what is applied already is refused");
+        assert!(matches!(error, SinkError::NotAfter { .. }), "{error}");
+    }
+    let third = trial.batch([
+        changes(&cards, [(2, record("third"))]),
+        changes(&rates, [(1, record("third"))]),
+        changes(&file("/third/rates.dat"), [(1, record("third"))]),
+    ]);
+    trial.apply_through(&mut *old, &third);
+    trial.apply([changes(&cards, [(3, residue("fourth"))]), removed(&rates)]);
+    old.close().expect("closing the old sink");
+    assert_eq!(
+        trial.content("/srv/cards.dat"),
+        [(2, record("third")), (3, residue("fourth"))]
+    );
+}
+
 /// What somebody does to a row by hand is what is read, so that a comparison finds it.
 pub fn shows_tampering(harness: &mut dyn Harness) {
     let mut trial = Trial::begin(harness);

@@ -101,6 +101,7 @@ macro_rules! sink_contract {
             lists_files_in_order
             stops_a_walk_early
             reads_one_snapshot
+            takes_turns_with_another_sink
             shows_tampering
             random_batches
         }

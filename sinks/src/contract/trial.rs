@@ -174,6 +174,18 @@ impl<'h> Trial<'h> {
         old
     }
 
+    /// Applies a batch through another sink of the same target, and compares.
+    pub fn apply_through(&mut self, other: &mut dyn Sink, batch: &Batch) {
+        other
+            .apply(batch)
+            .expect("applying a batch through another sink");
+        self.model
+            .apply(batch)
+            .expect("applying a batch to the model");
+        self.position = batch.position;
+        self.compare("a batch through another sink");
+    }
+
     /// What the file with this path consists of.
     pub fn content(&mut self, path: impl AsRef<[u8]>) -> Vec<(u64, Image)> {
         content(self.sink(), STREAM, path.as_ref())

@@ -4,7 +4,7 @@
 //! another connection has changed the database.
 
 use super::error::{Doing, permanent};
-use super::schema::{create_table, identity_column, integer, quoted};
+use super::schema::{create_table, integer, quoted};
 use crate::naming::{numbered, wanted_name};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
@@ -200,7 +200,7 @@ impl Catalogue {
     ) -> Result<File, SinkError> {
         let creating = || format!("making a table for {}", path_text(&description.path));
         let name = self.free_name(connection, description)?;
-        let identity = identity_column(&description.format);
+        let identity = description.format.identity_name();
         connection
             .execute(&create_table(&name, identity), [])
             .doing(creating)?;
@@ -267,8 +267,8 @@ impl Catalogue {
             connection.execute(&rename, []).doing(changing)?;
             name = free;
         }
-        let identity = identity_column(&description.format);
-        let identity_so_far = identity_column(&file.description.format);
+        let identity = description.format.identity_name();
+        let identity_so_far = file.description.format.identity_name();
         if identity != identity_so_far {
             let rename = format!(
                 "ALTER TABLE {} RENAME COLUMN {} TO {}",
@@ -512,7 +512,7 @@ fn load(connection: &Connection, stream: &str, path: &[u8]) -> Result<Option<Fil
     let Some(entry) = loaded.transpose()? else {
         return Ok(None);
     };
-    let identity = identity_column(&entry.description.format);
+    let identity = entry.description.format.identity_name();
     Ok(Some(File {
         file_id: entry.file_id,
         description: Arc::new(entry.description),

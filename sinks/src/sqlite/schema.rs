@@ -7,7 +7,6 @@
 use super::SqliteConfig;
 use super::error::{Doing, permanent};
 use crate::SinkError;
-use counterfoil_records::{Layout, Organization, RecordFormat};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::OpenOptions;
 use std::io;
@@ -247,16 +246,6 @@ fn create_tables(connection: &mut Connection) -> Result<(), SinkError> {
             .doing(creating)?;
     }
     transaction.commit().doing(creating)
-}
-
-/// The name of a table's identity column: what the number is.
-pub(super) fn identity_column(format: &RecordFormat) -> &'static str {
-    match (format.organization, format.layout) {
-        (_, Layout::Blocks) => "block_number",
-        (Organization::Fixed, _) => "record_number",
-        (Organization::Relative, _) => "slot_number",
-        (Organization::Sequential | Organization::Stream, _) => "address",
-    }
 }
 
 /// A name as SQL wants it, whatever is in it.

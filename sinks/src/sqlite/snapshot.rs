@@ -3,7 +3,7 @@
 use super::apply;
 use super::catalogue::{ENTRY_COLUMNS, entry};
 use super::error::{Doing, permanent};
-use super::schema::{identity_column, quoted};
+use super::schema::quoted;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::types::ValueRef;
@@ -80,7 +80,7 @@ impl<'a> SqliteSnapshot<'a> {
         };
         let place = format!("{} (table {})", path_text(path), entry.table);
         let reading = || format!("reading {place}");
-        let identity = quoted(identity_column(&entry.description.format));
+        let identity = quoted(entry.description.format.identity_name());
         let mut records = self
             .transaction
             .prepare(&format!(

@@ -1,9 +1,14 @@
 //! The contract, and what only SQLite can do wrong.
 
 use super::*;
-use crate::FileChanges;
-use crate::contract::{Harness, changes, file, record};
+use crate::contract::{Harness, changes, file, record, residue};
+use crate::{FileChanges, Image, StoredPiece};
+use counterfoil_proto::Position;
 use std::any::Any;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A database in a directory of its own.
@@ -72,4 +77,483 @@ impl Harness for SqliteHarness {
 
 mod contract {
     crate::sink_contract!(super::SqliteHarness::new());
+}
+
+const STREAM: &str = "hq/payments";
+
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+fn batch(lsn: u64, files: impl IntoIterator<Item = FileChanges>) -> Batch {
+    Batch {
+        stream: STREAM.into(),
+        position: Position {
+            epoch: 1,
+            lsn,
+            index: 0,
+        },
+        captured_ns: 0,
+        files: files.into_iter().collect(),
+    }
+}
+
+fn content(sink: &mut SqliteSink, path: &str) -> Vec<(u64, Image)> {
+    let mut pieces = Vec::new();
+    let mut each = |StoredPiece { id, image }| {
+        pieces.push((id, image));
+        true
+    };
+    sink.pieces(STREAM, path.as_bytes(), &mut each)
+        .expect("reading pieces");
+    pieces
+}
+
+/// The error is for good, names the database and says all of these.
+fn assert_refused(result: Result<SqliteSink, SinkError>, path: &Path, says: &str) {
+    match result {
+        Ok(_) => panic!("opened, though: {says}"),
+        Err(error @ SinkError::Permanent { .. }) => {
+            let text = error.to_string();
+            assert!(
+                text.contains(says) && text.contains(&path.display().to_string()),
+                "{text}"
+            );
+        }
+        Err(error) => panic!("not permanent: {error}"),
+    }
+}
+
+#[test]
+fn other_files_are_refused_and_left_alone() {
+    let directory = directory();
+    let path = directory.path().join("x");
+    let config = SqliteConfig::new(&path);
+    let sql = |sql: &'static str| {
+        move |path: &Path| {
+            let connection = Connection::open(path).expect("making a database");
+            connection.execute_batch(sql).expect("filling it");
+        }
+    };
+    type Make = Box<dyn Fn(&Path)>;
+    let others: [(Make, &str); 5] = [
+        (
+            Box::new(|path| {
+                fs::write(path, "not a database at all, but long ".repeat(64)).expect("writing")
+            }),
+            "not a database",
+        ),
+        (
+            Box::new(sql("PRAGMA application_id = 77; CREATE TABLE t (x)")),
+            "belongs to something else",
+        ),
+        (
+            Box::new(sql("CREATE TABLE t (x)")),
+            "belongs to something else",
+        ),
+        (
+            Box::new(sql("PRAGMA user_version = 3")),
+            "belongs to something else",
+        ),
+        (
+            Box::new(sql(
+                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 2",
+            )),
+            "a newer Counterfoil",
+        ),
+    ];
+    for (make, says) in others {
+        make(&path);
+        let before = fs::read(&path).expect("reading it");
+        assert_refused(SqliteSink::open(&config), &path, says);
+        assert_refused(SqliteSink::open_read_only(&config), &path, says);
+        assert_eq!(fs::read(&path).expect("reading it again"), before, "{says}");
+        fs::remove_file(&path).expect("removing it");
+    }
+}
+
+#[test]
+fn a_path_that_can_hold_no_database_is_refused() {
+    let directory = directory();
+    for path in [
+        directory.path().join("no/such/directory/mirror.db"),
+        directory.path().to_owned(),
+    ] {
+        assert_refused(
+            SqliteSink::open(&SqliteConfig::new(&path)),
+            &path,
+            "directory",
+        );
+    }
+    let closed = directory.path().join("closed");
+    fs::create_dir(&closed).expect("making a directory");
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("closing it");
+    let path = closed.join("mirror.db");
+    if fs::write(closed.join("probe"), "").is_err() {
+        assert_refused(
+            SqliteSink::open(&SqliteConfig::new(&path)),
+            &path,
+            "may write in it",
+        );
+    } // Else this runs with privileges that no permission stops.
+}
+
+/// Names that mean something special to SQLite are files here.
+#[test]
+fn a_name_is_only_a_name() {
+    let directory = directory();
+    for name in [
+        ":memory:",
+        "file:x?mode=memory",
+        "a b'\"?#%41.db",
+        "new\nline",
+    ] {
+        let path = directory.path().join(name);
+        let sink = SqliteSink::open(&SqliteConfig::new(&path)).expect("opening");
+        assert!(path.is_file(), "{name}");
+        Box::new(sink).close().expect("closing");
+    }
+}
+
+#[test]
+fn reading_only_makes_and_changes_nothing() {
+    let directory = directory();
+    let path = directory.path().join("mirror.db");
+    let config = SqliteConfig::new(&path);
+    assert_refused(
+        SqliteSink::open_read_only(&config),
+        &path,
+        "mirrored into this sink yet",
+    );
+    assert!(!path.exists());
+    fs::write(&path, "").expect("making an empty file");
+    assert_refused(
+        SqliteSink::open_read_only(&config),
+        &path,
+        "the database is empty",
+    );
+    assert_eq!(fs::metadata(&path).expect("looking at it").len(), 0);
+
+    let mut writer = SqliteSink::open(&config).expect("opening to write");
+    let mut reader = SqliteSink::open_read_only(&config).expect("opening to read");
+    let cards = file("/srv/cards.dat");
+    for lsn in 1..4 {
+        writer
+            .apply(&batch(lsn, [changes(&cards, [(lsn, record("x"))])]))
+            .expect("applying");
+        assert_eq!(content(&mut reader, "/srv/cards.dat").len() as u64, lsn);
+    }
+    let error = reader
+        .apply(&batch(9, []))
+        .expect_err("it was opened to read");
+    assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+    Box::new(writer).close().expect("closing the writer");
+    assert_eq!(content(&mut reader, "/srv/cards.dat").len(), 3);
+    // And with nobody else there.
+    drop(reader);
+    let mut reader = SqliteSink::open_read_only(&config).expect("opening to read");
+    assert_eq!(content(&mut reader, "/srv/cards.dat").len(), 3);
+}
+
+#[test]
+fn only_the_owner_can_read_the_database() {
+    let directory = directory();
+    let path = directory.path().join("mirror.db");
+    let mut sink = SqliteSink::open(&SqliteConfig::new(&path)).expect("opening");
+    sink.apply(&batch(
+        1,
+        [changes(&file("/srv/cards.dat"), [(1, record("4000"))])],
+    ))
+    .expect("applying");
+    for entry in fs::read_dir(directory.path()).expect("listing") {
+        let entry = entry.expect("listing");
+        let mode = entry
+            .metadata()
+            .expect("looking at it")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o077, 0, "{:?} has mode {mode:o}", entry.file_name());
+    }
+}
+
+/// A full disk is worth trying again, leaves nothing behind, and holds nothing up once there is room.
+#[test]
+fn a_full_disk_is_waited_for() {
+    let directory = directory();
+    let mut config = SqliteConfig::new(directory.path().join("mirror.db"));
+    config.size_max_bytes = Some(256 * 1024);
+    let mut sink = SqliteSink::open(&config).expect("opening");
+    let cards = file("/srv/cards.dat");
+    sink.apply(&batch(
+        1,
+        [changes(&cards, [(1, record("kept")), (2, residue("kept"))])],
+    ))
+    .expect("applying");
+    let before = content(&mut sink, "/srv/cards.dat");
+    let images = (1..2000).map(|id| (id, record([7; 1000])));
+    let large = batch(
+        2,
+        [
+            changes(&file("/srv/new.dat"), [(1, residue("x"))]),
+            changes(&cards, images),
+        ],
+    );
+    for _ in 0..3 {
+        let error = sink.apply(&large).expect_err("there is no room");
+        assert!(error.is_transient(), "{error}");
+        assert!(error.to_string().contains("full"), "{error}");
+        assert_eq!(content(&mut sink, "/srv/cards.dat"), before);
+        assert_eq!(sink.files(STREAM).expect("listing the files").len(), 1);
+        assert_eq!(
+            sink.position(STREAM)
+                .expect("reading the position")
+                .map(|position| position.lsn),
+            Some(1)
+        );
+    }
+    config.size_max_bytes = None;
+    let mut sink = SqliteSink::open(&config).expect("opening with more room");
+    sink.apply(&large).expect("applying with more room");
+    assert_eq!(content(&mut sink, "/srv/cards.dat").len(), 1999);
+}
+
+/// What is on disk at any moment, copied as a power cut would leave it (the shared memory is lost),
+/// is the target as of the last batch.
+#[test]
+fn nothing_need_be_closed() {
+    let directory = directory();
+    let path = directory.path().join("mirror.db");
+    let mut sink = SqliteSink::open(&SqliteConfig::new(&path)).expect("opening");
+    let cards = file("/srv/cards.dat");
+    let crashed = |name: String| {
+        let copy = directory.path().join(name);
+        for suffix in ["", "-wal"] {
+            let with = |path: &Path| format!("{}{suffix}", path.display());
+            if Path::new(&with(&path)).exists() {
+                fs::copy(with(&path), with(&copy)).expect("copying");
+            }
+        }
+        SqliteSink::open(&SqliteConfig::new(copy)).expect("opening the copy")
+    };
+    for lsn in 1..6 {
+        let images = (0..lsn * 100).map(|id| (id, record(format!("{lsn} {id}"))));
+        sink.apply(&batch(lsn, [changes(&cards, images)]))
+            .expect("applying");
+        let mut copy = crashed(format!("after {lsn}.db"));
+        assert_eq!(
+            copy.position(STREAM)
+                .expect("reading the position")
+                .map(|position| position.lsn),
+            Some(lsn)
+        );
+        assert_eq!(
+            content(&mut copy, "/srv/cards.dat"),
+            content(&mut sink, "/srv/cards.dat")
+        );
+    }
+    // In the middle of a transaction so large that half of it is in the log already.
+    let before = content(&mut sink, "/srv/cards.dat");
+    let connection = sink.connection.as_ref().expect("the sink is open");
+    connection
+        .execute_batch("PRAGMA cache_size = 10; BEGIN IMMEDIATE")
+        .expect("beginning");
+    connection
+        .execute_batch("UPDATE cards_dat SET data = zeroblob(5000)")
+        .expect("changing rows");
+    assert_eq!(
+        content(&mut crashed("in the middle.db".into()), "/srv/cards.dat"),
+        before
+    );
+}
+
+/// Tables, views and indexes of the people who use the database stay theirs.
+#[test]
+fn what_others_made_is_left_alone() {
+    let directory = directory();
+    let config = SqliteConfig::new(directory.path().join("mirror.db"));
+    let mut sink = SqliteSink::open(&config).expect("opening");
+    let (cards, log) = (file("/srv/cards.dat"), file("/srv/log"));
+    sink.apply(&batch(
+        1,
+        [changes(&cards, [(1, record("x"))]), changes(&log, [])],
+    ))
+    .expect("applying");
+    let other = Connection::open(&config.path).expect("opening another connection");
+    other
+        .execute_batch(
+            "CREATE VIEW Rates AS SELECT * FROM log; CREATE TABLE new_dat (x); CREATE INDEX idx ON cards_dat (data);
+             CREATE VIEW broken AS SELECT * FROM missing",
+        )
+        .expect("making views");
+    let changed = [
+        changes(&file("/srv/rates"), [(1, record("x"))]),
+        changes(&file("/srv/new.dat"), [(1, record("x"))]),
+        FileChanges {
+            renamed_from: Some(b"/srv/log".to_vec()),
+            ..changes(&file("/srv/log.1"), [])
+        },
+        changes(&log, [(4, record("in the new log"))]),
+        changes(&file("/srv/idx"), []),
+    ];
+    sink.apply(&batch(2, changed)).expect("applying");
+    let tables: Vec<_> = sink
+        .files(STREAM)
+        .expect("listing")
+        .into_iter()
+        .map(|file| file.table)
+        .collect();
+    assert_eq!(
+        tables,
+        ["cards_dat", "idx_2", "log", "log_1", "new_dat_2", "rates_2"]
+    );
+    let seen: Vec<u8> = other
+        .query_row("SELECT data FROM Rates", [], |row| row.get(0))
+        .expect("the view is of the new log");
+    assert_eq!(seen, b"in the new log");
+}
+
+/// SQLite's integers have a sign. What doesn't fit is refused, not wrapped.
+#[test]
+fn numbers_beyond_sqlite_are_refused() {
+    let directory = directory();
+    let mut sink =
+        SqliteSink::open(&SqliteConfig::new(directory.path().join("mirror.db"))).expect("opening");
+    let cards = file("/srv/cards.dat");
+    let max = i64::MAX as u64;
+    sink.apply(&batch(
+        1,
+        [changes(
+            &cards,
+            [(max, record("last")), (max - 1, residue("x"))],
+        )],
+    ))
+    .expect("it fits");
+    assert_eq!(
+        content(&mut sink, "/srv/cards.dat"),
+        [(max - 1, residue("x")), (max, record("last"))]
+    );
+    for id in [max + 1, u64::MAX] {
+        for image in [record("x"), residue("x"), Image::Absent] {
+            let error = sink
+                .apply(&batch(2, [changes(&cards, [(id, image)])]))
+                .expect_err("it doesn't fit");
+            assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+            assert!(error.to_string().contains(&id.to_string()), "{error}");
+        }
+    }
+    for position in [
+        Position {
+            epoch: u64::MAX,
+            ..Position::default()
+        },
+        Position {
+            epoch: 2,
+            lsn: max + 1,
+            index: 0,
+        },
+    ] {
+        let error = sink
+            .apply(&Batch {
+                position,
+                ..batch(0, [])
+            })
+            .expect_err("it doesn't fit");
+        assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+    }
+    let all = FileChanges {
+        cleared: vec![max..u64::MAX],
+        ..changes(&cards, [])
+    };
+    sink.apply(&batch(2, [all])).expect("clearing the last");
+    assert_eq!(
+        content(&mut sink, "/srv/cards.dat"),
+        [(max - 1, residue("x"))]
+    );
+}
+
+#[test]
+fn a_row_that_makes_no_sense_is_named() {
+    let directory = directory();
+    let config = SqliteConfig::new(directory.path().join("mirror.db"));
+    let mut sink = SqliteSink::open(&config).expect("opening");
+    sink.apply(&batch(
+        1,
+        [changes(
+            &file("/srv/cards.dat"),
+            [(1, record("x")), (2, record("y"))],
+        )],
+    ))
+    .expect("applying");
+    let other = Connection::open(&config.path).expect("opening another connection");
+    let read = |sink: &mut SqliteSink| sink.pieces(STREAM, b"/srv/cards.dat", &mut |_| true);
+    for (damage, says) in [
+        (
+            "UPDATE cards_dat SET data = 5 WHERE record_number = 2",
+            "record 2 of /srv/cards.dat",
+        ),
+        (
+            "UPDATE cards_dat SET record_number = -2, data = x'00' WHERE record_number = 2",
+            "negative",
+        ),
+        ("DROP TABLE cards_dat", "no such table"),
+    ] {
+        other.execute_batch(damage).expect("damaging the row");
+        let error = read(&mut sink).expect_err("the row is damaged");
+        assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    // Nothing of a batch that meets the gap is left; and a file can always be had anew.
+    let cards = file("/srv/cards.dat");
+    sink.apply(&batch(2, [changes(&cards, [(1, record("x"))])]))
+        .expect_err("its table is gone");
+    let removed = FileChanges {
+        fate: crate::FileFate::Removed,
+        ..changes(&cards, [])
+    };
+    sink.apply(&batch(2, [removed, changes(&cards, [(1, record("x"))])]))
+        .expect("made anew");
+    assert_eq!(content(&mut sink, "/srv/cards.dat"), [(1, record("x"))]);
+}
+
+#[test]
+fn identities_have_their_names() {
+    use counterfoil_records::{Layout, Organization, RecordFormat};
+    let format = |organization, layout| RecordFormat {
+        organization,
+        layout,
+        record_size: None,
+        varseq_format: None,
+    };
+    for (organization, layout, name) in [
+        (Organization::Fixed, Layout::Plain, "record_number"),
+        (Organization::Relative, Layout::Gnucobol, "slot_number"),
+        (Organization::Sequential, Layout::Gnucobol, "address"),
+        (Organization::Stream, Layout::Newline, "address"),
+        (Organization::Stream, Layout::Blocks, "block_number"),
+    ] {
+        let directory = directory();
+        let config = SqliteConfig::new(directory.path().join("mirror.db"));
+        let mut sink = SqliteSink::open(&config).expect("opening");
+        let mut description = (*file("/srv/x")).clone();
+        description.format = format(organization, layout);
+        sink.apply(&batch(
+            1,
+            [changes(&Arc::new(description), [(1, record("x"))])],
+        ))
+        .expect("applying");
+        let other = Connection::open(&config.path).expect("opening another connection");
+        let id: i64 = other
+            .query_row(&format!("SELECT {name} FROM x"), [], |row| row.get(0))
+            .expect("it has that column");
+        assert_eq!(id, 1);
+    }
+}
+
+#[test]
+fn a_configuration_with_unknown_keys_is_refused() {
+    let config: SqliteConfig =
+        serde_json::from_str(r#"{"path": "/x.db"}"#).expect("a path is enough");
+    assert_eq!(config, SqliteConfig::new("/x.db"));
+    serde_json::from_str::<SqliteConfig>(r#"{"path": "/x.db", "pth": 1}"#)
+        .expect_err("an unknown key");
 }
