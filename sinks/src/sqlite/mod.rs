@@ -14,8 +14,8 @@
 //! # Limits
 //! - Numbers above 2⁶³-1 don't fit SQLite's integers: such an identity is refused, never wrapped.
 //! - A record has at most 1 000 000 000 bytes, SQLite's limit for a value.
-//! - Memory is bounded by the batch, 32 MiB of page cache, and what is known of up to
-//!   20 000 files.
+//! - Memory is bounded by the batch, 32 MiB of page cache, what is known of up to 20 000 files, and
+//!   the names of all tables.
 
 mod apply;
 mod catalogue;

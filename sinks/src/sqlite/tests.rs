@@ -1,4 +1,8 @@
 //! The contract, and what only SQLite can do wrong.
+#![expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of ranges to clear often has one"
+)]
 
 use super::*;
 use crate::contract::{Harness, changes, file, record, residue};
@@ -139,7 +143,7 @@ fn other_files_are_refused_and_left_alone() {
     let others: [(Make, &str); 5] = [
         (
             Box::new(|path| {
-                fs::write(path, "not a database at all, but long ".repeat(64)).expect("writing")
+                fs::write(path, "not a database at all, but long ".repeat(64)).expect("writing");
             }),
             "not a database",
         ),
@@ -556,4 +560,50 @@ fn a_configuration_with_unknown_keys_is_refused() {
     assert_eq!(config, SqliteConfig::new("/x.db"));
     serde_json::from_str::<SqliteConfig>(r#"{"path": "/x.db", "pth": 1}"#)
         .expect_err("an unknown key");
+}
+
+/// Every SQL statement of `docs/sinks.md` works, and every column of it is there.
+#[test]
+fn the_documented_queries_work() {
+    const PAGE: &str = include_str!("../../../docs/sinks.md");
+    let directory = directory();
+    let config = SqliteConfig::new(directory.path().join("mirror.db"));
+    let mut sink = SqliteSink::open(&config).expect("opening");
+    let images = [
+        (5, record("4000001200000007000001500")),
+        (6, residue("4000")),
+    ];
+    sink.apply(&batch(1, [changes(&file("/srv/pay/cards.dat"), images)]))
+        .expect("applying");
+    let other = Connection::open(&config.path).expect("opening another connection");
+    let queries: Vec<_> = PAGE
+        .split("```sql\n")
+        .skip(1)
+        .filter_map(|part| part.split("```").next())
+        .collect();
+    assert!(queries.len() >= 6, "{queries:?}");
+    for query in queries {
+        let mut statement = other.prepare(query).expect(query);
+        let rows = statement
+            .query([])
+            .and_then(|mut rows| rows.next().map(|row| row.is_some()))
+            .expect(query);
+        assert!(rows || query.starts_with("CREATE"), "no rows: {query}");
+    }
+    for table in [
+        "counterfoil_position",
+        "counterfoil_files",
+        "counterfoil_residue",
+    ] {
+        let select = other
+            .prepare(&format!("SELECT * FROM {table}"))
+            .expect("the table is there");
+        for column in select.column_names() {
+            assert!(
+                PAGE.contains(&format!("`{column}`")),
+                "{table}.{column} is not documented"
+            );
+        }
+    }
+    assert!(PAGE.contains(&format!("`PRAGMA application_id` is {APPLICATION_ID}")));
 }
