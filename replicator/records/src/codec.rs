@@ -45,9 +45,9 @@ pub enum Boundaries {
     /// The entry for a change is behind the last such byte before it.
     ///
     /// Where none is near, the change is in a line that is too long or in a hole. The reader need not
-    /// look further back than [`Codec::piece_len_max`] plus two [`RESIDUE_ALIGN`]: where `q` is a
-    /// multiple of `RESIDUE_ALIGN`, and the `piece_len_max + RESIDUE_ALIGN` bytes from `q` on lie
-    /// before the change and don't hold the value, an entry is at `q + RESIDUE_ALIGN`.
+    /// look further back than [`Codec::piece_len_max`] plus [`RESIDUE_ALIGN`]: where `q` is a
+    /// multiple of `RESIDUE_ALIGN`, and the `piece_len_max` bytes from `q` on lie before the change
+    /// and don't hold the value, an entry is at `q + RESIDUE_ALIGN`.
     After(u8),
     /// Boundaries are only found by reading forward from a known one (length prefixes). An entry
     /// for a change is any known boundary that is [`RESIDUE_ALIGN`] bytes or more before it, and
@@ -156,7 +156,7 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
                 let align = RESIDUE_ALIGN as u64;
                 // The last multiple from which on there are enough bytes; they must not hold the value.
                 let far = len_max
-                    .and_then(|len_max| end.checked_sub(len_max.checked_add(align)?))
+                    .and_then(|len_max| end.checked_sub(len_max))
                     .map(|from| from - from % align)
                     .filter(|&from| from >= behind)
                     .map(|from| from + align);
