@@ -292,7 +292,9 @@ impl Survey {
             let first = formats.next();
             let alike = first.is_some() && formats.all(|format| Some(format) == first);
             let all_sure = members.iter().all(|seen| seen.is_sure() || seen.empty);
-            let keep = members.len() > 1 && alike && all_sure;
+            // One file says nothing about what the next of its name will hold.
+            let several = members.iter().filter(|seen| !seen.empty).count() > 1;
+            let keep = several && alike && all_sure;
             if !keep {
                 alone.append(members);
             }

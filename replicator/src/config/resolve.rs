@@ -374,7 +374,13 @@ impl Resolver<'_> {
             // The size itself was refused already.
             Err(_) if record_size == Some(0) => None,
             Err(error) => {
-                let problem = self.source.problem(table.layout.span(), error.to_string());
+                let message = error.to_string();
+                let span = match (&table.record_size, &table.varseq_format) {
+                    (Some(size), _) if message.starts_with("record_size") => size.span(),
+                    (_, Some(prefix)) if message.starts_with("varseq_format") => prefix.span(),
+                    _ => table.layout.span(),
+                };
+                let problem = self.source.problem(span, message);
                 self.problems.push(problem);
                 None
             }

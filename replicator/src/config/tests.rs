@@ -463,7 +463,7 @@ fn a_scan_finds_each_matching_file_once_and_does_not_follow_links() {
 fn a_directory_that_cannot_be_read_is_an_error_that_names_it() {
     use std::os::unix::fs::PermissionsExt;
     if rustix::process::geteuid().is_root() {
-        return; // Nothing is unreadable to root; `check`'s tests cover it elsewhere.
+        return; // Nothing is unreadable to root.
     }
     let directory = TempDir::new().unwrap();
     let data = directory.path().join("data");
@@ -477,4 +477,54 @@ fn a_directory_that_cannot_be_read_is_an_error_that_names_it() {
     fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).unwrap();
     assert_eq!(results.len(), 1);
     assert!(results[0].contains("/data:"), "{}", results[0]);
+}
+
+const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
+
+#[test]
+fn the_documented_example_loads() {
+    let example = DOCUMENTATION
+        .split("```toml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let directory = TempDir::new().unwrap();
+    let config = load_in(&directory, example).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((config.groups.len(), config.sinks.len()), (2, 1));
+    assert_eq!(config.rule_for(b"/srv/pay/journal/2026/j1"), Some((0, 1)));
+    assert_eq!(config.rule_for(b"/srv/pay/journal/old/j1"), None);
+}
+
+/// What the parser says is known is what the documentation has to explain.
+#[test]
+fn every_key_is_documented() {
+    let in_table = |table: &str| format!("{MINIMAL}\n{table}\nno_such_key = 1\n");
+    let mut keys = 0;
+    for text in [
+        in_table(""),
+        format!("no_such_key = 1\n{MINIMAL}"),
+        MINIMAL.replace("[site]", "[site]\nno_such_key = 1"),
+        MINIMAL.replace("[[group]]", "[[group]]\nno_such_key = 1"),
+        in_table("[journal]"),
+        in_table("[apply]"),
+        in_table("[sinks]"),
+        in_table("[[sink]]"),
+        in_table("[sink]\n[sink.sqlite]").replace("[sink]\n", "[[sink]]\nname = \"x\"\n"),
+    ] {
+        let (_, shown) = problem(&text);
+        let known = shown
+            .split("known here: ")
+            .nth(1)
+            .unwrap_or_else(|| panic!("{shown}"));
+        for key in known.trim().split(", ") {
+            keys += 1;
+            assert!(
+                DOCUMENTATION.contains(&format!("`{key}`")),
+                "`{key}` isn't in docs/configuration.md"
+            );
+        }
+    }
+    assert!(keys > 25, "only {keys} keys were seen");
 }
