@@ -1,12 +1,13 @@
 //! `counterfoil check`: what is fit, what isn't, and what to do about it.
 //!
-//! Looks at the configuration, the state directory, the interposer, the files of every rule and
+//! Looks at the configuration, the state directory, the interposer, running programs, the files of every rule and
 //! the sinks. It only looks: nothing is made, changed or locked for longer than the look takes, so
 //! it may be run at any time, also while a replicator runs.
 //!
 //! # Exit codes
 //! 0: no error-level finding (warnings don't count); 1: at least one.
 
+mod coverage;
 mod files;
 mod sinks;
 mod state;
@@ -55,7 +56,7 @@ impl fmt::Display for Level {
 struct Finding {
     level: Level,
     /// What was checked: `configuration`, `state`, `lanes`, `replicator`, `journal`, `platform`,
-    /// `interposer`, `rule`, `file` or `sink`.
+    /// `interposer`, `coverage`, `rule`, `file` or `sink`.
     check: &'static str,
     /// The directory, file, pattern or name it is about.
     subject: String,
@@ -128,11 +129,15 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         text(&findings)
     };
     std::io::stdout().write_all(text.as_bytes())?;
-    Ok(if count(&findings, Level::Error) > 0 {
+    Ok(exit_code(&findings))
+}
+
+fn exit_code(findings: &[Finding]) -> ExitCode {
+    if count(findings, Level::Error) > 0 {
         ExitCode::from(1)
     } else {
         ExitCode::SUCCESS
-    })
+    }
 }
 
 /// Everything there is to say about a configuration file.
@@ -162,6 +167,7 @@ fn check(path: &Path, interposer: anyhow::Result<PathBuf>) -> Vec<Finding> {
     )];
     findings.extend(state::findings(&config));
     findings.push(platform());
+    let library = interposer.as_ref().ok().cloned();
     findings.push(match interposer {
         Ok(library) => Finding::ok("interposer", library.display(), "found"),
         Err(error) => Finding::error(
@@ -171,6 +177,7 @@ fn check(path: &Path, interposer: anyhow::Result<PathBuf>) -> Vec<Finding> {
             "without it `counterfoil exec` captures nothing: install it beside the counterfoil binary",
         ),
     });
+    findings.extend(coverage::findings(&config, library.as_deref()));
     findings.extend(files::findings(&config));
     findings.extend(sinks::findings(&config));
     findings

@@ -20,7 +20,6 @@ fn sqlite(sink: &SinkConfig, state: &Path) -> Vec<Finding> {
     let config = match &sink.target {
         Target::Sqlite(config) => config,
         // Kinds of target that come later bring their own check.
-        #[allow(unreachable_patterns)]
         _ => return Vec::new(),
     };
     let subject = format!("{} ({})", sink.name, config.path.display());

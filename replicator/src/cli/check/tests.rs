@@ -74,7 +74,7 @@ fn a_configuration_that_cannot_be_used_is_the_only_finding() {
         "{}",
         text(&findings)
     );
-    let exit = run(&Args { json: true }, &fixture.config).unwrap();
+    let exit = exit_code(&findings);
     assert_eq!(format!("{exit:?}"), format!("{:?}", ExitCode::from(1)));
 }
 
@@ -314,4 +314,43 @@ fn json_has_the_sums_and_every_finding() {
     assert_eq!(report["findings"][1]["level"], "warning");
     assert_eq!(report["findings"][0].get("help"), None);
     assert!(!text(&findings).contains('\u{1b}'));
+}
+
+#[test]
+fn a_program_that_writes_without_the_interposer_is_named() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+    let fixture = Fixture::new(TEXT);
+    assert_eq!(fixture.worst("coverage").level, Level::Ok);
+    let path = fixture
+        .directory
+        .path()
+        .canonicalize()
+        .unwrap()
+        .join("data/a");
+    let mut program = Command::new("sh")
+        .args(["-c", "exec 3>>\"$1\"; echo open; read end", "sh"])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let finding = fixture.worst("coverage");
+    drop(program.stdin.take());
+    program.wait().unwrap();
+    assert_eq!((finding.level, line.as_str()), (Level::Warning, "open\n"));
+    assert!(
+        finding
+            .subject
+            .contains(&format!("process {}", program.id())),
+        "{finding:?}"
+    );
+    assert!(
+        finding.message.contains(&path.display().to_string()),
+        "{finding:?}"
+    );
 }
