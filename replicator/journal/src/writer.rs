@@ -334,8 +334,9 @@ impl Journal {
     /// A sync failed, now or before, or the storage refuses; the journal then counts as not closed.
     pub fn close(mut self) -> Result<Lsn> {
         let end = self.sync()?;
-        // Without an epoch of its own this journal may not have gone on, and must not pretend to.
-        if !self.needs_epoch {
+        // Not if this journal never began an epoch of its own, nor if the segment of an epoch that could
+        // not be begun may be there: the end before, or this one, was not clean then.
+        if !self.needs_epoch && !self.must_roll {
             Mark {
                 epoch: self.epoch(),
                 lsn: end,

@@ -3,9 +3,11 @@
 //! It keeps apart what was written and what was synced, for the bytes of files and for their names. [`FaultyStorage::crash`]
 //! gives the disk as it may be after a power cut: every synced byte, and of the others what a [`Crash`] says.
 //!
-//! The model of a crash: names change in order, so a prefix of the changes since the last `sync_dir` survives. Of a file,
-//! what was synced survives, unless it was cut off since; of what was appended since, a prefix survives, in which whole
-//! pages may be zero (the length reached the disk, the page did not). After a failed sync the bytes it was to save are
+//! The model of a crash: of the changes of names since the last `sync_dir` a prefix survives, and
+//! single ones of it may be missing. Of a file, what was synced survives; of what was appended since,
+//! a prefix survives, in which whole pages may be zero (the length reached the disk, the page did
+//! not). What was cut off since the last sync may come back, in the place of what was appended after
+//! the cut. After a failed sync the bytes it was to save are
 //! lost to later syncs too, which succeed all the same; so do Linux file systems.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +24,14 @@ pub const PAGE_BYTES: usize = 4096;
 pub struct Crash {
     /// How many of the changes of names since the last `sync_dir` survive.
     pub names_kept: usize,
+    /// Which of those are missing all the same.
+    pub names_lost: BTreeSet<usize>,
     /// How many of the bytes appended to each file since its last sync survive.
     pub tail_kept: usize,
     /// Which whole pages (counted from the beginning of the file) are zero as far as they were not synced.
     pub pages_lost: BTreeSet<usize>,
-    /// Whether what was cut off a synced file since its last sync comes back, instead of what was appended since.
+    /// Whether what was cut off a file since its last sync comes back, instead of what was appended
+    /// after the cut.
     pub cuts_lost: bool,
 }
 
@@ -67,6 +72,7 @@ struct Disk {
     capacity_bytes: Option<usize>,
     short_write: Option<usize>,
     sync_fails: bool,
+    sync_dir_fails: bool,
     read_fails: bool,
     truncate_fails: bool,
 }
@@ -78,6 +84,8 @@ struct File {
     synced: Vec<u8>,
     /// The shortest the file was since the last sync; up to here `bytes` and `synced` agree.
     stable: usize,
+    /// The content before the last cut since the last sync.
+    before_cut: Option<Vec<u8>>,
     /// A sync failed, and syncs save nothing any more.
     lost: bool,
 }
@@ -144,6 +152,11 @@ impl FaultyStorage {
         self.disk().sync_fails = true;
     }
 
+    /// The next sync of the directory fails.
+    pub fn fail_sync_dir(&self) {
+        self.disk().sync_dir_fails = true;
+    }
+
     /// The next read fails.
     pub fn fail_read(&self) {
         self.disk().read_fails = true;
@@ -182,7 +195,7 @@ impl FaultyStorage {
             bytes: bytes.to_vec(),
             synced: bytes.to_vec(),
             stable: bytes.len(),
-            lost: false,
+            ..File::default()
         });
         disk.names.insert(name.to_owned(), index);
         disk.synced_names.insert(name.to_owned(), index);
@@ -198,7 +211,7 @@ impl FaultyStorage {
         let disk = self.disk();
         disk.files
             .iter()
-            .map(|file| file.bytes.len() - file.stable)
+            .map(File::unsynced_bytes)
             .max()
             .unwrap_or(0)
     }
@@ -217,8 +230,10 @@ impl FaultyStorage {
     pub fn crash(&self, crash: &Crash) -> FaultyStorage {
         let disk = self.disk();
         let mut names = disk.synced_names.clone();
-        for change in disk.name_changes.iter().take(crash.names_kept) {
-            change.apply(&mut names);
+        for (index, change) in disk.name_changes.iter().enumerate().take(crash.names_kept) {
+            if !crash.names_lost.contains(&index) {
+                change.apply(&mut names);
+            }
         }
         let after = FaultyStorage::new();
         for (name, index) in names {
@@ -249,21 +264,24 @@ impl FaultyStorage {
 }
 
 impl File {
+    fn unsynced_bytes(&self) -> usize {
+        let before_cut = self.before_cut.as_ref().map_or(0, Vec::len);
+        (self.bytes.len() - self.stable).max(before_cut.saturating_sub(self.synced.len()))
+    }
+
     fn after(&self, crash: &Crash) -> Vec<u8> {
-        if crash.cuts_lost && self.stable < self.synced.len() {
-            return self.synced.clone();
-        }
-        let kept = self
-            .bytes
-            .len()
-            .min(self.stable.saturating_add(crash.tail_kept));
-        let mut bytes = self.bytes[..kept].to_vec();
+        let (bytes, stable) = match &self.before_cut {
+            Some(before) if crash.cuts_lost => (before, self.synced.len().min(before.len())),
+            _ => (&self.bytes, self.stable),
+        };
+        let kept = bytes.len().min(stable.saturating_add(crash.tail_kept));
+        let mut after = bytes[..kept].to_vec();
         for &page in &crash.pages_lost {
-            let start = (page * PAGE_BYTES).clamp(self.stable, kept);
-            let end = ((page + 1) * PAGE_BYTES).clamp(self.stable, kept);
-            bytes[start..end].fill(0);
+            let start = (page * PAGE_BYTES).clamp(stable, kept);
+            let end = ((page + 1) * PAGE_BYTES).clamp(stable, kept);
+            after[start..end].fill(0);
         }
-        bytes
+        after
     }
 }
 
@@ -329,12 +347,16 @@ impl Storage for FaultyStorage {
         if !file.lost {
             file.synced.clone_from(&file.bytes);
             file.stable = file.bytes.len();
+            file.before_cut = None;
         }
         Ok(())
     }
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut disk = self.change()?;
+        if std::mem::take(&mut disk.sync_dir_fails) {
+            return Err(io::Error::other("input/output error"));
+        }
         disk.synced_names = disk.names.clone();
         disk.name_changes.clear();
         Ok(())
@@ -366,6 +388,7 @@ impl Storage for FaultyStorage {
         }
         let index = disk.file(name)?;
         let file = &mut disk.files[index];
+        file.before_cut = Some(file.bytes.clone());
         file.bytes
             .resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
         file.stable = file.stable.min(file.bytes.len());

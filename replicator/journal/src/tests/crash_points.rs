@@ -137,22 +137,30 @@ fn crashes(storage: &FaultyStorage) -> Vec<Crash> {
     let mut crashes = Vec::new();
     for names_kept in 0..=storage.unsynced_names() {
         for cuts_lost in [false, true] {
+            let names = Crash {
+                names_kept,
+                cuts_lost,
+                ..Crash::default()
+            };
             for tail_kept in 0..=storage.unsynced_bytes() {
                 crashes.push(Crash {
-                    names_kept,
                     tail_kept,
-                    cuts_lost,
-                    pages_lost: [].into(),
+                    ..names.clone()
                 });
             }
             // The length arrived, the bytes did not.
-            let crash = Crash {
-                names_kept,
-                cuts_lost,
+            crashes.push(Crash {
+                tail_kept: usize::MAX,
                 pages_lost: [0].into(),
-                ..Crash::all_kept()
-            };
-            crashes.push(crash);
+                ..names.clone()
+            });
+            for lost in 0..names_kept {
+                crashes.push(Crash {
+                    tail_kept: usize::MAX,
+                    names_lost: [lost].into(),
+                    ..names.clone()
+                });
+            }
         }
     }
     crashes

@@ -145,6 +145,29 @@ fn a_failed_roll_is_repeated() {
     assert_eq!(payloads(&journal), [vec![1; 200], vec![2; 10]]);
 }
 
+/// An epoch's segment gets its name, and then the directory cannot be synced. The epoch has not begun,
+/// as far as anybody was told, but the segment may be there after a crash: what comes next must agree
+/// with both.
+#[test]
+fn a_segment_that_may_or_may_not_be_there_does_no_harm() {
+    let storage = Arc::new(FaultyStorage::new());
+    let mut journal = journal_of(&storage, &[b"one"], true);
+    storage.fail_sync_dir();
+    journal.begin_epoch(2).unwrap_err();
+    assert_eq!(journal.epoch(), 1);
+    for crash in [Crash::nothing_kept(), Crash::all_kept()] {
+        let disk = Arc::new(storage.crash(&crash));
+        assert_eq!(payloads(&open(&disk).0), [b"one".to_vec()]);
+    }
+    journal.append([b"two"]).unwrap();
+    journal.sync().unwrap();
+    assert_eq!(journal.epoch(), 1);
+    for crash in [Crash::nothing_kept(), Crash::all_kept()] {
+        let disk = Arc::new(storage.crash(&crash));
+        assert_eq!(payloads(&open(&disk).0), [b"one".to_vec(), b"two".to_vec()]);
+    }
+}
+
 #[test]
 fn a_failed_sync_poisons_the_journal() {
     let storage = Arc::new(FaultyStorage::new());

@@ -3,7 +3,6 @@
 //! After every crash: all durable entries are there, what survives is a prefix of what was written, lsns are dense, and
 //! the journal goes on.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -16,6 +15,7 @@ enum Action {
     Append(Vec<usize>),
     Sync,
     BeginEpoch,
+    FailBeginEpoch,
     SetCursor {
         percent: u64,
     },
@@ -48,12 +48,14 @@ fn batch() -> impl Strategy<Value = Vec<usize>> {
 fn crash() -> impl Strategy<Value = Crash> {
     let kept = prop_oneof![Just(0), Just(usize::MAX), 0usize..200, 0usize..20_000];
     let names = prop_oneof![Just(usize::MAX), 0usize..4];
-    let pages = proptest::collection::btree_set(0usize..6, 0..3);
-    (names, kept, pages, any::<bool>()).prop_map(
-        |(names_kept, tail_kept, pages_lost, cuts_lost)| Crash {
+    let names_lost = proptest::collection::btree_set(0usize..6, 0..3);
+    let pages_lost = proptest::collection::btree_set(0usize..6, 0..3);
+    (names, names_lost, kept, pages_lost, any::<bool>()).prop_map(
+        |(names_kept, names_lost, tail_kept, pages_lost, cuts_lost)| Crash {
             names_kept,
+            names_lost,
             tail_kept,
-            pages_lost: pages_lost.into_iter().collect::<BTreeSet<_>>(),
+            pages_lost,
             cuts_lost,
         },
     )
@@ -64,6 +66,7 @@ fn action() -> impl Strategy<Value = Action> {
         12 => batch().prop_map(Action::Append),
         4 => Just(Action::Sync),
         1 => Just(Action::BeginEpoch),
+        1 => Just(Action::FailBeginEpoch),
         2 => (0u64..=100).prop_map(|percent| Action::SetCursor { percent }),
         1 => Just(Action::Release),
         2 => Just(Action::Follow),
@@ -92,6 +95,8 @@ struct World {
     /// As the reader set it.
     cursor: Option<(u64, Lsn)>,
     closed: bool,
+    /// An epoch could not be begun, and nothing was appended since.
+    half_begun: bool,
     payloads_made: u64,
 }
 
@@ -110,6 +115,7 @@ impl World {
             leftover: Vec::new(),
             cursor: None,
             closed: false,
+            half_begun: false,
             payloads_made: 0,
         };
         world.reopen();
@@ -146,6 +152,7 @@ impl World {
         self.entries
             .extend(payloads.iter().map(|payload| (epoch, payload.clone())));
         self.leftover.clear();
+        self.half_begun = false;
         self.note_durable();
         Ok(())
     }
@@ -173,6 +180,7 @@ impl World {
         self.entries.truncate(survived);
         assert_eq!(recovery.clean, self.closed);
         self.closed = false;
+        self.half_begun = false;
 
         // What a reader passed of an epoch that lost its end, it passed only as far as there is something.
         let expected = self.cursor.map(|(epoch, lsn)| {
@@ -234,9 +242,25 @@ impl World {
             Action::BeginEpoch => {
                 let epoch = self.journal().epoch() + 1;
                 self.journal().begin_epoch(epoch).unwrap();
+                self.half_begun = false;
                 self.leftover.clear();
                 self.note_durable();
                 assert_eq!(self.durable, self.entries.len());
+            }
+            Action::FailBeginEpoch => {
+                // The segment is there, and not known to be.
+                let epoch = self.journal().epoch() + 1;
+                self.append(&[]).unwrap();
+                self.storage.fail_sync_dir();
+                assert!(
+                    self.journal()
+                        .begin_epoch(epoch)
+                        .unwrap_err()
+                        .is_retryable()
+                );
+                self.half_begun = true;
+                self.leftover.clear();
+                self.note_durable();
             }
             Action::SetCursor { percent } => {
                 let (first, next) = (self.journal().first_lsn(), self.journal().next_lsn());
@@ -324,7 +348,7 @@ impl World {
                 let end = self.journal.take().unwrap().close().unwrap();
                 self.leftover.clear();
                 assert_eq!(end as usize - 1, self.entries.len());
-                self.closed = true;
+                self.closed = !self.half_begun;
                 self.durable = self.entries.len();
                 self.storage = Arc::new(self.storage.crash(&Crash::nothing_kept()));
                 self.reopen();
