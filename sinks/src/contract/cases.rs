@@ -483,6 +483,8 @@ pub fn renames_in_a_chain(harness: &mut dyn Harness) {
         "/var/app.log.3",
     ];
     let log = file(names[0]);
+    trial.apply([changes(&log, [])]);
+    let table = trial.stored(names[0]).map(|file| file.table);
     for round in 0..6 {
         trial.apply([changes(
             &log,
@@ -493,6 +495,11 @@ pub fn renames_in_a_chain(harness: &mut dyn Harness) {
             .map(|n| renamed(changes(&file(names[n + 1]), []), names[n]));
         let fresh = changes(&log, [(0, record("begun"))]);
         trial.apply(rotation.chain([fresh]));
+        assert_eq!(
+            trial.stored(names[0]).map(|file| file.table),
+            table,
+            "the table follows the name"
+        );
     }
     for (n, round) in [(1, 5), (2, 4), (3, 3)] {
         assert_eq!(
@@ -550,8 +557,18 @@ pub fn removes_and_makes_again(harness: &mut dyn Harness) {
     let mut trial = Trial::begin(harness);
     let cards = file("/srv/cards.dat");
     trial.apply([changes(&cards, [(1, record("old")), (2, residue("old"))])]);
+    let table = trial.stored("/srv/cards.dat").map(|file| file.table);
     trial.apply([removed(&cards), changes(&cards, [(3, record("new"))])]);
     assert_eq!(trial.content("/srv/cards.dat"), [(3, record("new"))]);
+    // More than once, the last one counts.
+    trial.apply([
+        removed(&cards),
+        changes(&cards, [(8, record("short-lived"))]),
+        removed(&cards),
+        changes(&cards, [(3, record("new"))]),
+    ]);
+    assert_eq!(trial.content("/srv/cards.dat"), [(3, record("new"))]);
+    assert_eq!(trial.stored("/srv/cards.dat").map(|file| file.table), table);
     trial.apply([changes(&cards, [(4, record("newer"))]), removed(&cards)]);
     assert!(trial.stored("/srv/cards.dat").is_none());
     assert!(trial.content("/srv/cards.dat").is_empty());
@@ -1049,18 +1066,19 @@ pub fn takes_turns_with_another_sink(harness: &mut dyn Harness) {
         changes(&rates, [(7, record("second"))]),
     ]);
     trial.apply_without_reopening(&second);
-    for stale in [&first, &second] {
-        let error = old
-            .apply(stale)
-            .expect_err("what is applied already is refused");
-        assert!(matches!(error, SinkError::NotAfter { .. }), "{error}");
-    }
     let third = trial.batch([
         changes(&cards, [(2, record("third"))]),
         changes(&rates, [(1, record("third"))]),
         changes(&file("/third/rates.dat"), [(1, record("third"))]),
     ]);
+    // First of all it goes on: a refusal might make it forget what it remembers.
     trial.apply_through(&mut *old, &third);
+    for stale in [&first, &second, &third] {
+        let error = old
+            .apply(stale)
+            .expect_err("what is applied already is refused");
+        assert!(matches!(error, SinkError::NotAfter { .. }), "{error}");
+    }
     trial.apply([changes(&cards, [(3, residue("fourth"))]), removed(&rates)]);
     old.close().expect("closing the old sink");
     assert_eq!(

@@ -57,14 +57,18 @@ fn is_transient(failure: &ffi::Error) -> bool {
     )
 }
 
-/// SQLite's message, and its description of the code where that adds something.
+/// SQLite's message; with its code where that says more, for messages are few and codes are many.
 fn cause(error: &rusqlite::Error) -> String {
     match error {
         rusqlite::Error::SqliteFailure(failure, message) => {
-            let code = ffi::code_to_str(failure.extended_code);
-            match message {
-                Some(message) if !message.is_empty() => format!("{message} ({code})"),
-                _ => code.to_owned(),
+            let message = match message {
+                Some(message) if !message.is_empty() => message,
+                _ => ffi::code_to_str(failure.extended_code),
+            };
+            if failure.extended_code > 0xff {
+                format!("{message} (SQLite error {})", failure.extended_code)
+            } else {
+                message.to_owned()
             }
         }
         other => other.to_string(),

@@ -370,6 +370,117 @@ fn nothing_need_be_closed() {
     );
 }
 
+const VICTIM_DATABASE: &str = "COUNTERFOIL_TEST_VICTIM_DATABASE";
+
+/// The writer of [`a_writer_is_killed`], in a process of its own. Ends when its parent does.
+#[test]
+#[ignore = "is started, and killed, by another test"]
+fn writes_until_killed() {
+    let Some(path) = std::env::var_os(VICTIM_DATABASE) else {
+        return;
+    };
+    let parent = std::os::unix::process::parent_id();
+    let mut sink = SqliteSink::open(&SqliteConfig::new(path)).expect("opening");
+    let stored = sink.position(STREAM).expect("reading the position");
+    let mut lsn = stored.map_or(1, |position| position.lsn + 1);
+    while std::os::unix::process::parent_id() == parent {
+        sink.apply(&whole_batch(lsn)).expect("applying");
+        lsn += 1;
+    }
+}
+
+/// Rows, residue and a renamed file that all say which batch they are of.
+fn whole_batch(lsn: u64) -> Batch {
+    let text = || record(lsn.to_string());
+    let turn = |lsn: u64| {
+        file(if lsn.is_multiple_of(2) {
+            "/srv/even"
+        } else {
+            "/srv/odd"
+        })
+    };
+    let mut turned = changes(&turn(lsn), [(1, text())]);
+    turned.renamed_from = Some(turn(lsn + 1).path.clone());
+    let images = (0..200).map(|id| {
+        (
+            id,
+            if id % 50 == lsn % 50 {
+                residue(lsn.to_string())
+            } else {
+                text()
+            },
+        )
+    });
+    batch(lsn, [changes(&file("/srv/cards.dat"), images), turned])
+}
+
+/// Asserts that a snapshot shows one batch and nothing else; returns its lsn.
+fn whole_batch_in(sink: &mut SqliteSink) -> u64 {
+    let mut snapshot = sink.snapshot().expect("opening a snapshot");
+    let Some(position) = snapshot.position(STREAM).expect("reading the position") else {
+        assert!(snapshot.files(STREAM).expect("listing").is_empty());
+        return 0;
+    };
+    let expected = whole_batch(position.lsn);
+    let files = snapshot.files(STREAM).expect("listing");
+    assert_eq!(files.len(), expected.files.len());
+    for changes in &expected.files {
+        let mut pieces = std::collections::BTreeMap::new();
+        let mut each = |StoredPiece { id, image }| pieces.insert(id, image).is_none();
+        snapshot
+            .pieces(STREAM, &changes.file.path, &mut each)
+            .expect("reading pieces");
+        assert_eq!(pieces, changes.images);
+    }
+    position.lsn
+}
+
+/// A writer in another process is killed again and again, at moments nobody chose. A reader sees
+/// whole batches before and after, and the position never goes back.
+#[test]
+fn a_writer_is_killed() {
+    let directory = directory();
+    let path = directory.path().join("mirror.db");
+    let config = SqliteConfig::new(&path);
+    drop(SqliteSink::open(&config).expect("making the database"));
+    let mut reader = SqliteSink::open_read_only(&config).expect("opening to read");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    let mut seen = 0;
+    for _ in 0..6 {
+        let mut victim =
+            std::process::Command::new(std::env::current_exe().expect("this program has a path"))
+                .args([
+                    "--exact",
+                    "sqlite::tests::writes_until_killed",
+                    "--ignored",
+                    "--quiet",
+                ])
+                .env(VICTIM_DATABASE, &path)
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .expect("starting a writer");
+        let begin = seen;
+        while seen < begin + 10 {
+            let lsn = whole_batch_in(&mut reader);
+            assert!(lsn >= seen, "position went from {seen} back to {lsn}");
+            seen = lsn;
+            let ended = victim.try_wait().expect("looking after the writer");
+            assert!(ended.is_none(), "the writer ended by itself: {ended:?}");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "the writer is at {seen}, and was at {begin}"
+            );
+        }
+        victim.kill().expect("killing the writer");
+        victim.wait().expect("waiting for its end");
+        let lsn = whole_batch_in(&mut reader);
+        assert!(lsn >= seen, "position went from {seen} back to {lsn}");
+        let mut successor = SqliteSink::open(&config).expect("opening after the kill");
+        assert_eq!(whole_batch_in(&mut successor), lsn);
+        seen = lsn;
+    }
+}
+
 /// Tables, views and indexes of the people who use the database stay theirs.
 #[test]
 fn what_others_made_is_left_alone() {
