@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The storage refused. Nothing that was accepted before is affected; [`Error::is_retryable`] says whether the same
     /// call may succeed later.
-    #[error("cannot {action} {name} in the journal{}", hint(source))]
+    #[error("cannot {action} {name} of the journal{}", hint(source))]
     Io {
         /// What was being done, as an infinitive.
         action: &'static str,

@@ -1,7 +1,7 @@
 //! The only door to the disk.
 //!
 //! A storage is one directory of files with plain names. Everything the journal does to a disk goes through it, so that
-//! tests can put a disk behind it that breaks ([`faulty`]).
+//! tests can put a disk behind it that breaks (`faulty`).
 
 mod disk;
 #[cfg(any(test, feature = "faulty"))]
