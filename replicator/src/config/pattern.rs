@@ -5,7 +5,7 @@
 //! walk has to begin, and to tell whether two of them can ever match the same path.
 
 use counterfoil_lane::glob;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -153,6 +153,14 @@ impl Pattern {
             .filter(|t| **t == Token::Byte(b'/'))
             .count();
         Some(slashes + 1)
+    }
+
+    /// The bytes that every match ends with, last first.
+    fn literal_suffix(&self) -> impl Iterator<Item = u8> {
+        self.tokens.iter().rev().map_while(|token| match token {
+            Token::Byte(byte) => Some(*byte),
+            _ => None,
+        })
     }
 
     fn literal_bytes(&self) -> Vec<u8> {
@@ -303,6 +311,10 @@ pub(super) fn common_path(a: &Pattern, b: &Pattern, excluded: &[&Pattern]) -> Co
     if prefixes.0.iter().zip(&prefixes.1).any(|(a, b)| a != b) {
         return Common::None;
     }
+    let suffixes = (a.literal_suffix(), b.literal_suffix());
+    if suffixes.0.zip(suffixes.1).any(|(a, b)| a != b) {
+        return Common::None;
+    }
     let patterns: Vec<&Pattern> = [a, b].into_iter().chain(excluded.iter().copied()).collect();
     let alphabet = alphabet(&patterns);
     let start: Vec<States> = patterns
@@ -310,7 +322,7 @@ pub(super) fn common_path(a: &Pattern, b: &Pattern, excluded: &[&Pattern]) -> Co
         .map(|pattern| States::start(&pattern.tokens))
         .collect();
     let mut came_from: Vec<(usize, u8)> = vec![(0, 0)];
-    let mut seen: HashMap<Vec<States>, ()> = HashMap::from([(start.clone(), ())]);
+    let mut seen: HashSet<Vec<States>> = HashSet::from([start.clone()]);
     let mut queue = VecDeque::from([(0, start)]);
     while let Some((index, states)) = queue.pop_front() {
         let accepts = |which: usize| states[which].contains(patterns[which].tokens.len());
@@ -325,18 +337,21 @@ pub(super) fn common_path(a: &Pattern, b: &Pattern, excluded: &[&Pattern]) -> Co
             return Common::Path(path);
         }
         for byte in &alphabet {
-            let next: Vec<States> = patterns
-                .iter()
-                .zip(&states)
-                .map(|(pattern, states)| states.after(&pattern.tokens, *byte))
-                .collect();
-            if next[0].is_empty() || next[1].is_empty() || seen.contains_key(&next) {
+            let mut next: Vec<States> = Vec::with_capacity(patterns.len());
+            for (which, pattern) in patterns.iter().enumerate() {
+                next.push(states[which].after(&pattern.tokens, *byte));
+                // Most bytes are a dead end of the first pattern already.
+                if which < 2 && next[which].is_empty() {
+                    break;
+                }
+            }
+            if next.len() < patterns.len() || next[1].is_empty() || seen.contains(&next) {
                 continue;
             }
             if seen.len() >= STATES_MAX {
                 return Common::Unknown;
             }
-            seen.insert(next.clone(), ());
+            seen.insert(next.clone());
             came_from.push((index, *byte));
             queue.push_back((came_from.len() - 1, next));
         }
@@ -363,6 +378,19 @@ impl States {
         self.0[position / 64] >> (position % 64) & 1 == 1
     }
 
+    /// The positions, in order.
+    fn positions(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().flat_map(|(index, word)| {
+            let mut left = *word;
+            std::iter::from_fn(move || {
+                let bit = left.trailing_zeros();
+                // With no bit left there is nothing to clear, and the count is 64.
+                left = left.checked_sub(1)? & left;
+                Some(index * 64 + bit as usize)
+            })
+        })
+    }
+
     fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)
     }
@@ -380,10 +408,10 @@ impl States {
 
     fn after(&self, tokens: &[Token], byte: u8) -> States {
         let mut next = States::none(tokens);
-        for (position, token) in tokens.iter().enumerate() {
-            if !self.contains(position) {
-                continue;
-            }
+        for position in self.positions() {
+            let Some(token) = tokens.get(position) else {
+                break;
+            };
             match token {
                 Token::Byte(expected) if *expected == byte => next.add(tokens, position + 1),
                 Token::One(set) if set[usize::from(byte)] => next.add(tokens, position + 1),
@@ -405,24 +433,31 @@ impl States {
 
 /// One byte for every class of bytes that none of the patterns tells apart; letters where possible.
 fn alphabet(patterns: &[&Pattern]) -> Vec<u8> {
-    let mut by_signature: HashMap<Vec<bool>, u8> = HashMap::new();
+    let mut literal = [false; 256];
+    literal[usize::from(b'/')] = true;
+    let mut sets: Vec<&[bool; 256]> = Vec::new();
+    for token in patterns.iter().flat_map(|pattern| &pattern.tokens) {
+        match token {
+            Token::Byte(byte) => literal[usize::from(*byte)] = true,
+            Token::One(set) if !sets.contains(&&**set) => sets.push(set),
+            Token::One(_) | Token::Star | Token::StarStar | Token::Directories => {}
+        }
+    }
+    // A literal byte is a class of its own; the others differ by the sets they are in.
+    let mut seen: HashSet<Vec<bool>> = HashSet::new();
     let readable = (b'a'..=b'z')
         .chain(b'0'..=b'9')
         .chain(b'A'..=b'Z')
         .chain(b' '..=b'~');
-    for byte in readable.chain(1..=255) {
-        let mut signature = vec![byte == b'/'];
-        for token in patterns.iter().flat_map(|pattern| &pattern.tokens) {
-            match token {
-                Token::Byte(expected) => signature.push(*expected == byte),
-                Token::One(set) => signature.push(set[usize::from(byte)]),
-                Token::Star | Token::StarStar | Token::Directories => {}
-            }
-        }
-        by_signature.entry(signature).or_insert(byte);
-    }
-    let mut alphabet: Vec<u8> = by_signature.into_values().collect();
-    alphabet.sort_unstable();
+    let others: Vec<u8> = readable
+        .chain(1..=255)
+        .filter(|byte| !literal[usize::from(*byte)])
+        .filter(|byte| seen.insert(sets.iter().map(|set| set[usize::from(*byte)]).collect()))
+        .collect();
+    let mut alphabet: Vec<u8> = (1..=255)
+        .filter(|byte| literal[usize::from(*byte)])
+        .collect();
+    alphabet.extend(others);
     alphabet
 }
 
