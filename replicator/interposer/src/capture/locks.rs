@@ -1,0 +1,182 @@
+//! Locks, which mark units of work. The frame of a lock is timed after the call that took it, that of an unlock before
+//! the call that gives it up: so the writes it protects lie between, in every merge of several programs' frames.
+
+use super::{Cancel, append, captured, operation, report, uncaptured};
+use crate::descriptors;
+use crate::kernel;
+use crate::process;
+use crate::{files, thread};
+use counterfoil_lane::clock;
+use counterfoil_lane::frame::Kind;
+use counterfoil_lane::writer::{Operation, Target};
+use libc::{c_int, c_long};
+
+const WHOLE_FILE: (u64, u64) = (0, u64::MAX);
+
+/// `fcntl` with `F_SETLK`, `F_SETLKW`, `F_OFD_SETLK` and `F_OFD_SETLKW`.
+///
+/// # Safety
+/// `lock` must be what the program gave.
+pub(crate) unsafe fn record_lock(fd: c_int, command: c_int, lock: usize) -> isize {
+    let args = [fd as usize, command as usize, lock, 0, 0, 0];
+    let waits = command == libc::F_SETLKW || command == libc::F_OFD_SETLKW;
+    let cancel = if waits { Cancel::Point } else { Cancel::Never };
+    // SAFETY: the structure is only read when it isn't null; the kernel checks it for itself.
+    unsafe {
+        if descriptors::of(fd) == 0 || captured(fd) == 0 || lock < 4096 {
+            return uncaptured(cancel, libc::SYS_fcntl, args);
+        }
+        let lock = &*(lock as *const libc::flock);
+        let is_unlock = c_int::from(lock.l_type) == libc::F_UNLCK;
+        let range = range_of(fd, lock);
+        around(fd, libc::SYS_fcntl, args, cancel, is_unlock, range)
+    }
+}
+
+/// `flock`.
+pub(crate) fn flock(fd: c_int, how: c_int) -> isize {
+    let args = [fd as usize, how as usize, 0, 0, 0, 0];
+    // SAFETY: no memory is passed.
+    unsafe {
+        if descriptors::of(fd) == 0 || captured(fd) == 0 {
+            return kernel::call(libc::SYS_flock, args);
+        }
+        let is_unlock = how & !libc::LOCK_NB == libc::LOCK_UN;
+        around(
+            fd,
+            libc::SYS_flock,
+            args,
+            Cancel::Never,
+            is_unlock,
+            WHOLE_FILE,
+        )
+    }
+}
+
+/// `lockf`, which is `fcntl` on the range from the file offset.
+pub(crate) fn lockf(fd: c_int, command: c_int, len: i64) -> isize {
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as _,
+        l_whence: libc::SEEK_CUR as _,
+        l_start: 0,
+        l_len: len,
+        l_pid: 0,
+    };
+    let command = match command {
+        libc::F_TEST => {
+            lock.l_type = libc::F_RDLCK as _;
+            // SAFETY: the structure is ours.
+            let result = unsafe {
+                kernel::call(
+                    libc::SYS_fcntl,
+                    [
+                        fd as usize,
+                        libc::F_GETLK as usize,
+                        (&raw mut lock) as usize,
+                        0,
+                        0,
+                        0,
+                    ],
+                )
+            };
+            let is_ours = c_int::from(lock.l_type) == libc::F_UNLCK
+                || lock.l_pid as u32 == counterfoil_lane::sys::process_id();
+            return match result {
+                0 if is_ours => 0,
+                0 => -(libc::EACCES as isize),
+                error => error,
+            };
+        }
+        libc::F_ULOCK => {
+            lock.l_type = libc::F_UNLCK as _;
+            libc::F_SETLK
+        }
+        libc::F_LOCK => libc::F_SETLKW,
+        libc::F_TLOCK => libc::F_SETLK,
+        _ => return -(libc::EINVAL as isize),
+    };
+    // SAFETY: the structure is ours and outlives the call.
+    unsafe { record_lock(fd, command, (&raw const lock) as usize) }
+}
+
+/// The range that a lock speaks of, from the beginning of the file.
+fn range_of(fd: c_int, lock: &libc::flock) -> (u64, u64) {
+    let base = match c_int::from(lock.l_whence) {
+        libc::SEEK_CUR => kernel::position(fd).unwrap_or(0),
+        libc::SEEK_END => kernel::status(fd).map_or(0, |status| status.st_size as u64),
+        _ => 0,
+    };
+    let start = (base as i64).saturating_add(lock.l_start);
+    let (start, len) = if lock.l_len < 0 {
+        (
+            start.saturating_add(lock.l_len),
+            lock.l_len.saturating_neg(),
+        )
+    } else {
+        (start, lock.l_len)
+    };
+    let extent = if len == 0 { u64::MAX } else { len as u64 };
+    (start.max(0) as u64, extent)
+}
+
+/// Makes the call and reports it.
+///
+/// # Safety
+/// The call must be one of the above.
+unsafe fn around(
+    fd: c_int,
+    number: c_long,
+    args: kernel::Args,
+    cancel: Cancel,
+    is_unlock: bool,
+    (offset, extent): (u64, u64),
+) -> isize {
+    let parts = (
+        process::current(),
+        descriptors::view(descriptors::of(fd)).and_then(|view| files::get(view.name)),
+    );
+    // SAFETY: handed on to our caller.
+    unsafe {
+        let (Some(state), Some((name, group))) = parts else {
+            return uncaptured(cancel, number, args);
+        };
+        if !is_unlock {
+            // May wait long for somebody else: the slot isn't published meanwhile, as nothing changes.
+            let begin = clock::now();
+            let result = uncaptured(cancel, number, args);
+            if result == 0 {
+                report(
+                    state,
+                    name.number,
+                    &operation(Kind::Lock, offset, extent),
+                    Some(begin),
+                    &[],
+                );
+            }
+            return result;
+        }
+        let Some(ticket) = thread::enter(state) else {
+            return kernel::call(number, args);
+        };
+        let begin = ticket.lane.enter(&Target {
+            device: name.device,
+            inode: name.inode,
+            offset: 0,
+            extent: 0,
+            group,
+        });
+        let end = clock::now();
+        let result = kernel::call(number, args);
+        if result == 0 {
+            let operation = Operation {
+                begin,
+                end,
+                ..operation(Kind::Unlock, offset, extent)
+            };
+            append(state, ticket.lane, &name, &operation, &[]);
+        }
+        ticket.lane.leave();
+        ticket.done();
+        result
+    }
+}

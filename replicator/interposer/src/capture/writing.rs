@@ -1,0 +1,416 @@
+//! Writing, truncating and flushing through a descriptor.
+
+use super::{Cancel, UNKNOWN, captured, operation, report, uncaptured};
+use crate::descriptors::{self, APPEND, View};
+use crate::kernel::{self, Args};
+use crate::process;
+use crate::{cancellation, files, thread};
+use counterfoil_lane::clock;
+use counterfoil_lane::frame::Kind;
+use counterfoil_lane::writer::{Operation, Target};
+use libc::{c_int, c_long, c_void, iovec};
+
+/// `RWF_APPEND` and `RWF_NOAPPEND` of `pwritev2`.
+const RWF_APPEND: c_int = 0x10;
+const RWF_NOAPPEND: c_int = 0x20;
+
+/// Where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// To the file offset, which moves.
+    Offset,
+    /// To the end of the file, and the file offset moves there.
+    OffsetAtEnd,
+    /// There.
+    At(u64),
+    /// To the end of the file; the file offset stays.
+    End,
+}
+
+/// `write`.
+///
+/// # Safety
+/// `data` must be what the program gave.
+#[inline(always)]
+pub(crate) unsafe fn write(fd: c_int, data: *const c_void, len: usize, cancel: Cancel) -> isize {
+    let args = [fd as usize, data as usize, len, 0, 0, 0];
+    let description = captured(fd);
+    // SAFETY: handed on; the part is only read when the kernel has read it.
+    unsafe {
+        if description == 0 {
+            process::look_at_rules();
+            return uncaptured(cancel, libc::SYS_write, args);
+        }
+        let part = iovec {
+            iov_base: data.cast_mut(),
+            iov_len: len,
+        };
+        transfer(
+            description,
+            fd,
+            libc::SYS_write,
+            args,
+            &part,
+            1,
+            Position::Current,
+            cancel,
+        )
+    }
+}
+
+/// Which position the call names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Position {
+    Current,
+    At(u64, c_int),
+}
+
+/// `pwrite`.
+///
+/// # Safety
+/// `data` must be what the program gave.
+#[inline(always)]
+pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: i64) -> isize {
+    let args = [fd as usize, data as usize, len, offset as usize, 0, 0];
+    let description = captured(fd);
+    // SAFETY: as in write.
+    unsafe {
+        if description == 0 {
+            process::look_at_rules();
+            return uncaptured(Cancel::Point, libc::SYS_pwrite64, args);
+        }
+        let part = iovec {
+            iov_base: data.cast_mut(),
+            iov_len: len,
+        };
+        transfer(
+            description,
+            fd,
+            libc::SYS_pwrite64,
+            args,
+            &part,
+            1,
+            Position::At(offset as u64, 0),
+            Cancel::Point,
+        )
+    }
+}
+
+/// `writev`.
+///
+/// # Safety
+/// `parts` must be what the program gave.
+#[inline(always)]
+pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int) -> isize {
+    let args = [fd as usize, parts as usize, count as usize, 0, 0, 0];
+    let description = captured(fd);
+    // SAFETY: as in write.
+    unsafe {
+        if description == 0 {
+            process::look_at_rules();
+            return uncaptured(Cancel::Point, libc::SYS_writev, args);
+        }
+        transfer(
+            description,
+            fd,
+            libc::SYS_writev,
+            args,
+            parts,
+            count as usize,
+            Position::Current,
+            Cancel::Point,
+        )
+    }
+}
+
+/// `pwritev` and, with flags, `pwritev2`; the offset -1 of the latter means the file offset.
+///
+/// # Safety
+/// `parts` must be what the program gave.
+#[inline(always)]
+pub(crate) unsafe fn pwritev(
+    fd: c_int,
+    parts: *const iovec,
+    count: c_int,
+    offset: i64,
+    flags: Option<c_int>,
+) -> isize {
+    let args = [
+        fd as usize,
+        parts as usize,
+        count as usize,
+        offset as usize,
+        // The upper half of the offset, for machines of 32 bits.
+        0,
+        flags.unwrap_or(0) as usize,
+    ];
+    let number = match flags {
+        None => libc::SYS_pwritev,
+        Some(_) => libc::SYS_pwritev2,
+    };
+    let position = match flags {
+        Some(_) if offset == -1 => Position::Current,
+        _ => Position::At(offset as u64, flags.unwrap_or(0)),
+    };
+    let description = captured(fd);
+    // SAFETY: as in write.
+    unsafe {
+        if description == 0 {
+            process::look_at_rules();
+            return uncaptured(Cancel::Point, number, args);
+        }
+        transfer(
+            description,
+            fd,
+            number,
+            args,
+            parts,
+            count as usize,
+            position,
+            Cancel::Point,
+        )
+    }
+}
+
+fn place_of(position: Position, view: View) -> Place {
+    let appends = view.flags & APPEND != 0;
+    match position {
+        Position::Current if appends => Place::OffsetAtEnd,
+        Position::Current => Place::Offset,
+        Position::At(_, flags) if flags & RWF_APPEND != 0 => Place::End,
+        // Linux appends whatever the position says.
+        Position::At(_, flags) if appends && flags & RWF_NOAPPEND == 0 => Place::End,
+        Position::At(offset, _) => Place::At(offset),
+    }
+}
+
+/// Makes a writing call on a captured descriptor.
+///
+/// # Safety
+/// `parts` must be `count` parts of which the kernel reads as many bytes as it returns.
+#[allow(clippy::too_many_arguments)]
+#[inline]
+unsafe fn transfer(
+    description: u32,
+    fd: c_int,
+    number: c_long,
+    args: Args,
+    parts: *const iovec,
+    count: usize,
+    position: Position,
+    cancel: Cancel,
+) -> isize {
+    // SAFETY: handed on to our caller.
+    unsafe {
+        let (Some(state), Some(view)) = (process::current(), descriptors::view(description)) else {
+            return uncaptured(cancel, number, args);
+        };
+        let Some((name, group)) = files::get(view.name) else {
+            return uncaptured(cancel, number, args);
+        };
+        if cancel == Cancel::Point {
+            cancellation::test();
+        }
+        let Some(ticket) = thread::enter(state) else {
+            let result = kernel::call(number, args);
+            if result > 0 {
+                state.process.board.mark_gap(name.path);
+            }
+            return result;
+        };
+        let place = place_of(position, view);
+        let before = Before::of(fd, place, view);
+        let begin = ticket.lane.enter(&Target {
+            device: name.device,
+            inode: name.inode,
+            offset: before.slot_offset,
+            extent: UNKNOWN,
+            group,
+        });
+        let result = kernel::call(number, args);
+        if result > 0 {
+            let written = result as u64;
+            let range = before.range(fd, place, view, written);
+            let end = clock::now();
+            let appended = match range {
+                Range::Exact(offset) => ticket.lane.append(
+                    &state.process,
+                    Some(&name),
+                    &Operation {
+                        kind: Kind::Write,
+                        flags: 0,
+                        begin,
+                        end,
+                        offset,
+                        extent: written,
+                    },
+                    core::slice::from_raw_parts(parts, count),
+                    result as usize,
+                ),
+                Range::Within(offset, extent) => ticket.lane.append(
+                    &state.process,
+                    Some(&name),
+                    &Operation {
+                        kind: Kind::Reread,
+                        flags: 0,
+                        begin,
+                        end,
+                        offset,
+                        extent,
+                    },
+                    &[],
+                    0,
+                ),
+            };
+            if !appended {
+                state.process.board.mark_gap(name.path);
+            }
+            descriptors::set_used(description, view);
+        }
+        ticket.lane.leave();
+        ticket.done();
+        result
+    }
+}
+
+/// What was known before the call.
+struct Before {
+    /// For the in-flight slot: nothing before it is written.
+    slot_offset: u64,
+    /// The file offset or size, where it was asked for.
+    position: Option<u64>,
+}
+
+/// What a call changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Range {
+    /// As many bytes as were written, from there.
+    Exact(u64),
+    /// Something from there, in so many bytes.
+    Within(u64, u64),
+}
+
+impl Before {
+    /// Asks for what is needed to tell the position later. The file offset after the call tells it alone when nobody
+    /// else can move it.
+    #[inline(always)]
+    fn of(fd: c_int, place: Place, view: View) -> Before {
+        let position = match place {
+            Place::At(offset) => {
+                return Before {
+                    slot_offset: offset,
+                    position: None,
+                };
+            }
+            Place::End => kernel::status(fd).map(|status| status.st_size as u64),
+            Place::Offset | Place::OffsetAtEnd
+                if view.is_shared || !cancellation::is_single_threaded() =>
+            {
+                kernel::position(fd)
+            }
+            Place::Offset | Place::OffsetAtEnd => None,
+        };
+        Before {
+            slot_offset: 0,
+            position,
+        }
+    }
+
+    /// Where the call wrote.
+    #[inline(always)]
+    fn range(&self, fd: c_int, place: Place, view: View, written: u64) -> Range {
+        const WHOLE: Range = Range::Within(0, UNKNOWN);
+        let after = match place {
+            Place::At(offset) => return Range::Exact(offset),
+            Place::End => kernel::status(fd).map(|status| status.st_size as u64),
+            Place::Offset | Place::OffsetAtEnd => kernel::position(fd),
+        };
+        let Some(after) = after else { return WHOLE };
+        let Some(before) = self.position else {
+            // Only this thread moves the offset.
+            return after.checked_sub(written).map_or(WHOLE, Range::Exact);
+        };
+        // Appending never happens before the size that the file had when it was opened.
+        let before = match place {
+            Place::OffsetAtEnd => before.max(view.floor),
+            _ => before,
+        };
+        if after.checked_sub(before) == Some(written) {
+            return Range::Exact(before);
+        }
+        let from = match place {
+            Place::Offset => before.min(after.saturating_sub(written)),
+            _ => before,
+        };
+        match after.checked_sub(from) {
+            Some(extent) if extent > 0 && after >= before => Range::Within(from, extent),
+            _ => WHOLE,
+        }
+    }
+}
+
+/// `ftruncate`.
+pub(crate) fn ftruncate(fd: c_int, size: i64) -> isize {
+    let args = [fd as usize, size as usize, 0, 0, 0, 0];
+    let description = captured(fd);
+    // SAFETY: the call touches no memory.
+    let call = || unsafe { kernel::call(libc::SYS_ftruncate, args) };
+    let (Some(state), Some(view)) = (process::current(), descriptors::view(description)) else {
+        return call();
+    };
+    let Some((name, group)) = files::get(view.name) else {
+        return call();
+    };
+    let Some(ticket) = thread::enter(state) else {
+        state.process.board.mark_gap(name.path);
+        return call();
+    };
+    let begin = ticket.lane.enter(&Target {
+        device: name.device,
+        inode: name.inode,
+        offset: 0,
+        extent: UNKNOWN,
+        group,
+    });
+    let result = call();
+    if result == 0 {
+        let operation = Operation {
+            begin,
+            end: clock::now(),
+            ..operation(Kind::Truncate, size as u64, 0)
+        };
+        super::append(state, ticket.lane, &name, &operation, &[]);
+        descriptors::set_used(description, view);
+    }
+    ticket.lane.leave();
+    ticket.done();
+    result
+}
+
+/// `fsync` and `fdatasync`. The slot is published after the call only: nothing changes in it, and it may take long.
+///
+/// # Safety
+/// `number` must be one of theirs.
+pub(crate) unsafe fn sync(fd: c_int, number: c_long) -> isize {
+    let args = [fd as usize, 0, 0, 0, 0, 0];
+    let begin = if descriptors::of(fd) == 0 {
+        0
+    } else {
+        clock::now()
+    };
+    // SAFETY: the call touches no memory.
+    let result = unsafe { uncaptured(Cancel::Point, number, args) };
+    if result == 0 && begin != 0 {
+        let description = captured(fd);
+        if let (Some(state), Some(view)) = (process::current(), descriptors::view(description)) {
+            report(
+                state,
+                view.name,
+                &operation(Kind::Sync, 0, 0),
+                Some(begin),
+                &[],
+            );
+        }
+    }
+    result
+}

@@ -1,0 +1,360 @@
+//! The C entry points: what programs call instead of libc's, by symbol or through its own replaced entries.
+//!
+//! They turn arguments into those of the kernel and its answer into `errno`, and nothing else. Functions that may be
+//! unwound by thread cancellation are `C-unwind`; all of them are, to be simple. Variadic functions take their last
+//! argument always: on the supported machines it is passed alike, and ignored by the kernel where it is not given.
+
+// They are exported by name, not by path, and promise what libc's functions of these names do.
+#![allow(clippy::missing_safety_doc)]
+
+use crate::capture::locks;
+use crate::capture::naming;
+use crate::capture::{Cancel, closing, opening, writing};
+use crate::kernel::{self, HERE};
+use crate::{descriptors, patch, process};
+use core::sync::atomic::{AtomicUsize, Ordering};
+use libc::{c_char, c_int, c_uint, c_void, iovec, mode_t, off_t, size_t, ssize_t};
+
+/// libc's way of saying what the kernel said.
+#[inline(always)]
+fn answer(result: isize) -> isize {
+    if kernel::failed(result) {
+        kernel::set_errno(-result as c_int);
+        return -1;
+    }
+    result
+}
+
+#[inline(always)]
+fn directory(fd: c_int) -> usize {
+    fd as isize as usize
+}
+
+/// Defines a function under several names. The first is the one that libc's entries are led to.
+macro_rules! hook {
+    ($name:ident = ($($argument:ident: $type:ty),*) -> $result:ty $body:block) => {
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "C-unwind" fn $name($($argument: $type),*) -> $result {
+            // SAFETY: the program vouches for its arguments as it would to libc.
+            #[allow(unused_unsafe)]
+            let result: isize = unsafe { $body };
+            answer(result) as $result
+        }
+    };
+    ($name:ident, $($alias:ident),+ = $arguments:tt -> $result:ty $body:block) => {
+        hook! { $name = $arguments -> $result $body }
+        hook! { $($alias),+ = $arguments -> $result $body }
+    };
+}
+
+hook! { open, open64, __open, __open64 = (path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    opening::open(HERE, path, flags, mode, Cancel::Point)
+} }
+
+hook! { __open_2, __open64_2 = (path: *const c_char, flags: c_int) -> c_int {
+    opening::open(HERE, path, flags, 0, Cancel::Point)
+} }
+
+hook! { openat, openat64 = (fd: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
+    opening::open(directory(fd), path, flags, mode, Cancel::Point)
+} }
+
+hook! { __openat_2, __openat64_2 = (fd: c_int, path: *const c_char, flags: c_int) -> c_int {
+    opening::open(directory(fd), path, flags, 0, Cancel::Point)
+} }
+
+hook! { creat, creat64 = (path: *const c_char, mode: mode_t) -> c_int {
+    opening::open(HERE, path, libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC, mode, Cancel::Point)
+} }
+
+hook! { write, __write = (fd: c_int, data: *const c_void, len: size_t) -> ssize_t {
+    writing::write(fd, data, len, Cancel::Point)
+} }
+
+hook! { pwrite, pwrite64, __pwrite64 = (fd: c_int, data: *const c_void, len: size_t, offset: off_t) -> ssize_t {
+    writing::pwrite(fd, data, len, offset)
+} }
+
+hook! { writev = (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
+    writing::writev(fd, parts, count)
+} }
+
+hook! { pwritev, pwritev64 = (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
+    writing::pwritev(fd, parts, count, offset, None)
+} }
+
+hook! { pwritev2, pwritev64v2 = (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
+    writing::pwritev(fd, parts, count, offset, Some(flags))
+} }
+
+hook! { ftruncate, ftruncate64 = (fd: c_int, size: off_t) -> c_int {
+    writing::ftruncate(fd, size)
+} }
+
+hook! { truncate, truncate64 = (path: *const c_char, size: off_t) -> c_int {
+    naming::truncate(path, size)
+} }
+
+hook! { close, __close = (fd: c_int) -> c_int {
+    closing::close(fd, Cancel::Point)
+} }
+
+hook! { close_range = (first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    closing::close_range(first, last, flags as c_uint)
+} }
+
+hook! { dup = (fd: c_int) -> c_int {
+    closing::duplicate(fd, libc::SYS_dup, [fd as usize, 0, 0, 0, 0, 0])
+} }
+
+hook! { dup2, __dup2 = (old: c_int, new: c_int) -> c_int {
+    duplicate_to(old, new)
+} }
+
+hook! { dup3 = (old: c_int, new: c_int, flags: c_int) -> c_int {
+    closing::duplicate(old, libc::SYS_dup3, [old as usize, new as usize, flags as usize, 0, 0, 0])
+} }
+
+hook! { fcntl, fcntl64, __fcntl = (fd: c_int, command: c_int, argument: usize) -> c_int {
+    control(fd, command, argument)
+} }
+
+hook! { flock = (fd: c_int, how: c_int) -> c_int {
+    locks::flock(fd, how)
+} }
+
+hook! { lockf, lockf64 = (fd: c_int, command: c_int, len: off_t) -> c_int {
+    locks::lockf(fd, command, len)
+} }
+
+hook! { rename = (old: *const c_char, new: *const c_char) -> c_int {
+    naming::rename(HERE, old, HERE, new, 0)
+} }
+
+hook! { renameat = (old_fd: c_int, old: *const c_char, new_fd: c_int, new: *const c_char) -> c_int {
+    naming::rename(directory(old_fd), old, directory(new_fd), new, 0)
+} }
+
+hook! { renameat2 = (old_fd: c_int, old: *const c_char, new_fd: c_int, new: *const c_char, flags: c_uint) -> c_int {
+    naming::rename(directory(old_fd), old, directory(new_fd), new, flags)
+} }
+
+hook! { unlink = (path: *const c_char) -> c_int {
+    naming::unlink(HERE, path, 0)
+} }
+
+hook! { unlinkat = (fd: c_int, path: *const c_char, flags: c_int) -> c_int {
+    naming::unlink(directory(fd), path, flags)
+} }
+
+hook! { remove = (path: *const c_char) -> c_int {
+    naming::remove(path)
+} }
+
+hook! { fsync = (fd: c_int) -> c_int {
+    writing::sync(fd, libc::SYS_fsync)
+} }
+
+hook! { fdatasync = (fd: c_int) -> c_int {
+    writing::sync(fd, libc::SYS_fdatasync)
+} }
+
+/// libc's `__open_nocancel`, which only libc calls.
+pub(crate) unsafe extern "C-unwind" fn open_nocancel(
+    path: *const c_char,
+    flags: c_int,
+    mode: mode_t,
+) -> c_int {
+    // SAFETY: libc vouches for its arguments.
+    answer(unsafe { opening::open(HERE, path, flags, mode, Cancel::Never) }) as c_int
+}
+
+/// libc's `__write_nocancel`.
+pub(crate) unsafe extern "C-unwind" fn write_nocancel(
+    fd: c_int,
+    data: *const c_void,
+    len: size_t,
+) -> ssize_t {
+    // SAFETY: libc vouches for its arguments.
+    answer(unsafe { writing::write(fd, data, len, Cancel::Never) })
+}
+
+/// libc's `__close_nocancel`.
+pub(crate) unsafe extern "C-unwind" fn close_nocancel(fd: c_int) -> c_int {
+    answer(closing::close(fd, Cancel::Never)) as c_int
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn duplicate_to(old: c_int, new: c_int) -> isize {
+    // SAFETY: the call touches no memory.
+    unsafe {
+        closing::duplicate(
+            old,
+            libc::SYS_dup2,
+            [old as usize, new as usize, 0, 0, 0, 0],
+        )
+    }
+}
+
+/// There is no `dup2` call here, and `dup3` refuses equal descriptors.
+#[cfg(not(target_arch = "x86_64"))]
+unsafe fn duplicate_to(old: c_int, new: c_int) -> isize {
+    // SAFETY: the calls touch no memory.
+    unsafe {
+        if old == new {
+            let result = kernel::call(
+                libc::SYS_fcntl,
+                [old as usize, libc::F_GETFD as usize, 0, 0, 0, 0],
+            );
+            return if kernel::failed(result) {
+                result
+            } else {
+                new as isize
+            };
+        }
+        closing::duplicate(
+            old,
+            libc::SYS_dup3,
+            [old as usize, new as usize, 0, 0, 0, 0],
+        )
+    }
+}
+
+#[inline(always)]
+unsafe fn control(fd: c_int, command: c_int, argument: usize) -> isize {
+    let args = [fd as usize, command as usize, argument, 0, 0, 0];
+    // SAFETY: handed on; the owner structure is ours.
+    unsafe {
+        match command {
+            libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => closing::duplicate(fd, libc::SYS_fcntl, args),
+            libc::F_SETFL => closing::set_flags(fd, argument),
+            libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
+                locks::record_lock(fd, command, argument)
+            }
+            libc::F_GETOWN => owner(fd),
+            _ => kernel::call(libc::SYS_fcntl, args),
+        }
+    }
+}
+
+/// `F_GETOWN` can't tell a process group from an error; libc asks in another way too.
+fn owner(fd: c_int) -> isize {
+    const F_GETOWN_EX: c_int = 16;
+    const F_OWNER_PGRP: c_int = 2;
+    let mut owner: [c_int; 2] = [0; 2];
+    // SAFETY: the kernel fills the structure, which is two integers: kind and number.
+    let result = unsafe {
+        kernel::call(
+            libc::SYS_fcntl,
+            [
+                fd as usize,
+                F_GETOWN_EX as usize,
+                owner.as_mut_ptr() as usize,
+                0,
+                0,
+                0,
+            ],
+        )
+    };
+    let [kind, number] = owner;
+    match result {
+        0 if kind == F_OWNER_PGRP => -(number as isize),
+        0 => number as isize,
+        error => error,
+    }
+}
+
+/// How libc's own calls are seen: `patched` (all of them) or `symbols` (only those that programs make). A static text.
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn counterfoil_interposer_mode() -> *const c_char {
+    if patch::is_patched() {
+        c"patched".as_ptr()
+    } else {
+        c"symbols".as_ptr()
+    }
+}
+
+/// Functions of libc that are called after we took note: those that let other processes share what is open.
+struct Real {
+    name: &'static core::ffi::CStr,
+    address: AtomicUsize,
+}
+
+impl Real {
+    const fn new(name: &'static core::ffi::CStr) -> Real {
+        Real {
+            name,
+            address: AtomicUsize::new(0),
+        }
+    }
+
+    fn address(&self) -> usize {
+        let known = self.address.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        // SAFETY: the name ends with NUL.
+        let found = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) } as usize;
+        self.address.store(found, Ordering::Relaxed);
+        found
+    }
+}
+
+static FORK_ALONE: Real = Real::new(c"_Fork");
+static CLONE: Real = Real::new(c"clone");
+static SPAWN: Real = Real::new(c"posix_spawn");
+static SPAWN_PATH: Real = Real::new(c"posix_spawnp");
+static SYSTEM: Real = Real::new(c"system");
+static POPEN: Real = Real::new(c"popen");
+static CLOSE_FROM: Real = Real::new(c"closefrom");
+
+/// Looks the functions up while that is easy.
+pub(crate) fn start() {
+    for real in [
+        &FORK_ALONE,
+        &CLONE,
+        &SPAWN,
+        &SPAWN_PATH,
+        &SYSTEM,
+        &POPEN,
+        &CLOSE_FROM,
+    ] {
+        real.address();
+    }
+}
+
+/// Defines a function that takes note and goes on in libc. All arguments are words.
+macro_rules! passing {
+    ($name:ident, $real:ident ($($argument:ident),*) -> $result:ty, $note:expr, $missing:expr) => {
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "C-unwind" fn $name($($argument: usize),*) -> $result {
+            $note;
+            let address = $real.address();
+            if address == 0 {
+                kernel::set_errno(libc::ENOSYS);
+                return $missing;
+            }
+            // SAFETY: it is libc's function of this name, and gets what it was given.
+            unsafe {
+                let real: unsafe extern "C-unwind" fn($(passing!(@word $argument)),*) -> $result =
+                    core::mem::transmute(address);
+                real($($argument),*)
+            }
+        }
+    };
+    (@word $argument:ident) => { usize };
+}
+
+passing!(_Fork, FORK_ALONE () -> c_int, descriptors::share_all(), -1);
+passing!(clone, CLONE (body, stack, flags, argument, a, b, c) -> c_int, descriptors::share_all(), -1);
+passing!(posix_spawn, SPAWN (pid, path, actions, attributes, arguments, environment) -> c_int, descriptors::share_all(), libc::ENOSYS);
+passing!(posix_spawnp, SPAWN_PATH (pid, path, actions, attributes, arguments, environment) -> c_int, descriptors::share_all(), libc::ENOSYS);
+passing!(system, SYSTEM (command) -> c_int, descriptors::share_all(), -1);
+passing!(popen, POPEN (command, kind) -> usize, descriptors::share_all(), 0);
+passing!(closefrom, CLOSE_FROM (first) -> (), forget_from(first as c_int), ());
+
+fn forget_from(first: c_int) {
+    if let Some(state) = process::current() {
+        closing::forget_range(state, first.max(0) as c_uint, c_uint::MAX);
+    }
+}

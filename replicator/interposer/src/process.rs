@@ -1,0 +1,312 @@
+//! What belongs to the process: the lanes directory, the board, the rules, and noticing a fork.
+//!
+//! A page that the kernel wipes on fork holds a cookie. A child finds it zero and becomes a process of its own before
+//! its first captured call. A `vfork` child shares the memory, cookie included: it borrows the parent.
+
+use crate::kernel;
+use crate::scratch::{self, Scratch};
+use crate::{arena, cancellation, capture, descriptors, paths, thread};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use counterfoil_lane::board::{self, Board};
+use counterfoil_lane::rules::Rules;
+use counterfoil_lane::writer::{DIRECTORY_BYTES_MAX, Process};
+use counterfoil_lane::{clock, sys};
+use libc::c_int;
+
+const PAGE_BYTES: usize = 4096;
+const BOARD_FILE: &[u8] = b"/board";
+const RULES_FILE: &[u8] = b"/rules-";
+
+const COOKIE_WIPED: u64 = 0;
+const COOKIE_RENEWING: u64 = 1;
+const COOKIE_SET: u64 = 2;
+
+/// This process, as its lanes see it.
+pub(crate) struct State {
+    /// What lanes need.
+    pub(crate) process: Process,
+    /// Grows with every fork on the way from the first process; lanes of another epoch are another process's.
+    pub(crate) epoch: u64,
+}
+
+struct RulesView {
+    bytes: &'static [u8],
+}
+
+static CURRENT: AtomicPtr<State> = AtomicPtr::new(core::ptr::null_mut());
+static COOKIE: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
+static RULES: AtomicPtr<RulesView> = AtomicPtr::new(core::ptr::null_mut());
+/// Number of the rules that were mapped, or tried.
+static RULES_NUMBER: AtomicU64 = AtomicU64::new(0);
+/// For [`look_at_rules`]: the board, once everything is ready.
+static BOARD: AtomicPtr<Board> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Joins in when the environment says so; otherwise every hook just makes its call.
+pub(crate) fn start() {
+    cancellation::start();
+    // SAFETY: the name ends with NUL; nobody changes the environment while constructors run.
+    let directory = unsafe { libc::getenv(c"COUNTERFOIL_LANES".as_ptr()) };
+    if directory.is_null() {
+        return;
+    }
+    // SAFETY: getenv gives a string that ends with NUL.
+    let directory = unsafe { core::ffi::CStr::from_ptr(directory) }.to_bytes();
+    if join(directory).is_none() {
+        return;
+    }
+    // SAFETY: the handler is a plain function that may run at any time.
+    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
+    crate::patch::start();
+    crate::hooks::start();
+    look_at_rules();
+}
+
+fn join(directory: &[u8]) -> Option<()> {
+    if directory.first() != Some(&b'/') || directory.len() > DIRECTORY_BYTES_MAX {
+        return None;
+    }
+    let directory = arena::keep(directory)?;
+    let board = scratch::with(|scratch| {
+        let path = join_path(&mut scratch.text, &[directory, BOARD_FILE])?;
+        board::attach(path)
+    })??;
+    let cookie = sys::map_private(PAGE_BYTES);
+    if cookie.is_null() {
+        return None;
+    }
+    // SAFETY: the page is ours.
+    if unsafe { sys::advise(cookie, PAGE_BYTES, libc::MADV_WIPEONFORK) } != 0 {
+        return None;
+    }
+    if !thread::start() {
+        return None;
+    }
+    let state = new_state(directory, board, 1)?;
+    CURRENT.store(state, Ordering::Release);
+    let cookie = cookie.cast::<AtomicU64>();
+    // SAFETY: page-aligned, ours, mapped for ever.
+    unsafe { (*cookie).store(COOKIE_SET, Ordering::Release) };
+    COOKIE.store(cookie, Ordering::Release);
+    BOARD.store(core::ptr::from_ref(board).cast_mut(), Ordering::Release);
+    Some(())
+}
+
+extern "C" fn before_fork() {
+    descriptors::share_all();
+}
+
+/// This process, or `None` when nothing is captured at all.
+#[inline(always)]
+pub(crate) fn current() -> Option<&'static State> {
+    let cookie = COOKIE.load(Ordering::Acquire);
+    // SAFETY: mapped for ever when it isn't null.
+    let value = unsafe { cookie.as_ref() }?.load(Ordering::Relaxed);
+    if value != COOKIE_SET && !renew() {
+        return None;
+    }
+    // SAFETY: states live for ever.
+    unsafe { CURRENT.load(Ordering::Acquire).as_ref() }
+}
+
+/// Becomes a process of its own after a fork. False while that is under way (a signal came in between) or when there
+/// is no memory for it.
+#[cold]
+fn renew() -> bool {
+    // SAFETY: both live for ever once they are set.
+    let (cookie, old) = unsafe {
+        match (
+            COOKIE.load(Ordering::Acquire).as_ref(),
+            CURRENT.load(Ordering::Acquire).as_ref(),
+        ) {
+            (Some(cookie), Some(old)) => (cookie, old),
+            _ => return false,
+        }
+    };
+    let begun = cookie.compare_exchange(
+        COOKIE_WIPED,
+        COOKIE_RENEWING,
+        Ordering::AcqRel,
+        Ordering::Acquire,
+    );
+    if begun.is_err() {
+        return cookie.load(Ordering::Acquire) == COOKIE_SET;
+    }
+    scratch::reset();
+    thread::reset();
+    descriptors::share_all();
+    let new = new_state(
+        old.process.directory,
+        old.process.board,
+        old.epoch.wrapping_add(1),
+    );
+    match new {
+        Some(new) => {
+            CURRENT.store(new, Ordering::Release);
+            cookie.store(COOKIE_SET, Ordering::Release);
+            true
+        }
+        None => {
+            cookie.store(COOKIE_WIPED, Ordering::Release);
+            false
+        }
+    }
+}
+
+/// Whether we run in a `vfork` child: in the parent's memory, but with descriptors of our own.
+pub(crate) fn is_borrowed(state: &State) -> bool {
+    sys::process_id() != state.process.pid
+}
+
+/// The rules in force.
+pub(crate) fn rules() -> Rules<'static> {
+    // SAFETY: views and their bytes live for ever.
+    unsafe { RULES.load(Ordering::Acquire).as_ref() }
+        .and_then(|view| Rules::parse(view.bytes))
+        .unwrap_or(Rules::NONE)
+}
+
+/// Takes over new rules when the board announces some.
+#[inline(always)]
+pub(crate) fn look_at_rules() {
+    // SAFETY: mapped for ever when it isn't null.
+    if let Some(board) = unsafe { BOARD.load(Ordering::Acquire).as_ref() } {
+        let number = board.rules.load(Ordering::Acquire);
+        if number != RULES_NUMBER.load(Ordering::Relaxed) {
+            take_rules(number);
+        }
+    }
+}
+
+#[cold]
+fn take_rules(number: u64) {
+    let before = RULES_NUMBER.load(Ordering::Relaxed);
+    let mine = RULES_NUMBER.compare_exchange(before, number, Ordering::AcqRel, Ordering::Relaxed);
+    if before == number || mine.is_err() {
+        return;
+    }
+    let Some(state) = current() else { return };
+    let view = scratch::with(|scratch| map_rules(state, number, scratch)).flatten();
+    if let Some(view) = view {
+        RULES.store(view, Ordering::Release);
+        if !is_borrowed(state) {
+            capture::opening::adopt_all(state, None);
+        }
+    }
+}
+
+fn map_rules(state: &State, number: u64, scratch: &mut Scratch) -> Option<*mut RulesView> {
+    let mut digits = [0u8; 20];
+    let digits = paths::decimal(number, &mut digits);
+    let path = join_path(
+        &mut scratch.text,
+        &[state.process.directory, RULES_FILE, digits],
+    )?;
+    let fd = sys::open(path, libc::O_RDONLY | libc::O_NOFOLLOW, 0);
+    let fd = c_int::try_from(fd).ok().filter(|&fd| fd >= 0)?;
+    let len = usize::try_from(sys::file_size(fd)).unwrap_or(0);
+    let mapping = if len == 0 {
+        core::ptr::null_mut()
+    } else {
+        sys::map_shared(fd, len, false)
+    };
+    sys::close(fd);
+    let view = arena::take(size_of::<RulesView>()).cast::<RulesView>();
+    if mapping.is_null() || view.is_null() {
+        return None;
+    }
+    // SAFETY: the mapping is that long and never unmapped; rules files never change once announced.
+    let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(mapping, len) };
+    Rules::parse(bytes)?;
+    // SAFETY: fresh memory, aligned to 16.
+    unsafe { view.write(RulesView { bytes }) };
+    Some(view)
+}
+
+fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Option<*mut State> {
+    let memory = arena::take(size_of::<State>()).cast::<State>();
+    if memory.is_null() {
+        return None;
+    }
+    let pid = sys::process_id();
+    let pid_started = started();
+    // SAFETY: getuid has no arguments.
+    let uid = unsafe { kernel::call(libc::SYS_getuid, [0; 6]) } as u32;
+    let mut program = [0u8; 16];
+    // SAFETY: the kernel writes 16 bytes.
+    unsafe {
+        kernel::call(
+            libc::SYS_prctl,
+            [
+                libc::PR_GET_NAME as usize,
+                program.as_mut_ptr() as usize,
+                0,
+                0,
+                0,
+                0,
+            ],
+        )
+    };
+    let seed = (u64::from(pid) << 32) ^ pid_started.rotate_left(17) ^ clock::now().rotate_left(8);
+    let state = State {
+        process: Process {
+            directory,
+            board,
+            number: mix(mix(seed) ^ epoch).max(1),
+            pid,
+            uid,
+            pid_started,
+            program,
+            lanes: AtomicU32::new(0),
+        },
+        epoch,
+    };
+    // SAFETY: fresh memory of that size, aligned to 16.
+    unsafe { memory.write(state) };
+    Some(memory)
+}
+
+/// When the process started: field 22 of /proc/self/stat, 0 when that can't be read.
+fn started() -> u64 {
+    let fd = sys::open(b"/proc/self/stat\0", libc::O_RDONLY, 0);
+    let Some(fd) = c_int::try_from(fd).ok().filter(|&fd| fd >= 0) else {
+        return 0;
+    };
+    let mut buffer = [0u8; 512];
+    let len = kernel::read(fd, &mut buffer);
+    sys::close(fd);
+    let text = usize::try_from(len)
+        .ok()
+        .and_then(|len| buffer.get(..len))
+        .unwrap_or_default();
+    // The second field is in parentheses and may hold anything, more parentheses too.
+    let after = text.iter().rposition(|&byte| byte == b')').unwrap_or(0);
+    let mut fields = text
+        .get(after..)
+        .unwrap_or_default()
+        .split(|&byte| byte == b' ');
+    let digits = fields.nth(20).unwrap_or_default();
+    digits.iter().fold(0u64, |value, &digit| {
+        value
+            .wrapping_mul(10)
+            .wrapping_add(u64::from(digit.wrapping_sub(b'0')))
+    })
+}
+
+/// splitmix64.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// Writes the parts and a NUL byte into `buffer`.
+fn join_path<'a>(buffer: &'a mut [u8], parts: &[&[u8]]) -> Option<&'a [u8]> {
+    let mut at = 0;
+    for part in parts {
+        buffer.get_mut(at..at + part.len())?.copy_from_slice(part);
+        at += part.len();
+    }
+    *buffer.get_mut(at)? = 0;
+    buffer.get(..at + 1)
+}

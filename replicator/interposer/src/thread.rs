@@ -1,0 +1,249 @@
+//! What belongs to a thread: its lanes.
+//!
+//! A thread has a lane for itself and one for a signal handler that interrupts it inside a hook. Lanes of threads that
+//! ended are given to new ones. The thread's memory is in the initial TLS block: reaching it never allocates.
+
+use crate::process::State;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
+use counterfoil_lane::clock;
+use counterfoil_lane::writer::Lane;
+
+const LANES_PER_THREAD: usize = 2;
+const FREE_LANES: usize = 4096;
+/// After a lane couldn't be made, for how long no new attempt is made.
+const RETRY_AFTER_NS: u64 = 1_000_000_000;
+
+/// Lies in [`TLS_BYTES`] zero bytes of every thread.
+#[repr(C)]
+struct Thread {
+    lanes: [*mut Lane; LANES_PER_THREAD],
+    /// The process's epoch when they were made.
+    epoch: u64,
+    /// How many hooks this thread is in.
+    depth: u32,
+}
+
+const TLS_BYTES: usize = 64;
+const _: () = assert!(
+    size_of::<Thread>() <= TLS_BYTES,
+    "the assembly below reserves that much"
+);
+
+// A `thread_local!` would be reached through `__tls_get_addr`, which may allocate. Initial-exec is for libraries that
+// are loaded with the program, which a preloaded one is.
+core::arch::global_asm!(
+    ".section .tbss,\"awT\",@nobits",
+    ".balign 16",
+    ".globl counterfoil_interposer_thread",
+    ".hidden counterfoil_interposer_thread",
+    ".type counterfoil_interposer_thread, %object",
+    ".size counterfoil_interposer_thread, {bytes}",
+    "counterfoil_interposer_thread:",
+    ".zero {bytes}",
+    ".text",
+    bytes = const TLS_BYTES,
+);
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn this() -> *mut Thread {
+    let address: *mut Thread;
+    // SAFETY: reads the thread pointer and a constant that the loader filled in.
+    unsafe {
+        core::arch::asm!(
+            "mov {0}, qword ptr fs:[0]",
+            "add {0}, qword ptr [rip + counterfoil_interposer_thread@GOTTPOFF]",
+            out(reg) address,
+            options(nostack, pure, readonly)
+        );
+    }
+    address
+}
+
+#[cfg(target_arch = "aarch64")]
+#[inline(always)]
+fn this() -> *mut Thread {
+    let address: *mut Thread;
+    // SAFETY: reads the thread pointer and a constant that the loader filled in.
+    unsafe {
+        core::arch::asm!(
+            "adrp {1}, :gottprel:counterfoil_interposer_thread",
+            "ldr {1}, [{1}, :gottprel_lo12:counterfoil_interposer_thread]",
+            "mrs {0}, tpidr_el0",
+            "add {0}, {0}, {1}",
+            out(reg) address,
+            out(reg) _,
+            options(nostack, pure, readonly)
+        );
+    }
+    address
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("the interposer knows x86-64 and aarch64");
+
+static FREE: [AtomicPtr<Lane>; FREE_LANES] =
+    [const { AtomicPtr::new(core::ptr::null_mut()) }; FREE_LANES];
+/// One past the last slot of [`FREE`] that was ever used.
+static FREE_END: AtomicU64 = AtomicU64::new(0);
+/// Clock before which no lane is made.
+static RETRY_AT: AtomicU64 = AtomicU64::new(0);
+static KEY: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// The right to use one of the thread's lanes, until [`Ticket::done`].
+pub(crate) struct Ticket {
+    /// The lane.
+    pub(crate) lane: &'static mut Lane,
+}
+
+/// Prepares for threads that end. For the constructor.
+pub(crate) fn start() -> bool {
+    let mut key: libc::pthread_key_t = 0;
+    // SAFETY: `key` is ours; the destructor is a function that lives as long as the library, which is never unloaded.
+    let result = unsafe { libc::pthread_key_create(&mut key, Some(ended)) };
+    if result == 0 {
+        KEY.store(u64::from(key), Ordering::Relaxed);
+    }
+    result == 0
+}
+
+/// Takes one of the calling thread's lanes. `None` when there is none to be had: the caller marks a gap.
+#[inline(always)]
+pub(crate) fn enter(state: &'static State) -> Option<Ticket> {
+    let this = this();
+    // SAFETY: the thread's own memory. A signal handler may come between any two lines, but leaves as it found.
+    unsafe {
+        let depth = (*this).depth;
+        (&raw mut (*this).depth).write_volatile(depth.wrapping_add(1));
+        compiler_fence(Ordering::SeqCst);
+        let lane = if (*this).epoch == state.epoch {
+            (*this)
+                .lanes
+                .get(depth as usize)
+                .copied()
+                .unwrap_or(core::ptr::null_mut())
+        } else {
+            core::ptr::null_mut()
+        };
+        let lane = if lane.is_null() {
+            obtain(state, this, depth as usize)
+        } else {
+            lane
+        };
+        if lane.is_null() {
+            (&raw mut (*this).depth).write_volatile(depth);
+            return None;
+        }
+        Some(Ticket { lane: &mut *lane })
+    }
+}
+
+impl Ticket {
+    /// Gives the lane back. Not a destructor: cancellation unwinds past functions without any.
+    #[inline(always)]
+    pub(crate) fn done(self) {
+        let this = this();
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: the thread's own memory.
+        unsafe {
+            let depth = (*this).depth;
+            (&raw mut (*this).depth).write_volatile(depth.saturating_sub(1));
+        }
+    }
+}
+
+/// In a forked child: lanes that ended threads left belong to the parent.
+pub(crate) fn reset() {
+    let end = FREE_END.load(Ordering::Relaxed) as usize;
+    for slot in FREE.get(..end).unwrap_or_default() {
+        slot.store(core::ptr::null_mut(), Ordering::Relaxed);
+    }
+    RETRY_AT.store(0, Ordering::Relaxed);
+}
+
+#[cold]
+fn obtain(state: &'static State, this: *mut Thread, depth: usize) -> *mut Lane {
+    // SAFETY: the thread's own memory.
+    unsafe {
+        if (*this).epoch != state.epoch {
+            (*this).lanes = [core::ptr::null_mut(); LANES_PER_THREAD];
+            (*this).epoch = state.epoch;
+        }
+    }
+    if depth >= LANES_PER_THREAD {
+        return core::ptr::null_mut();
+    }
+    let mut lane = take_free();
+    if lane.is_null() {
+        let now = clock::now();
+        if now < RETRY_AT.load(Ordering::Relaxed) {
+            return core::ptr::null_mut();
+        }
+        match Lane::create(&state.process) {
+            Some(fresh) => lane = fresh,
+            None => {
+                RETRY_AT.store(now.saturating_add(RETRY_AFTER_NS), Ordering::Relaxed);
+                return core::ptr::null_mut();
+            }
+        }
+    }
+    let key = KEY.load(Ordering::Relaxed) as libc::pthread_key_t;
+    // SAFETY: the thread's own memory; the key exists, and any non-null value calls the destructor.
+    unsafe {
+        if let Some(slot) = (*this).lanes.get_mut(depth) {
+            *slot = lane;
+        }
+        libc::pthread_setspecific(key, this.cast());
+    }
+    lane
+}
+
+/// The thread ends: others may have its lanes.
+extern "C" fn ended(_: *mut libc::c_void) {
+    let this = this();
+    // SAFETY: the thread's own memory, until it is gone.
+    unsafe {
+        let of_this_process = crate::process::current().is_some_and(|s| s.epoch == (*this).epoch);
+        let lanes = core::mem::replace(
+            &mut (*this).lanes,
+            [core::ptr::null_mut(); LANES_PER_THREAD],
+        );
+        (*this).depth = 0;
+        if !of_this_process {
+            return;
+        }
+        for lane in lanes {
+            if let Some(lane) = lane.as_mut() {
+                // A thread that was ended in the middle of a call left it published.
+                lane.leave();
+                put_free(lane);
+            }
+        }
+    }
+}
+
+fn put_free(lane: *mut Lane) {
+    for (at, slot) in FREE.iter().enumerate() {
+        let placed = slot.compare_exchange(
+            core::ptr::null_mut(),
+            lane,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if placed.is_ok() {
+            FREE_END.fetch_max(at as u64 + 1, Ordering::AcqRel);
+            return;
+        }
+    }
+}
+
+fn take_free() -> *mut Lane {
+    let end = FREE_END.load(Ordering::Acquire) as usize;
+    FREE.get(..end)
+        .unwrap_or_default()
+        .iter()
+        .filter(|slot| !slot.load(Ordering::Relaxed).is_null())
+        .map(|slot| slot.swap(core::ptr::null_mut(), Ordering::AcqRel))
+        .find(|lane| !lane.is_null())
+        .unwrap_or(core::ptr::null_mut())
+}
