@@ -1,7 +1,7 @@
 //! What can go wrong with a journal, and what to do about it.
 //!
-//! A message names the operation, the file and the next step; the operating system's own words are the error's source,
-//! so print the whole chain.
+//! A message names the operation, the file, the cause and the next step, so it may be printed by itself. The operating
+//! system's error is therefore not a *source*, which would print it twice; it is a field.
 
 use std::io;
 
@@ -16,26 +16,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The storage refused. Nothing that was accepted before is affected; [`Error::is_retryable`] says whether the same
     /// call may succeed later.
-    #[error("cannot {action} {name} of the journal{}", hint(source))]
+    #[error("cannot {action} {name} of the journal: {cause}{}", hint(cause))]
     Io {
         /// What was being done, as an infinitive.
         action: &'static str,
         /// The file in the journal's directory, or `directory`.
         name: String,
         /// The storage's error.
-        source: io::Error,
+        cause: io::Error,
     },
 
     /// A sync failed. What the disk holds is unknown from here on, so the journal accepts nothing more.
     #[error(
-        "cannot make {name} durable; the journal accepts nothing more, since a second sync could succeed without having \
+        "cannot make {name} durable: {cause}; the journal accepts nothing more, since a second sync could succeed without having \
          saved anything. Look at the disk and the kernel log, then restart: recovery keeps what can still be read"
     )]
     SyncFailed {
         /// The segment that was being synced.
         name: String,
         /// The storage's error.
-        source: io::Error,
+        cause: io::Error,
     },
 
     /// An earlier sync failed.
@@ -173,32 +173,30 @@ impl Error {
     /// Whether the disk (or a quota on it) was full.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Error::Io { source, .. } | Error::SyncFailed { source, .. } => full(source),
+            Error::Io { cause, .. } | Error::SyncFailed { cause, .. } => full(cause),
             _ => false,
         }
     }
 }
 
-pub(crate) fn full(source: &io::Error) -> bool {
+pub(crate) fn full(cause: &io::Error) -> bool {
     matches!(
-        source.kind(),
+        cause.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     )
 }
 
 /// The next step, as far as the kind of error tells it.
-fn hint(source: &io::Error) -> &'static str {
-    match source.kind() {
-        _ if full(source) => {
-            " because the disk or a quota is full; free some space, nothing that was accepted is lost and the call may be \
+fn hint(cause: &io::Error) -> &'static str {
+    match cause.kind() {
+        _ if full(cause) => {
+            "; free some space, nothing that was accepted is lost and the call may be \
              repeated"
         }
         io::ErrorKind::PermissionDenied => {
-            ": permission denied; the journal's directory must belong to the user that runs this program"
+            "; the journal's directory must belong to the user that runs this program"
         }
-        io::ErrorKind::ReadOnlyFilesystem => {
-            ": the file system is read-only; look at the kernel log, then remount it"
-        }
+        io::ErrorKind::ReadOnlyFilesystem => "; look at the kernel log, then remount it",
         _ => "",
     }
 }
@@ -210,10 +208,10 @@ pub(crate) trait Doing<T> {
 
 impl<T> Doing<T> for io::Result<T> {
     fn doing(self, action: &'static str, name: &str) -> Result<T> {
-        self.map_err(|source| Error::Io {
+        self.map_err(|cause| Error::Io {
             action,
             name: name.to_owned(),
-            source,
+            cause,
         })
     }
 }

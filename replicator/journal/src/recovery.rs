@@ -334,7 +334,7 @@ fn renew(storage: &dyn Storage, name: &str, bytes: u64) -> Result<()> {
     let temporary = format!("{name}{TEMPORARY}");
     match copy(storage, name, &temporary, bytes) {
         Ok(()) => {}
-        Err(Error::Io { source, .. }) if full(&source) => {
+        Err(Error::Io { cause, .. }) if full(&cause) => {
             // Perhaps full because of the journal itself: it must come up to be read and released.
             warn!(
                 segment = name,

@@ -184,7 +184,7 @@ impl Journal {
         if lsns.is_empty() {
             return Ok(lsns);
         }
-        if let Err(source) = self.storage.append(&self.tail_name, &self.buffer) {
+        if let Err(cause) = self.storage.append(&self.tail_name, &self.buffer) {
             self.tail_dirty = true;
             // At once if possible, so that nobody looks at it. If it fails, the next append begins with it; the caller
             // needs to know of the failed write either way.
@@ -192,7 +192,7 @@ impl Journal {
             return Err(Error::Io {
                 action: "append to",
                 name: self.tail_name.clone(),
-                source,
+                cause,
             });
         }
         if let Some(tail) = self.segments.last_mut() {
@@ -356,11 +356,11 @@ impl Journal {
     /// Syncs the last segment. Whatever fails here ends the journal: the system may have dropped the unsaved pages and
     /// call the next sync a success.
     fn sync_tail(&mut self) -> Result<()> {
-        if let Err(source) = self.storage.sync(&self.tail_name) {
+        if let Err(cause) = self.storage.sync(&self.tail_name) {
             self.poisoned = Some(self.tail_name.clone());
             return Err(Error::SyncFailed {
                 name: self.tail_name.clone(),
-                source,
+                cause,
             });
         }
         self.durable_end = self.next_lsn;
