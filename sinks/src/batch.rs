@@ -61,7 +61,8 @@ pub enum FileFate {
     /// It is there (a table is made for it when there is none yet).
     #[default]
     Present,
-    /// It was removed: its rows, residue and catalogue entry go.
+    /// It was removed: its rows, residue and catalogue entry go. The rest of the changes to it
+    /// (`cleared`, `images`, `attributes`) mean nothing then.
     Removed,
 }
 
@@ -72,7 +73,8 @@ pub struct FileChanges {
     /// The file, under its path after the batch.
     pub file: Arc<FileDescription>,
     /// The path the file's rows are stored under so far, when it was renamed in this batch. What the
-    /// new path named before is replaced. (Table names follow the path, unless one is configured.)
+    /// new path named before is replaced, even if the target knows nothing of the old path. (Table
+    /// names follow the path, unless one is configured.)
     pub renamed_from: Option<Vec<u8>>,
     /// What becomes of the file.
     pub fate: FileFate,

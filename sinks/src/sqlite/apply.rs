@@ -1,7 +1,8 @@
 //! A batch, as one transaction.
 
-use super::catalogue::{Catalogue, File};
+use super::catalogue::Catalogue;
 use super::error::Doing;
+use super::file::File;
 use super::schema::integer;
 use crate::{Batch, FileChanges, FileFate, Image, SinkError};
 use counterfoil_proto::{Position, path_text};

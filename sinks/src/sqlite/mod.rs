@@ -19,7 +19,9 @@
 
 mod apply;
 mod catalogue;
+mod entry;
 mod error;
+mod file;
 mod schema;
 mod snapshot;
 #[cfg(test)]

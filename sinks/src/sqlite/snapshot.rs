@@ -1,15 +1,13 @@
 //! Reading: one read transaction, so one consistent view, whatever the writer does meanwhile.
 
 use super::apply;
-use super::catalogue::{ENTRY_COLUMNS, entry};
+use super::entry::{self, ENTRY_COLUMNS};
 use super::error::{Doing, permanent};
 use super::schema::quoted;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::types::ValueRef;
-use rusqlite::{
-    Connection, OptionalExtension, Row, Rows, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, Row, Rows, Transaction, TransactionBehavior};
 
 /// A read transaction.
 pub(super) struct SqliteSnapshot<'a> {
@@ -46,7 +44,7 @@ impl<'a> SqliteSnapshot<'a> {
         let mut rows = select.query([stream]).doing(listing)?;
         let mut files = Vec::new();
         while let Some(row) = rows.next().doing(listing)? {
-            let entry = entry(row)?;
+            let entry = entry::read(row)?;
             files.push(StoredFile {
                 description: entry.description,
                 table: entry.table,
@@ -62,20 +60,7 @@ impl<'a> SqliteSnapshot<'a> {
         path: &[u8],
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
-        let looking = || format!("looking up {}", path_text(path));
-        let sql = format!(
-            "SELECT {ENTRY_COLUMNS} FROM counterfoil_files WHERE stream = ?1 AND path = ?2"
-        );
-        let found = self
-            .transaction
-            .prepare_cached(&sql)
-            .and_then(|mut select| {
-                select
-                    .query_row(params![stream, path], |row| Ok(entry(row)))
-                    .optional()
-            })
-            .doing(looking)?;
-        let Some(entry) = found.transpose()? else {
+        let Some(entry) = entry::find(&self.transaction, stream, path)? else {
             return Ok(());
         };
         let place = format!("{} (table {})", path_text(path), entry.table);

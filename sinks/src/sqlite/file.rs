@@ -1,0 +1,194 @@
+//! A file of the catalogue as it is remembered: its table's statements, and where it has residue.
+
+use super::entry::Entry;
+use super::error::Doing;
+use super::schema::{integer, quoted};
+use crate::{Attributes, FileDescription, SinkError};
+use counterfoil_proto::path_text;
+use rusqlite::{Connection, params};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A file with no more pieces of residue than this has their identities remembered.
+const RESIDUE_IDS_MAX: usize = 4096;
+
+/// One more than are remembered, to see whether there are more.
+const RESIDUE_IDS_LIMIT: i64 = RESIDUE_IDS_MAX as i64 + 1;
+
+/// A file of the catalogue.
+pub(super) struct File {
+    pub(super) file_id: i64,
+    pub(super) description: Arc<FileDescription>,
+    pub(super) table: Table,
+    attributes: Attributes,
+    /// `None` until it is asked for.
+    residue: Option<ResidueIds>,
+}
+
+/// A file's table, and the statements that change it.
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) upsert: String,
+    pub(super) delete: String,
+    /// Both ends included.
+    pub(super) delete_range: String,
+    pub(super) delete_all: String,
+}
+
+/// Which identities of a file have residue, so that the others need no look-up.
+enum ResidueIds {
+    Few(BTreeSet<i64>),
+    Many,
+}
+
+impl Table {
+    pub(super) fn new(name: String, identity: &str) -> Self {
+        let (table, identity) = (quoted(&name), quoted(identity));
+        Table {
+            upsert: format!(
+                "INSERT INTO {table} ({identity}, data, rest) VALUES (?1, ?2, ?3)
+                 ON CONFLICT ({identity}) DO UPDATE SET data = excluded.data, rest = excluded.rest"
+            ),
+            delete: format!("DELETE FROM {table} WHERE {identity} = ?1"),
+            delete_range: format!("DELETE FROM {table} WHERE {identity} BETWEEN ?1 AND ?2"),
+            delete_all: format!("DELETE FROM {table}"),
+            name,
+        }
+    }
+}
+
+impl File {
+    /// A file that was just made: it has neither attributes nor residue yet.
+    pub(super) fn made(file_id: i64, description: &Arc<FileDescription>, table: Table) -> Self {
+        File {
+            file_id,
+            description: Arc::clone(description),
+            table,
+            attributes: Attributes::default(),
+            residue: Some(ResidueIds::Few(BTreeSet::new())),
+        }
+    }
+
+    /// A file that was there before.
+    pub(super) fn found(entry: Entry) -> Self {
+        let table = Table::new(entry.table, entry.description.format.identity_name());
+        File {
+            file_id: entry.file_id,
+            description: Arc::new(entry.description),
+            table,
+            attributes: entry.attributes,
+            residue: None,
+        }
+    }
+
+    /// Whether this identity may have residue: `false` is sure.
+    pub(super) fn may_have_residue(
+        &mut self,
+        connection: &Connection,
+        id: i64,
+    ) -> Result<bool, SinkError> {
+        Ok(match self.residue(connection)? {
+            ResidueIds::Few(ids) => ids.contains(&id),
+            ResidueIds::Many => true,
+        })
+    }
+
+    /// Whether any identity may have residue: `false` is sure.
+    pub(super) fn may_have_any_residue(
+        &mut self,
+        connection: &Connection,
+    ) -> Result<bool, SinkError> {
+        Ok(match self.residue(connection)? {
+            ResidueIds::Few(ids) => !ids.is_empty(),
+            ResidueIds::Many => true,
+        })
+    }
+
+    /// Remembers that this identity has residue now.
+    pub(super) fn note_residue(&mut self, id: i64) {
+        match &mut self.residue {
+            Some(ResidueIds::Few(ids)) if ids.len() < RESIDUE_IDS_MAX => {
+                ids.insert(id);
+            }
+            Some(residue) => *residue = ResidueIds::Many,
+            None => {}
+        }
+    }
+
+    /// Remembers that identities from `begin` up to but not including `end` (all, if `None`) have
+    /// no residue any more.
+    pub(super) fn note_no_residue(&mut self, begin: i64, end: Option<i64>) {
+        match &mut self.residue {
+            Some(ResidueIds::Few(ids)) if end == Some(begin.saturating_add(1)) => {
+                ids.remove(&begin);
+            }
+            Some(ResidueIds::Few(ids)) => {
+                ids.retain(|&id| id < begin || end.is_some_and(|end| id >= end));
+            }
+            Some(residue @ ResidueIds::Many) if begin <= 0 && end.is_none() => {
+                *residue = ResidueIds::Few(BTreeSet::new());
+            }
+            _ => {}
+        }
+    }
+
+    fn residue(&mut self, connection: &Connection) -> Result<&ResidueIds, SinkError> {
+        let residue = match self.residue.take() {
+            Some(residue) => residue,
+            None => load_residue(connection, self.file_id)?,
+        };
+        Ok(self.residue.insert(residue))
+    }
+
+    /// Stores size and attributes, if they differ from what is stored.
+    pub(super) fn set_attributes(
+        &mut self,
+        connection: &Connection,
+        attributes: &Attributes,
+    ) -> Result<(), SinkError> {
+        if self.attributes == *attributes {
+            return Ok(());
+        }
+        let storing = || {
+            format!(
+                "storing the attributes of {}",
+                path_text(&self.description.path)
+            )
+        };
+        let size = integer(attributes.size, storing)?;
+        connection
+            .prepare_cached(
+                "UPDATE counterfoil_files SET size = ?2, mode = ?3, uid = ?4, gid = ?5, modified_ns = ?6
+                 WHERE file_id = ?1",
+            )
+            .and_then(|mut update| {
+                update.execute(params![
+                    self.file_id,
+                    size,
+                    attributes.mode,
+                    attributes.uid,
+                    attributes.gid,
+                    attributes.modified_ns
+                ])
+            })
+            .doing(storing)?;
+        self.attributes = *attributes;
+        Ok(())
+    }
+}
+
+fn load_residue(connection: &Connection, file_id: i64) -> Result<ResidueIds, SinkError> {
+    let ids: BTreeSet<i64> = connection
+        .prepare_cached("SELECT id FROM counterfoil_residue WHERE file_id = ?1 LIMIT ?2")
+        .and_then(|mut select| {
+            select
+                .query_map([file_id, RESIDUE_IDS_LIMIT], |row| row.get(0))?
+                .collect()
+        })
+        .doing(|| "looking up residue".into())?;
+    Ok(if ids.len() > RESIDUE_IDS_MAX {
+        ResidueIds::Many
+    } else {
+        ResidueIds::Few(ids)
+    })
+}
