@@ -13,7 +13,7 @@ use crate::capture::{Cancel, closing, opening, writing};
 use crate::kernel::{self, HERE};
 use crate::{descriptors, patch, process};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use libc::{c_char, c_int, c_uint, c_void, iovec, mode_t, off_t, size_t, ssize_t};
+use libc::{c_char, c_int, c_uint, c_ulong, c_void, iovec, mode_t, off_t, size_t, ssize_t};
 
 /// libc's way of saying what the kernel said.
 #[inline(always)]
@@ -158,6 +158,52 @@ hook! { fsync = (fd: c_int) -> c_int {
 hook! { fdatasync = (fd: c_int) -> c_int {
     writing::sync(fd, libc::SYS_fdatasync)
 } }
+
+hook! { copy_file_range = (from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, len: size_t, flags: c_uint) -> ssize_t {
+    let args = [from as usize, from_offset as usize, to as usize, to_offset as usize, len, flags as usize];
+    writing::kernel_fills(to, offset_at(to, to_offset), None, libc::SYS_copy_file_range, args, Cancel::Point)
+} }
+
+hook! { splice = (from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, len: size_t, flags: c_uint) -> ssize_t {
+    let args = [from as usize, from_offset as usize, to as usize, to_offset as usize, len, flags as usize];
+    writing::kernel_fills(to, offset_at(to, to_offset), None, libc::SYS_splice, args, Cancel::Point)
+} }
+
+hook! { sendfile, sendfile64 = (to: c_int, from: c_int, from_offset: *mut i64, len: size_t) -> ssize_t {
+    let args = [to as usize, from as usize, from_offset as usize, len, 0, 0];
+    writing::kernel_fills(to, None, None, libc::SYS_sendfile, args, Cancel::Never)
+} }
+
+hook! { fallocate, fallocate64 = (fd: c_int, mode: c_int, offset: off_t, len: off_t) -> c_int {
+    // Some modes move what follows.
+    let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
+    let extent = if moves { u64::MAX } else { len as u64 };
+    let args = [fd as usize, mode as usize, offset as usize, len as usize, 0, 0];
+    writing::kernel_fills(fd, Some(offset as u64), Some(extent), libc::SYS_fallocate, args, Cancel::Point)
+} }
+
+hook! { ioctl = (fd: c_int, request: c_ulong, argument: usize) -> c_int {
+    let args = [fd as usize, request as usize, argument, 0, 0, 0];
+    if matches!(request as u32, FICLONE | FICLONERANGE | FIDEDUPERANGE) {
+        writing::kernel_fills(fd, Some(0), Some(u64::MAX), libc::SYS_ioctl, args, Cancel::Never)
+    } else {
+        kernel::call(libc::SYS_ioctl, args)
+    }
+} }
+
+/// Requests of `ioctl` that share another file's blocks.
+const FICLONE: u32 = 0x4004_9409;
+const FICLONERANGE: u32 = 0x4020_940d;
+const FIDEDUPERANGE: u32 = 0xc018_9436;
+
+/// The position that a call takes through a pointer, where it writes to a captured file.
+unsafe fn offset_at(fd: c_int, offset: *const i64) -> Option<u64> {
+    if descriptors::of(fd) == 0 || (offset as usize) < 4096 {
+        return None;
+    }
+    // SAFETY: the program's own pointer, which the kernel reads too.
+    Some(unsafe { offset.read() } as u64)
+}
 
 /// libc's `__open_nocancel`, which only libc calls.
 pub(crate) unsafe extern "C-unwind" fn open_nocancel(
@@ -306,6 +352,7 @@ static SPAWN: Real = Real::new(c"posix_spawn");
 static SPAWN_PATH: Real = Real::new(c"posix_spawnp");
 static SYSTEM: Real = Real::new(c"system");
 static POPEN: Real = Real::new(c"popen");
+static ALLOCATE: Real = Real::new(c"posix_fallocate");
 static CLOSE_FROM: Real = Real::new(c"closefrom");
 
 /// Looks the functions up while that is easy.
@@ -317,6 +364,7 @@ pub(crate) fn start() {
         &SPAWN_PATH,
         &SYSTEM,
         &POPEN,
+        &ALLOCATE,
         &CLOSE_FROM,
     ] {
         real.address();
@@ -345,13 +393,72 @@ macro_rules! passing {
     (@word $argument:ident) => { usize };
 }
 
+/// Not a cancellation point, and the error is the result.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn posix_fallocate(
+    fd: c_int,
+    offset: off_t,
+    len: off_t,
+) -> c_int {
+    if descriptors::of(fd) != 0 {
+        let args = [fd as usize, 0, offset as usize, len as usize, 0, 0];
+        // SAFETY: no memory is passed.
+        let result = unsafe {
+            writing::kernel_fills(
+                fd,
+                Some(offset as u64),
+                Some(len as u64),
+                libc::SYS_fallocate,
+                args,
+                Cancel::Never,
+            )
+        };
+        if result != -(libc::EOPNOTSUPP as isize) {
+            return -result as c_int;
+        }
+    }
+    let address = ALLOCATE.address();
+    if address == 0 {
+        return libc::ENOSYS;
+    }
+    // SAFETY: it is libc's function of this name, and gets what it was given.
+    unsafe {
+        let real: unsafe extern "C-unwind" fn(c_int, off_t, off_t) -> c_int =
+            core::mem::transmute(address);
+        real(fd, offset, len)
+    }
+}
+
+/// See [`posix_fallocate`].
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn posix_fallocate64(
+    fd: c_int,
+    offset: off_t,
+    len: off_t,
+) -> c_int {
+    // SAFETY: as there.
+    unsafe { posix_fallocate(fd, offset, len) }
+}
+
 passing!(_Fork, FORK_ALONE () -> c_int, descriptors::share_all(), -1);
 passing!(clone, CLONE (body, stack, flags, argument, a, b, c) -> c_int, descriptors::share_all(), -1);
 passing!(posix_spawn, SPAWN (pid, path, actions, attributes, arguments, environment) -> c_int, descriptors::share_all(), libc::ENOSYS);
 passing!(posix_spawnp, SPAWN_PATH (pid, path, actions, attributes, arguments, environment) -> c_int, descriptors::share_all(), libc::ENOSYS);
 passing!(system, SYSTEM (command) -> c_int, descriptors::share_all(), -1);
 passing!(popen, POPEN (command, kind) -> usize, descriptors::share_all(), 0);
-passing!(closefrom, CLOSE_FROM (first) -> (), forget_from(first as c_int), ());
+/// libc's own calls `close_range`, or `close` one by one.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn closefrom(first: c_int) {
+    forget_from(first);
+    let address = CLOSE_FROM.address();
+    if address != 0 {
+        // SAFETY: it is libc's function of this name, and gets what it was given.
+        unsafe {
+            let real: unsafe extern "C-unwind" fn(c_int) = core::mem::transmute(address);
+            real(first);
+        }
+    }
+}
 
 fn forget_from(first: c_int) {
     if let Some(state) = process::current() {

@@ -12,11 +12,11 @@ const LINK_PREFIX: &[u8] = b"/proc/self/fd/";
 ///
 /// # Safety
 /// `path` must be null or what the program gave as a path.
-pub(crate) unsafe fn absolute<'a>(
+pub(crate) unsafe fn absolute(
     directory: usize,
     path: *const c_char,
-    into: &'a mut [u8],
-) -> Option<&'a [u8]> {
+    into: &mut [u8],
+) -> Option<&[u8]> {
     if (path as usize) < 4096 {
         return None;
     }

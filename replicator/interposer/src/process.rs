@@ -165,16 +165,19 @@ pub(crate) fn rules() -> Rules<'static> {
         .unwrap_or(Rules::NONE)
 }
 
-/// Takes over new rules when the board announces some.
+/// Takes over new rules when the board announces some. True when that was so: descriptors may be captured now that
+/// were not before.
 #[inline(always)]
-pub(crate) fn look_at_rules() {
+pub(crate) fn look_at_rules() -> bool {
     // SAFETY: mapped for ever when it isn't null.
     if let Some(board) = unsafe { BOARD.load(Ordering::Acquire).as_ref() } {
         let number = board.rules.load(Ordering::Acquire);
         if number != RULES_NUMBER.load(Ordering::Relaxed) {
             take_rules(number);
+            return true;
         }
     }
+    false
 }
 
 #[cold]

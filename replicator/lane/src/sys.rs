@@ -164,6 +164,26 @@ pub fn file_size(fd: i32) -> i64 {
     }
 }
 
+/// The longest file that this process may write (`RLIMIT_FSIZE`); no limit when that can't be told.
+pub fn file_size_limit() -> u64 {
+    let mut limit = [u64::MAX; 2];
+    // SAFETY: the kernel fills two numbers: the limit in force and the highest that may be set.
+    unsafe {
+        syscall(
+            libc::SYS_prlimit64,
+            [
+                0,
+                libc::RLIMIT_FSIZE as usize,
+                0,
+                limit.as_mut_ptr() as usize,
+                0,
+                0,
+            ],
+        )
+    };
+    limit[0]
+}
+
 /// Maps `len` bytes of a file from its beginning, shared. Null on failure.
 pub fn map_shared(fd: i32, len: usize, writable: bool) -> *mut u8 {
     let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };

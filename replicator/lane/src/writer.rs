@@ -340,6 +340,10 @@ impl Lane {
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
             return false;
         }
+        // Making a file longer than the program's own limit would send it SIGXFSZ.
+        if sys::file_size_limit() < size as u64 {
+            return false;
+        }
         let mut path = [0u8; DIRECTORY_BYTES_MAX + FILE_NAME_BYTES_MAX];
         let path = segment_path(&mut path, process, self.number, self.segments as u32);
         let fd = sys::open(

@@ -133,7 +133,9 @@ unsafe fn rename_in(
             board.mark_gap(old_text);
             board.mark_gap(new_text);
         }
-        name_number.map(files::release);
+        if let Some(number) = name_number {
+            files::release(number);
+        }
         return Some(result);
     };
     let begin = ticket.lane.enter(&Target {
@@ -293,7 +295,9 @@ unsafe fn changed(
             if result == 0 {
                 state.process.board.mark_gap(text);
             }
-            number.map(files::release);
+            if let Some(number) = number {
+                files::release(number);
+            }
             return Some(result);
         };
         let begin = ticket.lane.enter(&Target {

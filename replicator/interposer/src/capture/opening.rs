@@ -82,10 +82,11 @@ pub(crate) unsafe fn open(
             }
         } else {
             let fd = uncaptured(cancel, libc::SYS_openat, args);
-            if !kernel::failed(fd) && descriptors::of(fd as c_int) != 0 {
-                if let Some(state) = process::current() {
-                    forget_stale(state, fd as c_int);
-                }
+            if !kernel::failed(fd)
+                && descriptors::of(fd as c_int) != 0
+                && let Some(state) = process::current()
+            {
+                forget_stale(state, fd as c_int);
             }
             fd
         }
@@ -201,16 +202,15 @@ pub(crate) fn adopt_all(state: &'static State, file: Option<(u64, u64)>) {
         else {
             break;
         };
-        // linux_dirent64: inode (8), offset (8), length (2), type (1), name.
-        while let (Some(&[low, high]), Some(name)) = (
-            rest.get(16..18).and_then(|length| length.as_array::<2>()),
-            rest.get(19..),
-        ) {
+        // linux_dirent64: inode (8), offset (8), length (2, the machines are little-endian), type (1), name.
+        while let (Some(&low), Some(&high), Some(name)) =
+            (rest.get(16), rest.get(17), rest.get(19..))
+        {
             if let Some(fd) = descriptor_of(name).filter(|&fd| fd != directory) {
                 adopt(state, fd, file);
             }
             rest = rest
-                .get(usize::from(u16::from_ne_bytes([low, high])).max(19)..)
+                .get(usize::from(u16::from_le_bytes([low, high])).max(19)..)
                 .unwrap_or_default();
         }
     }

@@ -34,11 +34,10 @@ enum Place {
 #[inline(always)]
 pub(crate) unsafe fn write(fd: c_int, data: *const c_void, len: usize, cancel: Cancel) -> isize {
     let args = [fd as usize, data as usize, len, 0, 0, 0];
-    let description = captured(fd);
+    let description = captured_now(fd);
     // SAFETY: handed on; the part is only read when the kernel has read it.
     unsafe {
         if description == 0 {
-            process::look_at_rules();
             return uncaptured(cancel, libc::SYS_write, args);
         }
         let part = iovec {
@@ -58,6 +57,15 @@ pub(crate) unsafe fn write(fd: c_int, data: *const c_void, len: usize, cancel: C
     }
 }
 
+/// As [`captured`], by the rules that are in force now.
+#[inline(always)]
+fn captured_now(fd: c_int) -> u32 {
+    match captured(fd) {
+        0 if process::look_at_rules() => captured(fd),
+        description => description,
+    }
+}
+
 /// Which position the call names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
@@ -72,11 +80,10 @@ enum Position {
 #[inline(always)]
 pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: i64) -> isize {
     let args = [fd as usize, data as usize, len, offset as usize, 0, 0];
-    let description = captured(fd);
+    let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            process::look_at_rules();
             return uncaptured(Cancel::Point, libc::SYS_pwrite64, args);
         }
         let part = iovec {
@@ -103,11 +110,10 @@ pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: 
 #[inline(always)]
 pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int) -> isize {
     let args = [fd as usize, parts as usize, count as usize, 0, 0, 0];
-    let description = captured(fd);
+    let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            process::look_at_rules();
             return uncaptured(Cancel::Point, libc::SYS_writev, args);
         }
         transfer(
@@ -152,11 +158,10 @@ pub(crate) unsafe fn pwritev(
         Some(_) if offset == -1 => Position::Current,
         _ => Position::At(offset as u64, flags.unwrap_or(0)),
     };
-    let description = captured(fd);
+    let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            process::look_at_rules();
             return uncaptured(Cancel::Point, number, args);
         }
         transfer(
@@ -346,6 +351,69 @@ impl Before {
             Some(extent) if extent > 0 && after >= before => Range::Within(from, extent),
             _ => WHOLE,
         }
+    }
+}
+
+/// Calls by which the kernel itself puts data into a file (`copy_file_range`, `sendfile`, `splice`, `fallocate`,
+/// cloning): the bytes never pass by here, so the frame says what is to be read again. `offset` is where, or the file
+/// offset; `extent` how much, or as much as the call returns.
+///
+/// # Safety
+/// As [`kernel::call`].
+#[inline]
+pub(crate) unsafe fn kernel_fills(
+    fd: c_int,
+    offset: Option<u64>,
+    extent: Option<u64>,
+    number: c_long,
+    args: Args,
+    cancel: Cancel,
+) -> isize {
+    let description = captured(fd);
+    // SAFETY: handed on to our caller.
+    unsafe {
+        let (Some(state), Some(view)) = (process::current(), descriptors::view(description)) else {
+            return uncaptured(cancel, number, args);
+        };
+        let Some((name, group)) = files::get(view.name) else {
+            return uncaptured(cancel, number, args);
+        };
+        if cancel == Cancel::Point {
+            cancellation::test();
+        }
+        let Some(ticket) = thread::enter(state) else {
+            state.process.board.mark_gap(name.path);
+            return kernel::call(number, args);
+        };
+        let begin = ticket.lane.enter(&Target {
+            device: name.device,
+            inode: name.inode,
+            offset: offset.unwrap_or(0),
+            extent: UNKNOWN,
+            group,
+        });
+        let result = kernel::call(number, args);
+        let extent = extent.unwrap_or(result.max(0) as u64);
+        if !kernel::failed(result) && extent > 0 {
+            let is_alone = !view.is_shared && cancellation::is_single_threaded();
+            let offset = offset.or_else(|| {
+                let after = kernel::position(fd).filter(|_| is_alone)?;
+                after.checked_sub(extent)
+            });
+            let operation = Operation {
+                begin,
+                end: clock::now(),
+                ..match offset {
+                    Some(offset) => operation(Kind::Reread, offset, extent),
+                    None => operation(Kind::Reread, 0, UNKNOWN),
+                }
+            };
+            super::append(state, ticket.lane, &name, &operation, &[]);
+            descriptors::set_used(description, view);
+        }
+        ticket.lane.leave();
+        ticket.done();
+        result
     }
 }
 
