@@ -26,9 +26,21 @@ struct Body {
     group: u16,
     device: u64,
     inode: u64,
-    path: &'static [u8],
-    /// Bytes of memory behind `path`.
+    path: *mut u8,
+    path_len: usize,
+    /// Bytes of memory at `path`.
     room: usize,
+}
+
+impl Body {
+    #[inline(always)]
+    fn path(&self) -> &'static [u8] {
+        if self.path.is_null() {
+            return &[];
+        }
+        // SAFETY: memory of the arena, at least that long, which nobody writes to while there are users.
+        unsafe { core::slice::from_raw_parts(self.path, self.path_len) }
+    }
 }
 
 // SAFETY: `users` says who may touch the body; see above.
@@ -42,7 +54,8 @@ static ENTRIES: [Entry; NAMES_MAX] = [const {
             group: 0,
             device: 0,
             inode: 0,
-            path: &[],
+            path: core::ptr::null_mut(),
+            path_len: 0,
             room: 0,
         }),
     }
@@ -74,7 +87,7 @@ pub(crate) fn acquire(device: u64, inode: u64, path: &[u8], group: u16) -> Optio
             let body = unsafe { &*ENTRIES.get(number as usize)?.body.get() };
             let same = body.device == device
                 && body.inode == inode
-                && body.path == path
+                && body.path() == path
                 && body.group == group;
             if same {
                 return Some(number);
@@ -136,7 +149,7 @@ pub(crate) fn get(number: u32) -> Option<(Name<'static>, u16)> {
         generation: body.generation,
         device: body.device,
         inode: body.inode,
-        path: body.path,
+        path: body.path(),
     };
     (body.generation != 0).then_some((name, body.group))
 }
@@ -166,16 +179,12 @@ fn store(body: &mut Body, path: &[u8]) -> bool {
         if memory.is_null() {
             return false;
         }
-        // SAFETY: zero bytes of that length, for ever.
-        body.path = unsafe { core::slice::from_raw_parts(memory, room) };
+        body.path = memory;
         body.room = room;
     }
-    let to = body.path.as_ptr().cast_mut();
     // SAFETY: the memory is the entry's own, from the arena, and long enough; no user reads it now.
-    unsafe {
-        core::ptr::copy_nonoverlapping(path.as_ptr(), to, path.len());
-        body.path = core::slice::from_raw_parts(to, path.len());
-    }
+    unsafe { core::ptr::copy_nonoverlapping(path.as_ptr(), body.path, path.len()) };
+    body.path_len = path.len();
     true
 }
 

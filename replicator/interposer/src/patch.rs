@@ -14,6 +14,9 @@ mod machine;
 #[cfg(target_arch = "x86_64")]
 #[path = "patch/x86_64.rs"]
 mod machine;
+#[cfg(target_env = "gnu")]
+#[path = "patch/symbols.rs"]
+mod symbols;
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -40,6 +43,7 @@ pub(crate) fn start() {
 #[cfg(target_env = "gnu")]
 mod glibc {
     use super::machine;
+    use super::symbols::{Object, object_around};
     use crate::{cancellation, hooks, kernel};
     use core::ffi::CStr;
     use libc::{c_int, c_void};
@@ -52,7 +56,6 @@ mod glibc {
         hook: usize,
         /// Without it nothing is patched.
         is_essential: bool,
-        is_private: bool,
     }
 
     fn targets() -> [Target; 36] {
@@ -60,19 +63,11 @@ mod glibc {
             name,
             hook,
             is_essential: true,
-            is_private: false,
         };
         let other = |name, hook| Target {
             name,
             hook,
             is_essential: false,
-            is_private: false,
-        };
-        let private = |name, hook| Target {
-            name,
-            hook,
-            is_essential: false,
-            is_private: true,
         };
         [
             essential(c"write", hooks::write as *const () as usize),
@@ -83,19 +78,19 @@ mod glibc {
             essential(c"fcntl", hooks::fcntl as *const () as usize),
             essential(c"dup2", hooks::dup2 as *const () as usize),
             essential(c"dup3", hooks::dup3 as *const () as usize),
-            private(
+            other(
                 c"__write_nocancel",
                 hooks::write_nocancel as *const () as usize,
             ),
-            private(
+            other(
                 c"__open_nocancel",
                 hooks::open_nocancel as *const () as usize,
             ),
-            private(
+            other(
                 c"__open64_nocancel",
                 hooks::open_nocancel as *const () as usize,
             ),
-            private(
+            other(
                 c"__close_nocancel",
                 hooks::close_nocancel as *const () as usize,
             ),
@@ -133,34 +128,21 @@ mod glibc {
         code: machine::Code,
     }
 
-    /// What `dl_iterate_phdr` is to find: the executable segment around an address.
-    struct Text {
-        around: usize,
-        start: usize,
-        end: usize,
-    }
-
     pub(super) fn patch() -> Option<()> {
         // With threads about, one could be just there.
         if !cancellation::is_single_threaded() {
             return None;
         }
-        // SAFETY: the name ends with NUL; NOLOAD loads nothing.
-        let libc_handle =
-            unsafe { libc::dlopen(c"libc.so.6".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-        if libc_handle.is_null() {
-            return None;
-        }
-        // SAFETY: a handle that is open.
-        let anchor = unsafe { libc::dlsym(libc_handle, c"write".as_ptr()) } as usize;
-        let text = text_around(anchor)?;
+        // Nobody interposes this one.
+        let anchor = libc::gnu_get_libc_version as *const () as usize;
+        let object = object_around(anchor)?;
         if !text_may_be_changed(anchor) {
             return None;
         }
         let mut sites = [Site::default(); TARGETS_MAX];
         let mut count = 0;
         for target in &targets() {
-            match site_of(libc_handle, target, &text) {
+            match site_of(&object, target) {
                 Some(site) => {
                     let same = sites
                         .get(..count)?
@@ -185,91 +167,20 @@ mod glibc {
         if overlaps {
             return None;
         }
-        write_all(sites, &text)
+        write_all(sites, &object)
     }
 
-    fn site_of(libc_handle: *mut c_void, target: &Target, text: &Text) -> Option<Site> {
-        // SAFETY: a handle that is open, names that end with NUL.
-        let entry = unsafe {
-            if target.is_private {
-                libc::dlvsym(libc_handle, target.name.as_ptr(), c"GLIBC_PRIVATE".as_ptr())
-            } else {
-                libc::dlsym(libc_handle, target.name.as_ptr())
-            }
-        } as usize;
-        if entry < text.start || entry + 64 > text.end {
+    fn site_of(object: &Object, target: &Target) -> Option<Site> {
+        let function = object.function(target.name)?;
+        let entry = function.address;
+        if entry < object.text_start || entry + 64 > object.text_end {
             return None;
         }
-        let size = size_of_symbol(entry)?;
         // SAFETY: the entry lies in libc's text, 64 bytes before its end at least.
         let begin = unsafe { core::slice::from_raw_parts(entry as *const u8, 8) };
         let address = entry + machine::landing_bytes(begin);
         let code = machine::jump(address, target.hook);
-        (address + code.bytes().len() <= entry + size).then_some(Site { address, code })
-    }
-
-    fn size_of_symbol(address: usize) -> Option<usize> {
-        const RTLD_DL_SYMENT: c_int = 1;
-        unsafe extern "C" {
-            fn dladdr1(
-                address: *const c_void,
-                info: *mut libc::Dl_info,
-                extra: *mut *mut c_void,
-                flags: c_int,
-            ) -> c_int;
-        }
-        let mut info = core::mem::MaybeUninit::<libc::Dl_info>::uninit();
-        let mut symbol: *mut c_void = core::ptr::null_mut();
-        // SAFETY: both are ours; on success they are filled, and the symbol lives as long as libc.
-        unsafe {
-            let found = dladdr1(
-                address as *const c_void,
-                info.as_mut_ptr(),
-                &mut symbol,
-                RTLD_DL_SYMENT,
-            );
-            if found == 0 || symbol.is_null() {
-                return None;
-            }
-            let info = info.assume_init();
-            if info.dli_saddr as usize != address {
-                return None;
-            }
-            usize::try_from((*symbol.cast::<libc::Elf64_Sym>()).st_size).ok()
-        }
-    }
-
-    fn text_around(address: usize) -> Option<Text> {
-        let mut text = Text {
-            around: address,
-            start: 0,
-            end: 0,
-        };
-        // SAFETY: the callback gets our structure back.
-        unsafe { libc::dl_iterate_phdr(Some(look), (&raw mut text).cast()) };
-        (text.end > text.start).then_some(text)
-    }
-
-    unsafe extern "C" fn look(info: *mut libc::dl_phdr_info, _: usize, text: *mut c_void) -> c_int {
-        // SAFETY: the loader gives valid headers, and `text` is what text_around passed.
-        unsafe {
-            let text = &mut *text.cast::<Text>();
-            let info = &*info;
-            for at in 0..usize::from(info.dlpi_phnum) {
-                let header = &*info.dlpi_phdr.add(at);
-                let start = info.dlpi_addr as usize + header.p_vaddr as usize;
-                let end = start + header.p_memsz as usize;
-                let executable = header.p_type == libc::PT_LOAD
-                    && header.p_flags & libc::PF_X != 0
-                    && header.p_flags & libc::PF_W == 0;
-                if executable && (start..end).contains(&text.around) {
-                    text.start = start;
-                    text.end = end;
-                    return 1;
-                }
-            }
-        }
-        0
+        (address + code.bytes().len() <= entry + function.size).then_some(Site { address, code })
     }
 
     /// Whether changed text may be executed here at all (a security module may forbid it): tried on a page of libc's
@@ -347,11 +258,11 @@ mod glibc {
 
     /// Writes all jumps. From the first change of protection to the last nothing of libc may run, not even the `memcpy`
     /// that a compiler likes to put in: that part is assembly.
-    fn write_all(sites: &[Site], text: &Text) -> Option<()> {
+    fn write_all(sites: &[Site], object: &Object) -> Option<()> {
         // SAFETY: sysconf reads a constant.
         let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).ok()?;
-        let start = text.start & !(page - 1);
-        let len = text.end.next_multiple_of(page) - start;
+        let start = object.text_start & !(page - 1);
+        let len = object.text_end.next_multiple_of(page) - start;
         let mut addresses = [0usize; TARGETS_MAX * 16];
         let mut values = [0u8; TARGETS_MAX * 16];
         let bytes = sites.iter().flat_map(|site| {
