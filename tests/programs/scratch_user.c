@@ -1,6 +1,7 @@
 /*
- * An ordinary program's mix of file work on a scratch file, timed from within: open, write, write at
- * a place, seek, read, look at it, sync nothing, close, remove; and some through stdio.
+ * An ordinary program's mix of file work on a scratch file, timed from within: it is opened, 64 KiB
+ * are written, parts overwritten, all is read back, and it is closed; then a report of 500 lines is
+ * appended through stdio and read again; then it is removed.
  *
  *   scratch_user FILE ROUNDS
  *
@@ -26,9 +27,9 @@ static void round_of_work(const char *path) {
     memset(block, 'x', sizeof block);
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0644);
     if (fd < 0) fail(path);
-    for (int i = 0; i < 16; i++)
+    for (int i = 0; i < 64; i++)
         if (write(fd, block, sizeof block) != sizeof block) fail("write");
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 32; i++)
         if (pwrite(fd, block, 100, i * 700) != 100) fail("pwrite");
     if (lseek(fd, 0, SEEK_SET) != 0) fail("lseek");
     while (read(fd, block, sizeof block) > 0) {}
@@ -36,7 +37,7 @@ static void round_of_work(const char *path) {
     close(fd);
     FILE *text = fopen(path, "a+");
     if (!text) fail(path);
-    for (int i = 0; i < 64; i++) fprintf(text, "line %d of a report that nobody mirrors\n", i);
+    for (int i = 0; i < 500; i++) fprintf(text, "line %d of a report that nobody mirrors\n", i);
     rewind(text);
     while (fgets(block, sizeof block, text)) {}
     fclose(text);
