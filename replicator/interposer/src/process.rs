@@ -165,12 +165,18 @@ pub(crate) fn rules() -> Rules<'static> {
         .unwrap_or(Rules::NONE)
 }
 
+/// The board, or `None` when nothing is captured at all. Unlike [`current`] it costs a fresh child nothing.
+#[inline(always)]
+pub(crate) fn board() -> Option<&'static Board> {
+    // SAFETY: mapped for ever when it isn't null.
+    unsafe { BOARD.load(Ordering::Acquire).as_ref() }
+}
+
 /// Takes over new rules when the board announces some. True when that was so: descriptors may be captured now that
 /// were not before.
 #[inline(always)]
 pub(crate) fn look_at_rules() -> bool {
-    // SAFETY: mapped for ever when it isn't null.
-    if let Some(board) = unsafe { BOARD.load(Ordering::Acquire).as_ref() } {
+    if let Some(board) = board() {
         let number = board.rules.load(Ordering::Acquire);
         if number != RULES_NUMBER.load(Ordering::Relaxed) {
             take_rules(number);

@@ -131,10 +131,15 @@ unsafe fn around(
     is_unlock: bool,
     (offset, extent): (u64, u64),
 ) -> isize {
+    let description = descriptors::of(fd);
+    let view = descriptors::view(description);
     let parts = (
         process::current(),
-        descriptors::view(descriptors::of(fd)).and_then(|view| files::get(view.name)),
+        view.and_then(|view| files::get(view.name)),
     );
+    if let Some(view) = view {
+        descriptors::set_used(description, view);
+    }
     // SAFETY: handed on to our caller.
     unsafe {
         let (Some(state), Some((name, group))) = parts else {

@@ -6,6 +6,7 @@ use crate::kernel::{self, Args};
 use crate::process::{self, State};
 use crate::scratch::{self, Scratch};
 use crate::{descriptors, files, paths, thread};
+use counterfoil_lane::board::Board;
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::Kind;
 use counterfoil_lane::writer::{Operation, Target};
@@ -51,14 +52,14 @@ pub(crate) unsafe fn rename(
     };
     // SAFETY: handed on to our caller.
     unsafe {
-        let Some(state) = process::current() else {
+        let Some(board) = process::board() else {
             return kernel::call(number, args);
         };
         process::look_at_rules();
         let reported = scratch::with(|scratch| {
             let old = (old_directory, old);
             let new = (new_directory, new);
-            rename_in(state, old, new, flags, scratch, &|| {
+            rename_in(board, old, new, flags, scratch, &|| {
                 kernel::call(number, args)
             })
         });
@@ -80,7 +81,7 @@ const RENAMEAT: c_long = libc::SYS_renameat2;
 /// # Safety
 /// As [`rename`].
 unsafe fn rename_in(
-    state: &'static State,
+    board: &Board,
     old: (usize, *const c_char),
     new: (usize, *const c_char),
     flags: c_uint,
@@ -99,7 +100,6 @@ unsafe fn rename_in(
                 .flatten(),
         )
     };
-    let board = state.process.board;
     let is_known = |status: &libc::stat| {
         kernel::is_regular(status) && board.has_inode(status.st_dev, status.st_ino)
     };
@@ -117,6 +117,7 @@ unsafe fn rename_in(
     if !concerns_us {
         return None;
     }
+    let state = process::current()?;
     let pair_len = old_text.len() + 1 + new_text.len();
     let pair = scratch.pair.get_mut(..pair_len)?;
     pair.get_mut(..old_text.len())?.copy_from_slice(old_text);
@@ -269,7 +270,7 @@ unsafe fn changed(
     offset: u64,
     call: &dyn Fn() -> isize,
 ) -> isize {
-    let Some(state) = process::current() else {
+    let Some(board) = process::board() else {
         return call();
     };
     process::look_at_rules();
@@ -284,10 +285,11 @@ unsafe fn changed(
         if !kernel::is_regular(&status) {
             return None;
         }
-        let is_known = || state.process.board.has_inode(status.st_dev, status.st_ino);
+        let is_known = || board.has_inode(status.st_dev, status.st_ino);
         let group = process::rules()
             .group_of(text)
             .or_else(|| is_known().then_some(0))?;
+        let state = process::current()?;
         let number = files::acquire(status.st_dev, status.st_ino, text, group);
         let (Some((name, _)), Some(ticket)) = (number.and_then(files::get), thread::enter(state))
         else {

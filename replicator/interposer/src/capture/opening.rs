@@ -7,7 +7,7 @@ use crate::process::{self, State};
 use crate::scratch::{self, Scratch};
 use crate::{cancellation, files, paths, thread};
 use core::sync::atomic::{AtomicU64, Ordering};
-use counterfoil_lane::board::path_hash;
+use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::{Kind, OPEN_CREATED, OPEN_TRUNCATED};
 use counterfoil_lane::writer::{Operation, Target};
@@ -52,44 +52,35 @@ pub(crate) unsafe fn open(
     ];
     // SAFETY: handed on to our caller.
     unsafe {
-        if concerns_us(flags)
-            && let Some(state) = process::current()
-        {
-            process::look_at_rules();
-            let given = Given { directory, path };
-            match may_match(given) {
-                Some(group) if flags & libc::O_TRUNC != 0 => {
-                    open_truncating(state, given, flags, group, args, cancel)
-                }
-                may_match => {
-                    let begin = clock::now();
-                    let fd = uncaptured(cancel, libc::SYS_openat, args);
-                    if !kernel::failed(fd) {
-                        let fd = fd as c_int;
-                        forget_stale(state, fd);
-                        let opened = if may_match.is_some() {
-                            register(state, fd, Some(given), flags)
-                        } else {
-                            register_unlikely(state, fd, given, flags)
-                        };
-                        if let Some(opened) = opened {
-                            report(state, opened.name, &opened.operation, Some(begin), &[]);
-                            opened.finish();
-                        }
-                    }
-                    fd
-                }
-            }
-        } else {
+        let Some(board) = process::board().filter(|_| concerns_us(flags)) else {
             let fd = uncaptured(cancel, libc::SYS_openat, args);
-            if !kernel::failed(fd)
-                && descriptors::of(fd as c_int) != 0
-                && let Some(state) = process::current()
-            {
-                forget_stale(state, fd as c_int);
+            if !kernel::failed(fd) {
+                forget_stale(fd as c_int);
             }
-            fd
+            return fd;
+        };
+        process::look_at_rules();
+        let given = Given { directory, path };
+        let may_match = may_match(given);
+        if let Some(group) = may_match
+            && flags & libc::O_TRUNC != 0
+        {
+            return open_truncating(given, flags, group, args, cancel);
         }
+        let begin = clock::now();
+        let fd = uncaptured(cancel, libc::SYS_openat, args);
+        if kernel::failed(fd) {
+            return fd;
+        }
+        forget_stale(fd as c_int);
+        if (may_match.is_some() || is_captured_elsewhere(board, fd as c_int, given, flags))
+            && let Some(state) = process::current()
+            && let Some(opened) = register(state, fd as c_int, Some(given), flags)
+        {
+            report(state, opened.name, &opened.operation, Some(begin), &[]);
+            opened.finish();
+        }
+        fd
     }
 }
 
@@ -98,7 +89,6 @@ pub(crate) unsafe fn open(
 /// # Safety
 /// As [`open`].
 unsafe fn open_truncating(
-    state: &'static State,
     given: Given,
     flags: c_int,
     group: u16,
@@ -108,21 +98,23 @@ unsafe fn open_truncating(
     // SAFETY: handed on to our caller.
     unsafe {
         let before = kernel::status_at(given.directory, given.path, 0);
-        if before.is_some_and(|status| !kernel::is_regular(&status)) {
+        let is_other_kind = before.is_some_and(|status| !kernel::is_regular(&status));
+        let state = process::current().filter(|_| !is_other_kind);
+        let Some(state) = state else {
             // A pipe may block for long, and nothing is emptied.
             let fd = uncaptured(cancel, libc::SYS_openat, args);
             if !kernel::failed(fd) {
-                forget_stale(state, fd as c_int);
+                forget_stale(fd as c_int);
             }
             return fd;
-        }
+        };
         if cancel == Cancel::Point {
             cancellation::test();
         }
         let Some(ticket) = thread::enter(state) else {
             let fd = kernel::call(libc::SYS_openat, args);
             if !kernel::failed(fd) {
-                forget_stale(state, fd as c_int);
+                forget_stale(fd as c_int);
                 if let Some(opened) = register(state, fd as c_int, Some(given), flags) {
                     if let Some((name, _)) = files::get(opened.name) {
                         state.process.board.mark_gap(name.path);
@@ -143,7 +135,7 @@ unsafe fn open_truncating(
         let end = clock::now();
         if !kernel::failed(fd) {
             // Its frame, if there is one, goes to the thread's second lane.
-            forget_stale(state, fd as c_int);
+            forget_stale(fd as c_int);
             if let Some(opened) = register(state, fd as c_int, Some(given), flags) {
                 if let Some((name, _)) = files::get(opened.name) {
                     let operation = Operation {
@@ -273,9 +265,9 @@ unsafe fn may_match(given: Given) -> Option<u16> {
 
 /// An entry that the new descriptor's number still has is of a close that wasn't seen.
 #[inline(always)]
-fn forget_stale(state: &'static State, fd: c_int) {
+fn forget_stale(fd: c_int) {
     if descriptors::of(fd) != 0
-        && !process::is_borrowed(state)
+        && process::current().is_some_and(|state| !process::is_borrowed(state))
         && let Some(released) = descriptors::forget(fd)
     {
         close_unseen(released);
@@ -286,22 +278,16 @@ fn forget_stale(state: &'static State, fd: c_int) {
 ///
 /// # Safety
 /// The path must be what the program gave.
-unsafe fn register_unlikely(
-    state: &'static State,
-    fd: c_int,
-    given: Given,
-    flags: c_int,
-) -> Option<Opened> {
-    let status = kernel::status(fd)?;
-    if !kernel::is_regular(&status) {
-        return None;
-    }
-    if state.process.board.has_inode(status.st_dev, status.st_ino) {
-        return register(state, fd, Some(given), flags);
+unsafe fn is_captured_elsewhere(board: &Board, fd: c_int, given: Given, flags: c_int) -> bool {
+    let Some(status) = kernel::status(fd).filter(kernel::is_regular) else {
+        return false;
+    };
+    if board.has_inode(status.st_dev, status.st_ino) {
+        return true;
     }
     // A file just made isn't on the board: has the path led through a symbolic link?
     if flags & libc::O_CREAT == 0 || status.st_size != 0 {
-        return None;
+        return false;
     }
     let is_plain = scratch::with(|scratch| {
         // SAFETY: handed on.
@@ -319,10 +305,7 @@ unsafe fn register_unlikely(
         }
         Some(false)
     });
-    if is_plain.flatten() == Some(false) {
-        return register(state, fd, Some(given), flags);
-    }
-    None
+    is_plain.flatten() == Some(false)
 }
 
 fn register(

@@ -478,6 +478,7 @@ pub(crate) unsafe fn sync(fd: c_int, number: c_long) -> isize {
                 Some(begin),
                 &[],
             );
+            descriptors::set_used(description, view);
         }
     }
     result
