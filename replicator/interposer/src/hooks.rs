@@ -116,6 +116,10 @@ hook! { dup3 = (old: c_int, new: c_int, flags: c_int) -> c_int {
 } }
 
 hook! { fcntl, fcntl64, __fcntl = (fd: c_int, command: c_int, argument: usize) -> c_int {
+    // The number of a process group is negative and no error.
+    if command == libc::F_GETOWN {
+        return owner(fd);
+    }
     control(fd, command, argument)
 } }
 
@@ -269,7 +273,7 @@ unsafe fn duplicate_to(old: c_int, new: c_int) -> isize {
 #[inline(always)]
 unsafe fn control(fd: c_int, command: c_int, argument: usize) -> isize {
     let args = [fd as usize, command as usize, argument, 0, 0, 0];
-    // SAFETY: handed on; the owner structure is ours.
+    // SAFETY: handed on.
     unsafe {
         match command {
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => closing::duplicate(fd, libc::SYS_fcntl, args),
@@ -277,14 +281,13 @@ unsafe fn control(fd: c_int, command: c_int, argument: usize) -> isize {
             libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
                 locks::record_lock(fd, command, argument)
             }
-            libc::F_GETOWN => owner(fd),
             _ => kernel::call(libc::SYS_fcntl, args),
         }
     }
 }
 
 /// `F_GETOWN` can't tell a process group from an error; libc asks in another way too.
-fn owner(fd: c_int) -> isize {
+fn owner(fd: c_int) -> c_int {
     const F_GETOWN_EX: c_int = 16;
     const F_OWNER_PGRP: c_int = 2;
     let mut owner: [c_int; 2] = [0; 2];
@@ -304,9 +307,9 @@ fn owner(fd: c_int) -> isize {
     };
     let [kind, number] = owner;
     match result {
-        0 if kind == F_OWNER_PGRP => -(number as isize),
-        0 => number as isize,
-        error => error,
+        0 if kind == F_OWNER_PGRP => number.wrapping_neg(),
+        0 => number,
+        error => answer(error) as c_int,
     }
 }
 

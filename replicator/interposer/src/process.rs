@@ -54,8 +54,8 @@ pub(crate) fn start() {
     if join(directory).is_none() {
         return;
     }
-    // SAFETY: the handler is a plain function that may run at any time.
-    unsafe { libc::pthread_atfork(Some(before_fork), None, None) };
+    // SAFETY: the handlers are plain functions that may run at any time.
+    unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
     crate::patch::start();
     crate::hooks::start();
     look_at_rules();
@@ -93,6 +93,14 @@ fn join(directory: &[u8]) -> Option<()> {
 
 extern "C" fn before_fork() {
     descriptors::share_all();
+}
+
+/// The kernel has wiped the page already; an emulator may have promised to and not done it.
+extern "C" fn in_child() {
+    // SAFETY: mapped for ever when it isn't null.
+    if let Some(cookie) = unsafe { COOKIE.load(Ordering::Acquire).as_ref() } {
+        cookie.store(COOKIE_WIPED, Ordering::Release);
+    }
 }
 
 /// This process, or `None` when nothing is captured at all.

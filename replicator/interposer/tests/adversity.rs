@@ -55,6 +55,9 @@ int main(void) {
     SAY(fcntl(3, F_GETOWN));
     SAY(fcntl(3, F_SETOWN, -getpgrp()));
     SAY(fcntl(3, F_GETOWN) == -getpgrp());
+    // A process group's low number looks like an error.
+    SAY(fcntl(3, F_SETOWN, -1));
+    SAY(fcntl(3, F_GETOWN));
     SAY(fcntl(999, F_GETOWN));
     SAY(fcntl(3, F_DUPFD, -1));
     SAY(fcntl(3, F_SETLK, NULL));
@@ -131,7 +134,10 @@ fn assert_same(stand: &Stand, program: &Path, what: &str, change: impl Fn(&mut C
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    assert_eq!(lines(&plain), lines(&with), "{what}");
+    for (plain, with) in lines(&plain).into_iter().zip(lines(&with)) {
+        assert_eq!(with, plain, "{what}: line: result errno");
+    }
+    assert_eq!(lines(&with).len(), lines(&plain).len(), "{what}");
     assert!(!lines(&plain).is_empty());
     assert_eq!(
         String::from_utf8_lossy(&with.stderr),
