@@ -1,0 +1,222 @@
+//! The applier: the thread that feeds one sink.
+
+use super::fold::Fold;
+use crate::config::Config;
+use crate::event::Parcel;
+use crate::progress::Progress;
+use crate::transport::Inlet;
+use counterfoil_lane::clock;
+use counterfoil_proto::Position;
+use counterfoil_sinks::{Batch, Sink, SinkError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Bytes of images at which a batch is cut, whatever its number of records; bounds memory.
+const BATCH_BYTES_MAX: usize = 16 << 20;
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_millis(50);
+
+/// The thread's state.
+pub struct Applier {
+    config: Arc<Config>,
+    name: String,
+    sink: Box<dyn Sink>,
+    inlet: Inlet,
+    folds: Vec<Fold>,
+    /// What each stream has applied, by group.
+    applied: Vec<Option<Position>>,
+    progress: Arc<Progress>,
+    /// First lsn not covered by parcels taken so far.
+    taken_end: u64,
+    oldest: Option<Instant>,
+}
+
+impl Applier {
+    /// Sets the thread up. `applied` is what the sink has, by group.
+    pub fn new(
+        config: Arc<Config>,
+        name: String,
+        sink: Box<dyn Sink>,
+        inlet: Inlet,
+        applied: Vec<Option<Position>>,
+        progress: Arc<Progress>,
+    ) -> Applier {
+        let folds = (0..config.groups.len())
+            .map(|group| Fold::new(config.stream(group)))
+            .collect();
+        Applier {
+            config,
+            name,
+            sink,
+            inlet,
+            folds,
+            applied,
+            progress,
+            taken_end: 0,
+            oldest: None,
+        }
+    }
+
+    /// Works until the publisher is gone; then applies what is left.
+    pub fn run(mut self) {
+        loop {
+            let parcel = match self.inlet.receive(WAIT) {
+                Ok(parcel) => parcel,
+                Err(crate::transport::Closed) => break,
+            };
+            if let Some(parcel) = parcel {
+                self.take(parcel);
+                // What is there already goes into the same batch.
+                while !self.is_due() {
+                    match self.inlet.try_receive() {
+                        Some(parcel) => self.take(parcel),
+                        None => break,
+                    }
+                }
+            }
+            if !self.apply() {
+                return;
+            }
+        }
+        if self.apply()
+            && let Err(error) = self.sink.close()
+        {
+            tracing::warn!("closing the sink {}: {error}", self.name);
+        }
+    }
+
+    fn take(&mut self, parcel: Arc<Parcel>) {
+        self.oldest.get_or_insert_with(Instant::now);
+        let end = parcel.end;
+        // With one sink nobody else has the parcel, and nothing need be copied.
+        let events = Arc::try_unwrap(parcel)
+            .map_or_else(|shared| shared.events.clone(), |parcel| parcel.events);
+        for event in events {
+            let group = usize::from(event.group);
+            // The sink's own position outranks everything: what it has, it has.
+            if self
+                .applied
+                .get(group)
+                .copied()
+                .flatten()
+                .is_some_and(|applied| event.position <= applied)
+            {
+                continue;
+            }
+            if let Some(fold) = self.folds.get_mut(group) {
+                fold.add(event);
+            }
+        }
+        self.taken_end = self.taken_end.max(end);
+    }
+
+    fn is_due(&self) -> bool {
+        let (images, bytes) = self
+            .folds
+            .iter()
+            .map(Fold::volume)
+            .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        images >= self.config.apply.batch_records_max
+            || bytes >= BATCH_BYTES_MAX
+            || self
+                .oldest
+                .is_some_and(|oldest| oldest.elapsed() >= self.config.apply.batch_delay_max)
+    }
+
+    /// Applies what is folded. False when everything is to stop.
+    fn apply(&mut self) -> bool {
+        for group in 0..self.folds.len() {
+            if self.folds[group].is_empty() {
+                continue;
+            }
+            let (images, _) = self.folds[group].volume();
+            let batch = self.folds[group].take();
+            if !self.apply_batch(&batch) {
+                return false;
+            }
+            self.applied[group] = Some(batch.position);
+            let lag_ns = clock::wall() - batch.captured_ns;
+            self.progress.update_sink(&self.name, |sink| {
+                sink.images += images as u64;
+                sink.batches += 1;
+                sink.captured_ns = batch.captured_ns;
+                sink.lag_ns = lag_ns.max(0);
+                sink.positions.insert(batch.stream.clone(), batch.position);
+            });
+        }
+        self.oldest = None;
+        let end = self.taken_end;
+        self.progress.update_sink(&self.name, |sink| {
+            sink.applied_end = sink.applied_end.max(end)
+        });
+        true
+    }
+
+    /// Applies a batch, for as long as it takes. False when everything is to stop.
+    fn apply_batch(&mut self, batch: &Batch) -> bool {
+        let mut pause = RETRY_MIN;
+        loop {
+            let error = match self.sink.apply(batch) {
+                Ok(()) => {
+                    self.progress
+                        .update_sink(&self.name, |sink| sink.error = None);
+                    return true;
+                }
+                Err(error) => error,
+            };
+            // A connection may break after the commit: what the sink says it has is what counts.
+            if let Ok(Some(stored)) = self.sink.position(&batch.stream)
+                && stored == batch.position
+            {
+                return true;
+            }
+            let problem = format!("sink {}: {error}", self.name);
+            if matches!(error, SinkError::NotAfter { .. }) {
+                self.progress.fail(problem);
+                return false;
+            }
+            self.progress.update_sink(&self.name, |sink| {
+                if sink.error.as_ref() != Some(&problem) {
+                    tracing::warn!("{problem}");
+                }
+                sink.error = Some(problem);
+            });
+            let until = Instant::now() + pause;
+            while Instant::now() < until {
+                if self.progress.is_stopping() {
+                    return false;
+                }
+                std::thread::sleep(RETRY_MIN);
+            }
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+}
+
+/// What a sink has of each group.
+pub fn positions(config: &Config, sink: &mut dyn Sink) -> Result<Vec<Option<Position>>, SinkError> {
+    (0..config.groups.len())
+        .map(|group| sink.position(&config.stream(group)))
+        .collect()
+}
+
+/// Marks each stream the sink knows nothing of as applied up to a position.
+pub fn attach(config: &Config, sink: &mut dyn Sink, at: Position) -> Result<(), SinkError> {
+    let missing: BTreeMap<usize, String> = positions(config, sink)?
+        .iter()
+        .enumerate()
+        .filter(|(_, position)| position.is_none_or(|position| position < at))
+        .map(|(group, _)| (group, config.stream(group)))
+        .collect();
+    for stream in missing.into_values() {
+        sink.apply(&Batch {
+            stream,
+            position: at,
+            captured_ns: 0,
+            files: Vec::new(),
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! Folding: many events become the last image per record.
+
+use crate::event::{Change, Event};
+use counterfoil_proto::Position;
+use counterfoil_sinks::{Attributes, Batch, FileChanges, FileDescription, FileFate, Image};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The events of one stream, folded.
+pub(super) struct Fold {
+    stream: String,
+    files: Vec<FileChanges>,
+    /// Where in `files` the present stage of a path is.
+    by_path: HashMap<Vec<u8>, usize>,
+    position: Position,
+    captured_ns: i64,
+    images: usize,
+    bytes: usize,
+    /// Attributes of files, kept from batch to batch.
+    attributes: HashMap<Vec<u8>, Attributes>,
+    last: Option<(Arc<FileDescription>, usize)>,
+}
+
+impl Fold {
+    pub(super) fn new(stream: String) -> Fold {
+        Fold {
+            stream,
+            files: Vec::new(),
+            by_path: HashMap::new(),
+            position: Position::default(),
+            captured_ns: 0,
+            images: 0,
+            bytes: 0,
+            attributes: HashMap::new(),
+            last: None,
+        }
+    }
+
+    /// Images folded in, and their bytes; a record that was put twice counts twice.
+    pub(super) fn volume(&self) -> (usize, usize) {
+        (self.images, self.bytes)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// Adds the next event.
+    pub(super) fn add(&mut self, event: Event) {
+        self.position = event.position;
+        self.captured_ns = event.captured_ns;
+        if let Change::Renamed { from } = &event.change {
+            self.rename(from, &event.file);
+        }
+        let at = self.stage(&event.file);
+        let changes = &mut self.files[at];
+        changes.attributes.size = event.size;
+        match event.change {
+            Change::Created | Change::Renamed { .. } => {}
+            Change::Put { id, data, rest } => {
+                self.bytes += data.len() + rest.len();
+                self.images += 1;
+                changes.images.insert(id, Image::Record { data, rest });
+            }
+            Change::Residue { id, bytes, reason } => {
+                self.bytes += bytes.len();
+                self.images += 1;
+                changes.images.insert(
+                    id,
+                    Image::Residue {
+                        bytes,
+                        reason: reason.to_owned(),
+                    },
+                );
+            }
+            Change::Absent { id } => {
+                self.images += 1;
+                changes.images.insert(id, Image::Absent);
+            }
+            Change::Cleared { from, to } => clear(changes, from, to),
+            Change::Removed => {
+                // What was done to it before doesn't matter any more; what comes later is another file's.
+                changes.images.clear();
+                changes.cleared.clear();
+                changes.fate = FileFate::Removed;
+                self.attributes.remove(&event.file.path);
+                self.by_path.remove(&event.file.path);
+                self.last = None;
+            }
+            Change::Attributes { mode, uid, gid } => {
+                changes.attributes.mode = Some(mode);
+                changes.attributes.uid = Some(uid);
+                changes.attributes.gid = Some(gid);
+            }
+        }
+    }
+
+    /// The place of a file's changes.
+    fn stage(&mut self, file: &Arc<FileDescription>) -> usize {
+        if let Some((last, at)) = &self.last
+            && Arc::ptr_eq(last, file)
+        {
+            return *at;
+        }
+        let at = match self.by_path.get(&file.path) {
+            Some(&at) => at,
+            None => {
+                let attributes = self.attributes.get(&file.path).copied().unwrap_or_default();
+                self.files.push(FileChanges {
+                    file: Arc::clone(file),
+                    renamed_from: None,
+                    fate: FileFate::Present,
+                    cleared: Vec::new(),
+                    images: BTreeMap::new(),
+                    attributes,
+                });
+                self.by_path.insert(file.path.clone(), self.files.len() - 1);
+                self.files.len() - 1
+            }
+        };
+        self.last = Some((Arc::clone(file), at));
+        at
+    }
+
+    /// A new stage under the new path; what was done under the old one has been done to it.
+    fn rename(&mut self, from: &Arc<FileDescription>, to: &Arc<FileDescription>) {
+        self.last = None;
+        self.by_path.remove(&from.path);
+        self.by_path.remove(&to.path);
+        let attributes = self
+            .files
+            .iter()
+            .rev()
+            .find(|changes| changes.file.path == from.path)
+            .map(|changes| changes.attributes);
+        let attributes = attributes
+            .or_else(|| self.attributes.remove(&from.path))
+            .unwrap_or_default();
+        self.files.push(FileChanges {
+            file: Arc::clone(to),
+            renamed_from: Some(from.path.clone()),
+            fate: FileFate::Present,
+            cleared: Vec::new(),
+            images: BTreeMap::new(),
+            attributes,
+        });
+        self.by_path.insert(to.path.clone(), self.files.len() - 1);
+    }
+
+    /// The batch so far; the fold is empty then.
+    pub(super) fn take(&mut self) -> Batch {
+        self.by_path.clear();
+        self.last = None;
+        self.images = 0;
+        self.bytes = 0;
+        let files = std::mem::take(&mut self.files);
+        for changes in &files {
+            if changes.fate == FileFate::Present {
+                self.attributes
+                    .insert(changes.file.path.clone(), changes.attributes);
+            }
+        }
+        Batch {
+            stream: self.stream.clone(),
+            position: self.position,
+            captured_ns: self.captured_ns,
+            files,
+        }
+    }
+}
+
+/// A clearing makes earlier images in its range void.
+fn clear(changes: &mut FileChanges, from: u64, to: u64) {
+    if from >= to {
+        return;
+    }
+    let mut behind = changes.images.split_off(&from);
+    if to != u64::MAX {
+        changes.images.append(&mut behind.split_off(&to));
+    }
+    // Appending clears piece by piece; one range instead of thousands.
+    match changes.cleared.last_mut() {
+        Some(last) if from <= last.end && last.start <= to => {
+            last.start = last.start.min(from);
+            last.end = last.end.max(to);
+        }
+        _ => changes.cleared.push(from..to),
+    }
+}

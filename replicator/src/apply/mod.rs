@@ -1,0 +1,9 @@
+//! Apply: from events to batches, from batches to rows.
+//!
+//! The [`Applier`] of a sink takes parcels of whole units, [`fold`]s them to the last image per record, and applies each
+//! batch atomically with its position.
+
+mod applier;
+mod fold;
+
+pub use applier::{Applier, attach, positions};

@@ -1,0 +1,228 @@
+//! The registry of captured files: which inode has which path, and what happened to it lately.
+
+use crate::config::Config;
+use counterfoil_lane::board::Board;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// Changes remembered per file to tell whether a read overlapped one.
+const RECENT_MAX: usize = 1024;
+
+/// A file, by its inode.
+pub(super) struct File {
+    /// Its present path, when it has a captured one.
+    pub(super) path: Option<Arc<[u8]>>,
+    /// Its group.
+    pub(super) group: u16,
+    /// Wall clock of the last captured change, nanoseconds since 1970.
+    pub(super) changed_ns: i64,
+    /// Permission bits, owner and group, as they were last put into the journal.
+    attributes: Option<(u32, u32, u32)>,
+    recent: VecDeque<Recent>,
+    /// Changes that ended before this clock may have been forgotten.
+    forgotten_until: u64,
+}
+
+struct Recent {
+    end: u64,
+    range: Range<u64>,
+}
+
+impl File {
+    /// What of `range` was changed by operations that may have been going on at `since` or later.
+    pub(super) fn changed_since(&self, since: u64, range: &Range<u64>) -> Option<Range<u64>> {
+        if self.forgotten_until >= since && self.forgotten_until != 0 {
+            return Some(range.clone());
+        }
+        let mut overlap: Option<Range<u64>> = None;
+        for change in self
+            .recent
+            .iter()
+            .rev()
+            .filter(|change| change.end >= since)
+        {
+            let common = change.range.start.max(range.start)..change.range.end.min(range.end);
+            if common.start < common.end {
+                overlap = Some(match overlap {
+                    Some(so_far) => so_far.start.min(common.start)..so_far.end.max(common.end),
+                    None => common,
+                });
+            }
+        }
+        overlap
+    }
+
+    /// Notes attributes. True when they were others before.
+    pub(super) fn note_attributes(&mut self, mode: u32, uid: u32, gid: u32) -> bool {
+        self.attributes.replace((mode, uid, gid)) != Some((mode, uid, gid))
+    }
+
+    /// Notes a change.
+    pub(super) fn note_change(&mut self, end: u64, range: Range<u64>) {
+        if self.recent.len() == RECENT_MAX
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.forgotten_until = self.forgotten_until.max(oldest.end);
+        }
+        self.recent.push_back(Recent { end, range });
+    }
+}
+
+/// All files.
+pub(super) struct Files {
+    config: Arc<Config>,
+    board: &'static Board,
+    /// Real directories and what the configuration calls them, where these differ (symbolic links).
+    aliases: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(super) files: Vec<File>,
+    by_inode: HashMap<(u64, u64), usize>,
+    by_path: HashMap<Arc<[u8]>, usize>,
+    /// Files that turned up with content that isn't in the journal yet.
+    pub(super) to_load: Vec<Arc<[u8]>>,
+}
+
+impl Files {
+    pub(super) fn new(config: Arc<Config>, board: &'static Board) -> Files {
+        let aliases = aliases(&config);
+        Files {
+            config,
+            board,
+            aliases,
+            files: Vec::new(),
+            by_inode: HashMap::new(),
+            by_path: HashMap::new(),
+            to_load: Vec::new(),
+        }
+    }
+
+    /// The path as the configuration speaks of it.
+    pub(super) fn configured<'p>(&self, path: &'p [u8]) -> std::borrow::Cow<'p, [u8]> {
+        for (real, configured) in &self.aliases {
+            if let Some(rest) = path.strip_prefix(real.as_slice()) {
+                return [configured.as_slice(), rest].concat().into();
+            }
+        }
+        path.into()
+    }
+
+    /// The group of a path, when it is captured.
+    pub(super) fn group_of(&self, path: &[u8]) -> Option<u16> {
+        self.config.rule_for(path).map(|(group, _)| group as u16)
+    }
+
+    /// The group of a path as a program reported it; the first when it isn't captured (any more).
+    pub(super) fn group_of_reported(&self, path: &[u8]) -> u16 {
+        self.group_of(&self.configured(path)).unwrap_or(0)
+    }
+
+    /// The file with this inode that a program opened as `path` some time ago. One not seen before is taken to still
+    /// have that path, and to have content that isn't in the journal.
+    pub(super) fn named(&mut self, device: u64, inode: u64, path: &[u8]) -> usize {
+        match self.by_inode.get(&(device, inode)) {
+            Some(&file) => file,
+            None => self.place(device, inode, path, false),
+        }
+    }
+
+    /// A program opened the inode as `path` just now: that is its path, unless it's a link to a captured file.
+    /// An `empty` file has no content that could be missing in the journal.
+    pub(super) fn opened(&mut self, device: u64, inode: u64, path: &[u8], empty: bool) -> usize {
+        if let Some(&file) = self.by_inode.get(&(device, inode))
+            && let Some(known) = &self.files[file].path
+        {
+            let path = self.configured(path);
+            if **known == *path || self.group_of(&path).is_none() {
+                return file;
+            }
+        }
+        self.place(device, inode, path, empty)
+    }
+
+    /// From now on this inode is the file at `path`; what had the path before has none any more. Unless it is `empty`,
+    /// its content is to be loaded.
+    pub(super) fn place(&mut self, device: u64, inode: u64, path: &[u8], empty: bool) -> usize {
+        let path: Arc<[u8]> = self.configured(path).as_ref().into();
+        let group = self.group_of(&path);
+        self.files.push(File {
+            path: group.map(|_| Arc::clone(&path)),
+            group: group.unwrap_or(0),
+            changed_ns: 0,
+            attributes: None,
+            recent: VecDeque::new(),
+            forgotten_until: 0,
+        });
+        let file = self.files.len() - 1;
+        self.by_inode.insert((device, inode), file);
+        if group.is_some() {
+            self.board.add_inode(device, inode);
+            if let Some(before) = self.by_path.insert(Arc::clone(&path), file) {
+                self.files[before].path = None;
+            }
+            if !empty {
+                self.to_load.push(path);
+            }
+        }
+        file
+    }
+
+    /// The file at a path.
+    pub(super) fn at_path(&self, path: &[u8]) -> Option<usize> {
+        self.by_path.get(path).copied()
+    }
+
+    /// The file with an inode.
+    pub(super) fn at_inode(&self, device: u64, inode: u64) -> Option<usize> {
+        self.by_inode.get(&(device, inode)).copied()
+    }
+
+    /// The file got a new path, captured or not. What had it before has none any more.
+    pub(super) fn renamed(&mut self, file: usize, to: &[u8]) {
+        if let Some(from) = self.files[file].path.take()
+            && self.by_path.get(&from) == Some(&file)
+        {
+            self.by_path.remove(&from);
+        }
+        let to: Arc<[u8]> = self.configured(to).as_ref().into();
+        if let Some(group) = self.group_of(&to) {
+            if let Some(before) = self.by_path.insert(Arc::clone(&to), file) {
+                self.files[before].path = None;
+            }
+            self.files[file].group = group;
+            self.files[file].path = Some(to);
+        }
+    }
+
+    /// The file at this path is gone.
+    pub(super) fn removed(&mut self, path: &[u8]) -> Option<usize> {
+        let file = self.by_path.remove(path)?;
+        self.files[file].path = None;
+        Some(file)
+    }
+
+    /// All captured paths there are.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (&Arc<[u8]>, &File)> {
+        self.by_path
+            .iter()
+            .map(|(path, &file)| (path, &self.files[file]))
+    }
+}
+
+/// Directories that the configuration reaches through symbolic links: what programs open is reported by its real path.
+fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut aliases = Vec::new();
+    for rule in config.groups.iter().flat_map(|group| &group.files) {
+        let configured = rule.pattern.directory();
+        let Ok(real) = configured.canonicalize() else {
+            continue;
+        };
+        if real != configured {
+            let with_slash = |path: &std::path::Path| [path.as_os_str().as_bytes(), b"/"].concat();
+            aliases.push((with_slash(&real), with_slash(&configured)));
+        }
+    }
+    aliases.sort_by_key(|(real, _)| std::cmp::Reverse(real.len()));
+    aliases.dedup();
+    aliases
+}

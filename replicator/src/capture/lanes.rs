@@ -1,0 +1,419 @@
+//! The lanes of all captured programs: found, read frame by frame, and handed back.
+
+use counterfoil_lane::board::Board;
+use counterfoil_lane::frame::{Header, Kind};
+use counterfoil_lane::reader::{InFlight, Segment, SegmentError, Writer, decode_name};
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Frames read ahead of a lane's oldest unreleased one; what is beyond stays in the lane.
+const QUEUE_FRAMES_MAX: usize = 8192;
+
+/// A frame that was read and waits to be released.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Queued {
+    /// The frame's fixed part.
+    pub(super) header: Header,
+    /// What kind it is.
+    pub(super) kind: Kind,
+    /// Its group.
+    pub(super) group: u16,
+    segment: u32,
+    at: usize,
+}
+
+/// What a name in a lane stands for.
+pub(super) struct Name {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) path: Arc<[u8]>,
+    /// Index in the file registry, once it was looked up.
+    pub(super) file: Option<usize>,
+}
+
+impl Name {
+    /// The name that a [`Kind::Name`] frame announces.
+    pub(super) fn decode(data: &[u8]) -> Option<Name> {
+        let (device, inode, path) = decode_name(data)?;
+        Some(Name {
+            device,
+            inode,
+            path: path.into(),
+            file: None,
+        })
+    }
+}
+
+/// Tells the group of a path a program reported.
+pub(super) type GroupOf<'a> = dyn Fn(&[u8]) -> u16 + 'a;
+
+/// One lane.
+pub(super) struct Lane {
+    pub(super) writer: Writer,
+    segments: HashMap<u32, Arc<Segment>>,
+    /// Which use of a segment is read, and where.
+    sequence: u64,
+    current: Option<u32>,
+    at: usize,
+    /// Reading has begun: from now on segments follow one another.
+    begun: bool,
+    /// Frames up to this number are in the journal (known from it after a restart).
+    journaled: u64,
+    /// The groups of names, as of the last frame read.
+    groups: HashMap<u32, u16>,
+    /// What names stand for, as of the last frame released.
+    pub(super) names: HashMap<u32, Name>,
+    pub(super) queue: VecDeque<Queued>,
+    /// Segments that were read to the end, with frames that may still be queued.
+    full: VecDeque<u32>,
+    /// There were more frames than the queue takes.
+    more: bool,
+    /// Why this lane can't be read on.
+    pub(super) broken: Option<String>,
+}
+
+impl Lane {
+    /// The call its thread is in.
+    pub(super) fn in_flight(&self) -> Option<InFlight> {
+        self.segments.get(&0)?.in_flight()
+    }
+
+    /// Frames that were read and not released keep the lane from being done, as do frames not read.
+    pub(super) fn is_drained(&self) -> bool {
+        self.queue.is_empty() && !self.more && self.unread() == 0
+    }
+
+    /// End of the last frame read, when there are unread ones behind it: no later frame ends before it.
+    pub(super) fn read_limit(&self) -> Option<u64> {
+        if self.more {
+            self.queue.back().map(|frame| frame.header.end)
+        } else {
+            None
+        }
+    }
+
+    /// Data of a queued frame.
+    pub(super) fn data(&self, frame: &Queued) -> &[u8] {
+        self.segments
+            .get(&frame.segment)
+            .and_then(|segment| segment.frame(frame.at, segment.tail()).ok())
+            .map_or(&[], |(_, _, data)| data)
+    }
+
+    fn unread(&self) -> usize {
+        match self.current.and_then(|current| self.segments.get(&current)) {
+            Some(segment) if segment.is_full() => segment.tail() - self.at.min(segment.tail()) + 1,
+            Some(segment) => segment.tail() - self.at.min(segment.tail()),
+            None => self
+                .segments
+                .values()
+                .filter(|segment| !segment.is_free())
+                .count(),
+        }
+    }
+
+    /// Reads what is complete into the queue.
+    fn read(&mut self, group_of: &GroupOf<'_>) {
+        self.more = false;
+        self.begun = true;
+        while self.broken.is_none() {
+            let Some((index, segment)) = self.current_segment() else {
+                return;
+            };
+            // "Full" is read before the tail: a segment seen full has its final tail.
+            let full = segment.is_full();
+            let tail = segment.tail();
+            while self.at < tail {
+                if self.queue.len() >= QUEUE_FRAMES_MAX {
+                    self.more = true;
+                    return;
+                }
+                match segment.frame(self.at, tail) {
+                    Ok((header, kind, data)) => {
+                        self.take(index, header, kind, data, group_of);
+                        self.at += header.len as usize;
+                    }
+                    Err(what) => {
+                        self.broken = Some(format!(
+                            "{}: {what} at byte {}",
+                            segment.path().display(),
+                            self.at
+                        ));
+                        return;
+                    }
+                }
+            }
+            if !full {
+                return;
+            }
+            self.full.push_back(index);
+            self.current = None;
+            self.sequence += 1;
+            self.at = 0;
+        }
+    }
+
+    fn take(
+        &mut self,
+        segment: u32,
+        header: Header,
+        kind: Kind,
+        data: &[u8],
+        group_of: &GroupOf<'_>,
+    ) {
+        if kind == Kind::Name {
+            if let Some(name) = Name::decode(data) {
+                self.groups.insert(header.name, group_of(&name.path));
+            }
+        } else if header.number <= self.journaled {
+            return;
+        }
+        let group = self.groups.get(&header.name).copied().unwrap_or(0);
+        self.queue.push_back(Queued {
+            header,
+            kind,
+            group,
+            segment,
+            at: self.at,
+        });
+    }
+
+    /// The segment being read. When the last one was read to the end, the next is the one put to use after it.
+    fn current_segment(&mut self) -> Option<(u32, Arc<Segment>)> {
+        if self.current.is_none() {
+            let found = self
+                .segments
+                .iter()
+                .find(|(_, segment)| !segment.is_free() && segment.sequence() == self.sequence);
+            self.current = Some(*found?.0);
+        }
+        let index = self.current?;
+        Some((index, Arc::clone(self.segments.get(&index)?)))
+    }
+
+    /// Hands back what is released: everything before the oldest frame still queued is in the journal.
+    fn settle(&mut self) {
+        let oldest = self.queue.front();
+        while let Some(&index) = self.full.front() {
+            if oldest.is_some_and(|frame| frame.segment == index) {
+                break;
+            }
+            if let Some(segment) = self.segments.get(&index) {
+                segment.set_consumed(segment.tail());
+                segment.free();
+            }
+            self.full.pop_front();
+        }
+        match oldest {
+            Some(frame) => {
+                if let Some(segment) = self.segments.get(&frame.segment) {
+                    segment.set_consumed(frame.at);
+                }
+            }
+            None => {
+                if let Some(segment) = self.current.and_then(|current| self.segments.get(&current))
+                {
+                    segment.set_consumed(self.at);
+                }
+            }
+        }
+    }
+}
+
+/// Which lane: process number, lane number.
+pub(crate) type LaneKey = (u64, u32);
+
+/// All lanes in the directory.
+pub(super) struct Lanes {
+    directory: PathBuf,
+    board: &'static Board,
+    births: Option<u64>,
+    /// Last frame per lane known to be in the journal, from before this start.
+    journaled: HashMap<LaneKey, u64>,
+    pub(super) lanes: Vec<Lane>,
+    by_key: HashMap<LaneKey, usize>,
+    /// Segment files that can't be read, with the reason; told once.
+    refused: HashMap<PathBuf, String>,
+}
+
+impl Lanes {
+    pub(super) fn new(
+        directory: &Path,
+        board: &'static Board,
+        journaled: HashMap<LaneKey, u64>,
+    ) -> Lanes {
+        Lanes {
+            directory: directory.to_owned(),
+            board,
+            births: None,
+            journaled,
+            lanes: Vec::new(),
+            by_key: HashMap::new(),
+            refused: HashMap::new(),
+        }
+    }
+
+    /// Finds new segment files, when there are any. Returns what can't be read, each once.
+    pub(super) fn discover(&mut self, group_of: &GroupOf<'_>) -> std::io::Result<Vec<String>> {
+        let births = self.board.births.load(Ordering::SeqCst);
+        if self.births == Some(births) {
+            return Ok(Vec::new());
+        }
+        let mut unfinished = false;
+        let mut complaints = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "lane") || self.is_known(&path)
+            {
+                continue;
+            }
+            match Segment::open(&path) {
+                Ok(segment) => self.add(segment, group_of),
+                Err(SegmentError::Unfinished | SegmentError::Unreadable(libc::ENOENT)) => {
+                    unfinished = true
+                }
+                Err(error) => {
+                    let complaint = format!("the lane {} can't be read: {error}", path.display());
+                    complaints.push(complaint.clone());
+                    self.refused.insert(path, complaint);
+                }
+            }
+        }
+        self.births = (!unfinished).then_some(births);
+        Ok(complaints)
+    }
+
+    /// Whether every file made so far is known: until then nothing may be released.
+    pub(super) fn knows_all(&self) -> bool {
+        self.births == Some(self.board.births.load(Ordering::SeqCst))
+    }
+
+    fn is_known(&self, path: &Path) -> bool {
+        if self.refused.contains_key(path) {
+            return true;
+        }
+        let Some((process, lane, index)) = parse_name(path) else {
+            return false;
+        };
+        self.by_key
+            .get(&(process, lane))
+            .is_some_and(|&at| self.lanes[at].segments.contains_key(&index))
+    }
+
+    fn add(&mut self, segment: Arc<Segment>, group_of: &GroupOf<'_>) {
+        let writer = segment.writer();
+        let key = (writer.process, writer.lane);
+        let at = *self.by_key.entry(key).or_insert_with(|| {
+            self.lanes.push(Lane {
+                writer,
+                segments: HashMap::new(),
+                sequence: 0,
+                current: None,
+                at: 0,
+                begun: false,
+                journaled: self.journaled.get(&key).copied().unwrap_or(0),
+                groups: HashMap::new(),
+                names: HashMap::new(),
+                queue: VecDeque::new(),
+                full: VecDeque::new(),
+                more: false,
+                broken: None,
+            });
+            self.lanes.len() - 1
+        });
+        let lane = &mut self.lanes[at];
+        lane.segments.insert(segment.index(), segment);
+        if !lane.begun {
+            lane.enter_oldest(group_of);
+        }
+    }
+
+    /// Reads all lanes.
+    pub(super) fn read(&mut self, group_of: &GroupOf<'_>) {
+        for lane in &mut self.lanes {
+            lane.read(group_of);
+        }
+    }
+
+    /// Tells all writers what is in the journal.
+    pub(super) fn settle(&mut self) {
+        for lane in &mut self.lanes {
+            lane.settle();
+        }
+    }
+
+    /// Forgets a finished process and removes the files of its lanes.
+    pub(super) fn remove_process(&mut self, process: u64) {
+        for lane in self
+            .lanes
+            .iter()
+            .filter(|lane| lane.writer.process == process)
+        {
+            for segment in lane.segments.values() {
+                // Somebody else may have removed it; it holds nothing any more.
+                let _ = std::fs::remove_file(segment.path());
+            }
+        }
+        self.lanes.retain(|lane| lane.writer.process != process);
+        self.by_key = self
+            .lanes
+            .iter()
+            .enumerate()
+            .map(|(at, lane)| ((lane.writer.process, lane.writer.lane), at))
+            .collect();
+    }
+}
+
+impl Lane {
+    /// Begins at the oldest segment that isn't free, behind what was consumed; names announced before that still count.
+    fn enter_oldest(&mut self, group_of: &GroupOf<'_>) {
+        let oldest = self
+            .segments
+            .iter()
+            .filter(|(_, segment)| !segment.is_free())
+            .map(|(&index, segment)| (segment.sequence(), index))
+            .min();
+        let Some((sequence, index)) = oldest else {
+            // All are free: the next to be used follows the last one used.
+            let last = self
+                .segments
+                .values()
+                .map(|segment| segment.sequence())
+                .max();
+            self.sequence = last.unwrap_or(0) + 1;
+            return;
+        };
+        if self.sequence != 0 && sequence >= self.sequence {
+            return;
+        }
+        let segment = Arc::clone(&self.segments[&index]);
+        self.sequence = sequence;
+        self.current = Some(index);
+        let consumed = segment.consumed();
+        let mut at = 0;
+        while at < consumed {
+            let Ok((header, kind, data)) = segment.frame(at, consumed) else {
+                break;
+            };
+            if kind == Kind::Name
+                && let Some(name) = Name::decode(data)
+            {
+                self.groups.insert(header.name, group_of(&name.path));
+                self.names.insert(header.name, name);
+            }
+            at += header.len as usize;
+        }
+        self.at = consumed;
+    }
+}
+
+/// Process, lane and index of a segment file, from its name.
+fn parse_name(path: &Path) -> Option<(u64, u32, u32)> {
+    let mut parts = path.file_name()?.to_str()?.split('.');
+    let process = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let lane = u32::from_str_radix(parts.next()?, 16).ok()?;
+    let index = u32::from_str_radix(parts.next()?, 16).ok()?;
+    (parts.next()? == "lane" && parts.next().is_none()).then_some((process, lane, index))
+}

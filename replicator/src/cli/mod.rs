@@ -1,0 +1,85 @@
+//! The command line: a file per verb.
+
+use clap::{Parser, Subcommand};
+use counterfoil::config::{Config, SinkConfig};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+mod check;
+mod demo;
+mod exec;
+mod init;
+mod restore;
+mod run;
+mod status;
+mod verify;
+
+/// Mirrors the record files of unmodified programs into databases, and gives them back byte for byte.
+#[derive(Parser, Debug)]
+#[command(name = "counterfoil", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// The configuration
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        default_value = "counterfoil.toml",
+        env = "COUNTERFOIL_CONFIG"
+    )]
+    config: PathBuf,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    Init(init::Args),
+    Check(check::Args),
+    Exec(exec::Args),
+    Run(run::Args),
+    Status(status::Args),
+    Verify(verify::Args),
+    Restore(restore::Args),
+    Demo(demo::Args),
+}
+
+impl Cli {
+    pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
+        let config = self.config.as_path();
+        match &self.verb {
+            Verb::Init(args) => init::run(args, config),
+            Verb::Check(args) => check::run(args, config),
+            Verb::Exec(args) => exec::run(args, config),
+            Verb::Run(args) => run::run(args, config),
+            Verb::Status(args) => status::run(args, config),
+            Verb::Verify(args) => verify::run(args, config),
+            Verb::Restore(args) => restore::run(args, config),
+            Verb::Demo(args) => demo::run(args),
+        }
+    }
+}
+
+/// Loads the configuration.
+fn load(path: &Path) -> anyhow::Result<Config> {
+    Ok(Config::load(path)?)
+}
+
+/// The sink of this name, or all.
+fn chosen_sinks<'c>(config: &'c Config, name: Option<&str>) -> anyhow::Result<Vec<&'c SinkConfig>> {
+    let chosen: Vec<_> = config
+        .sinks
+        .iter()
+        .filter(|sink| name.is_none_or(|name| sink.name == name))
+        .collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+        anyhow::bail!(
+            "there is no sink {:?}; there are: {}",
+            name.unwrap_or_default(),
+            names.join(", ")
+        );
+    }
+    Ok(chosen)
+}

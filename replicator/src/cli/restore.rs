@@ -1,0 +1,55 @@
+//! `counterfoil restore`: files back from a database, byte for byte.
+
+use counterfoil::replicator::open_sink_read_only;
+use counterfoil::restore::restore;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Give files back from a sink, byte for byte.
+///
+/// Each file is put below the directory under its absolute path, as of one moment between two units of work.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// The directory
+    #[arg(long, value_name = "DIR")]
+    to: PathBuf,
+    /// The sink to take them from; needed when there are several
+    #[arg(long, value_name = "NAME")]
+    sink: Option<String>,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+}
+
+pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+    let config = super::load(config)?;
+    let sinks = super::chosen_sinks(&config, args.sink.as_deref())?;
+    let [sink] = sinks.as_slice() else {
+        let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
+        anyhow::bail!(
+            "there are several sinks ({}): say which one with --sink NAME",
+            names.join(", ")
+        );
+    };
+    let mut opened = open_sink_read_only(sink)?;
+    let streams: Vec<String> = (0..config.groups.len())
+        .map(|group| config.stream(group))
+        .collect();
+    let restored = restore(
+        opened.as_mut(),
+        &streams,
+        &args.to,
+        args.force,
+        &mut |file| {
+            println!(
+                "{}: {} records, {} bytes",
+                file.path.display(),
+                file.records,
+                file.size
+            );
+        },
+    )?;
+    opened.close()?;
+    println!("{} files restored to {}", restored.len(), args.to.display());
+    Ok(ExitCode::SUCCESS)
+}

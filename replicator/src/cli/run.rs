@@ -1,0 +1,71 @@
+//! `counterfoil run`: capture and apply in one process.
+
+use anyhow::Context;
+use counterfoil::replicator::{Idle, Replicator};
+use counterfoil::status::Status;
+use counterfoil_lane::clock;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+const STATUS_EVERY: u32 = 10;
+const TICK: Duration = Duration::from_millis(20);
+
+/// Capture and apply in one process, until it is told to stop (SIGTERM, SIGINT).
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Stop with exit code 0 once all that was captured is applied
+    #[arg(long)]
+    until_idle: bool,
+}
+
+pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+    let config = super::load(config)?;
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT, SIGHUP] {
+        // A second signal ends the process at once.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&asked))
+            .context("handling signals")?;
+        signal_hook::flag::register(signal, Arc::clone(&asked)).context("handling signals")?;
+    }
+    let started_ns = clock::wall();
+    let replicator = Replicator::start(config)?;
+    let status_path = replicator.config().site.status_path();
+    let mut idle = Idle::default();
+    let mut ticks = 0;
+    while !asked.load(Ordering::SeqCst) && !replicator.has_ended() {
+        if ticks % STATUS_EVERY == 0 {
+            write_status(
+                &Status::of(replicator.config(), replicator.progress(), started_ns),
+                &status_path,
+            );
+        }
+        if args.until_idle && replicator.is_idle(&mut idle) {
+            break;
+        }
+        ticks += 1;
+        std::thread::sleep(TICK);
+    }
+    let (config, progress) = (
+        Arc::clone(replicator.config()),
+        Arc::clone(replicator.progress()),
+    );
+    let result = replicator.stop();
+    let status = Status {
+        stopped: true,
+        ..Status::of(&config, &progress, started_ns)
+    };
+    write_status(&status, &status_path);
+    result?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_status(status: &Status, path: &Path) {
+    // A full disk must not stop anything; whoever looks sees that the status is old.
+    if let Err(error) = status.write(path) {
+        tracing::debug!("writing {}: {error}", path.display());
+    }
+}

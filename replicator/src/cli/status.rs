@@ -1,0 +1,120 @@
+//! `counterfoil status`: what is happening.
+
+use comfy_table::{Table, presets};
+use counterfoil::state::running;
+use counterfoil::status::{FRESH_NS, Status, waiting_bytes};
+use counterfoil_lane::clock;
+use serde::Serialize;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Say what is happening.
+///
+/// Exit codes are those of monitoring plug-ins: 0 all is well, 1 something is wrong, 2 nothing is replicated.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    running: bool,
+    /// Bytes of captured operations in lanes that no replicator has taken.
+    lane_bytes_waiting: u64,
+    #[serde(flatten)]
+    status: Option<Status>,
+}
+
+pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+    let config = super::load(config)?;
+    let pid = running(&config);
+    let report = Report {
+        running: pid.is_some(),
+        lane_bytes_waiting: waiting_bytes(&config.site.lanes),
+        status: Status::read(&config.site.status_path())?,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print(&report);
+    }
+    let problems = report
+        .status
+        .as_ref()
+        .map(Status::all_problems)
+        .unwrap_or_default();
+    Ok(ExitCode::from(
+        match (report.running, problems.is_empty()) {
+            (false, _) => 2,
+            (true, false) => 1,
+            (true, true) => 0,
+        },
+    ))
+}
+
+fn print(report: &Report) {
+    let waiting = report.lane_bytes_waiting;
+    let Some(status) = &report.status else {
+        println!(
+            "not running, and never was here ({waiting} bytes of captured operations wait); start it with `counterfoil run`"
+        );
+        return;
+    };
+    let age_ns = clock::wall() - status.written_ns;
+    match (report.running, status.stopped) {
+        (true, _) if age_ns > FRESH_NS => {
+            println!(
+                "{}: running (process {}), but it last said so {} s ago",
+                status.site,
+                status.pid,
+                age_ns / 1_000_000_000
+            );
+        }
+        (true, _) => println!("{}: running (process {})", status.site, status.pid),
+        (false, true) => println!(
+            "{}: stopped; {waiting} bytes of captured operations wait; start it with `counterfoil run`",
+            status.site
+        ),
+        (false, false) => {
+            println!(
+                "{}: not running, and it did not stop in order; {waiting} bytes of captured operations wait; start it with `counterfoil run`",
+                status.site
+            );
+        }
+    }
+    println!(
+        "capture: {} programs, {} lanes, {} operations, {} ranges read again, {} reads waiting",
+        status.programs, status.lanes, status.operations, status.rereads, status.reads_waiting
+    );
+    println!(
+        "journal: {} bytes, next lsn {}; units of work: {} open, {} cut",
+        status.journal_bytes, status.journal_end, status.units_open, status.units_cut
+    );
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "sink", "stream", "position", "behind", "lag ms", "images", "batches",
+    ]);
+    for (name, sink) in &status.sinks {
+        let positions = sink
+            .positions
+            .iter()
+            .map(|(stream, position)| (stream.as_str(), position.as_str()));
+        for (stream, position) in positions {
+            table.add_row([
+                name.clone(),
+                stream.to_owned(),
+                position.to_owned(),
+                sink.operations_behind.to_string(),
+                format!("{:.1}", sink.lag_ms),
+                sink.images.to_string(),
+                sink.batches.to_string(),
+            ]);
+        }
+    }
+    println!("{table}");
+    for problem in status.all_problems() {
+        println!("problem: {problem}");
+    }
+}

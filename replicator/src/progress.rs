@@ -1,0 +1,138 @@
+//! What the threads tell each other and the status about how far they are.
+
+use counterfoil_proto::Position;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+
+/// Counters shared by all threads of a replicator. Those that decide whether everything captured was applied are
+/// sequentially consistent.
+#[derive(Debug, Default)]
+pub struct Progress {
+    stopping: AtomicBool,
+    failed: Mutex<Option<String>>,
+    problems: Mutex<BTreeMap<String, Vec<String>>>,
+    /// Tasks asked of the checker and not finished.
+    pub tasks: AtomicU64,
+    /// Findings of the checker not yet in the journal or dismissed.
+    pub findings: AtomicU64,
+    /// Complete looks through all directories.
+    pub scans: AtomicU64,
+    /// Passes of the sequencer in which every lane was empty, and nothing was waiting.
+    pub drained_passes: AtomicU64,
+    /// Passes of the sequencer.
+    pub passes: AtomicU64,
+    /// First lsn that isn't in the journal.
+    pub journal_end: AtomicU64,
+    /// First lsn the publisher has not handled.
+    pub published_end: AtomicU64,
+    /// Operations taken from lanes.
+    pub operations: AtomicU64,
+    /// Ranges read again because order or content was in doubt.
+    pub rereads: AtomicU64,
+    /// Events published.
+    pub events: AtomicU64,
+    /// Bytes in the journal's segments.
+    pub journal_bytes: AtomicU64,
+    /// Wall clock of the last operation put in the journal, nanoseconds since 1970.
+    pub captured_ns: AtomicI64,
+    /// Programs with lanes.
+    pub programs: AtomicU64,
+    /// Lanes.
+    pub lanes: AtomicU64,
+    /// Units of work open.
+    pub units_open: AtomicU64,
+    /// Units of work cut because they were too long or too large.
+    pub units_cut: AtomicU64,
+    sinks: Mutex<BTreeMap<String, SinkProgress>>,
+}
+
+/// How far a sink is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SinkProgress {
+    /// Positions by stream.
+    pub positions: BTreeMap<String, Position>,
+    /// First lsn that isn't applied and durable in it.
+    pub applied_end: u64,
+    /// Images applied.
+    pub images: u64,
+    /// Batches applied.
+    pub batches: u64,
+    /// Capture time of the last event applied, nanoseconds since 1970.
+    pub captured_ns: i64,
+    /// Time from capture to row of the last batch, nanoseconds.
+    pub lag_ns: i64,
+    /// Why it isn't going on, when it isn't.
+    pub error: Option<String>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nobody panics while holding these locks, and what they guard is whole at any time.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Progress {
+    /// Asks every thread to finish.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether every thread was asked to finish.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// A thread can't go on: everything stops, and this is why. The first reason stays.
+    pub fn fail(&self, reason: String) {
+        lock(&self.failed).get_or_insert(reason);
+        self.stop();
+    }
+
+    /// Why everything stopped, if it was for a failure.
+    pub fn failure(&self) -> Option<String> {
+        lock(&self.failed).clone()
+    }
+
+    /// Replaces what `subject` has to complain about at present.
+    pub fn set_problems(&self, subject: &str, problems: Vec<String>) {
+        let mut all = lock(&self.problems);
+        let before = if problems.is_empty() {
+            all.remove(subject)
+        } else {
+            all.insert(subject.to_owned(), problems.clone())
+        };
+        for problem in problems.iter().filter(|problem| {
+            before
+                .as_ref()
+                .is_none_or(|before| !before.contains(problem))
+        }) {
+            tracing::warn!("{problem}");
+        }
+    }
+
+    /// What is wrong at present.
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.problems).values().flatten().cloned().collect()
+    }
+
+    /// Changes what is known of a sink.
+    pub fn update_sink(&self, name: &str, change: impl FnOnce(&mut SinkProgress)) {
+        change(lock(&self.sinks).entry(name.to_owned()).or_default());
+    }
+
+    /// All sinks.
+    pub fn sinks(&self) -> BTreeMap<String, SinkProgress> {
+        lock(&self.sinks).clone()
+    }
+
+    /// First lsn that some sink still needs.
+    pub fn applied_end(&self) -> u64 {
+        lock(&self.sinks)
+            .values()
+            .map(|sink| sink.applied_end)
+            .min()
+            .unwrap_or(0)
+    }
+}

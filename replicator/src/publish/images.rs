@@ -1,0 +1,584 @@
+//! Images: byte-exact copies of the captured files as of a journal position.
+//!
+//! The journal is the write-ahead log, the images are the data files. Operations carry absolute positions, so after a
+//! crash the images are brought up again by repeating the journal from the last checkpoint, whatever of them had reached
+//! the disk. A checkpoint is a catalogue, replaced atomically, that says which image stands for which path *as of its lsn*;
+//! image files that it names are kept until the next one.
+
+use counterfoil_lane::sys;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Blocks of an image are allocated this much at a time, before they are written through the mapping.
+const CHUNK: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+/// Address space mapped for a small image.
+const MAPPED_MIN: u64 = 16 << 20;
+const CATALOGUE: &str = "catalogue.json";
+const VERSION: u32 = 1;
+
+/// An image, mapped into memory.
+pub struct Image {
+    file: File,
+    map: *mut u8,
+    mapped: u64,
+    /// Length of the image's file. Bytes from `size` to here are zero.
+    physical: u64,
+    size: u64,
+    /// Chunks known to have blocks.
+    allocated: Vec<u64>,
+    dirty: bool,
+}
+
+// SAFETY: the mapping belongs to this value alone.
+unsafe impl Send for Image {}
+
+impl Image {
+    fn open(path: &Path, fresh: bool, size: u64) -> io::Result<Image> {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .create(true)
+            .mode(0o600)
+            .truncate(fresh);
+        let file = options.open(path)?;
+        // What lies behind the size is of operations that will be repeated; it must read as zeros until then.
+        file.set_len(size)?;
+        let mut image = Image {
+            file,
+            map: std::ptr::null_mut(),
+            mapped: 0,
+            physical: size,
+            size,
+            allocated: Vec::new(),
+            dirty: false,
+        };
+        image.map_at_least(size)?;
+        image.round_up()?;
+        Ok(image)
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The content.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping holds at least `size` bytes of the file, and nobody else changes it.
+        unsafe { std::slice::from_raw_parts(self.map, self.size as usize) }
+    }
+
+    /// Writes bytes; the image grows as a file would.
+    pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let end = offset + bytes.len() as u64;
+        self.allocate(offset, end)?;
+        // SAFETY: allocate made sure that the range is mapped, lies in the file and has blocks.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                self.map.add(offset as usize),
+                bytes.len(),
+            )
+        };
+        self.size = self.size.max(end);
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Sets the size; what is new is zero.
+    pub fn truncate(&mut self, size: u64) -> io::Result<()> {
+        self.dirty = true;
+        if size < self.size {
+            self.file.set_len(size)?;
+            self.physical = size;
+            // The chunk the file now ends in no longer reaches as far as its blocks did.
+            let chunk = (size / CHUNK) as usize;
+            for (word, bits) in self.allocated.iter_mut().enumerate() {
+                for bit in 0..64 {
+                    if word * 64 + bit >= chunk {
+                        *bits &= !(1 << bit);
+                    }
+                }
+            }
+            self.size = size;
+            self.round_up()
+        } else {
+            if size > self.physical {
+                self.map_at_least(size)?;
+                self.file.set_len(size.next_multiple_of(PAGE))?;
+                self.physical = size.next_multiple_of(PAGE);
+            }
+            self.size = size;
+            Ok(())
+        }
+    }
+
+    /// Makes what was written durable.
+    fn sync(&mut self) -> io::Result<()> {
+        if self.dirty {
+            self.file.sync_data()?;
+            self.dirty = false;
+        }
+        Ok(())
+    }
+
+    /// The last page belongs to the file as a whole.
+    fn round_up(&mut self) -> io::Result<()> {
+        let whole = self.physical.next_multiple_of(PAGE);
+        if whole != self.physical {
+            self.file.set_len(whole)?;
+            self.physical = whole;
+        }
+        Ok(())
+    }
+
+    fn map_at_least(&mut self, len: u64) -> io::Result<()> {
+        if len <= self.mapped && !self.map.is_null() {
+            return Ok(());
+        }
+        let wanted = len.saturating_mul(2).max(MAPPED_MIN).next_multiple_of(PAGE);
+        let map = sys::map_shared(self.file.as_raw_fd(), wanted as usize, true);
+        if map.is_null() {
+            return Err(io::Error::new(
+                io::ErrorKind::OutOfMemory,
+                format!("mapping {wanted} bytes failed"),
+            ));
+        }
+        self.unmap();
+        self.map = map;
+        self.mapped = wanted;
+        Ok(())
+    }
+
+    fn unmap(&mut self) {
+        if !self.map.is_null() {
+            // SAFETY: `bytes` borrows from self, so nobody uses the mapping.
+            unsafe { sys::unmap(self.map, self.mapped as usize) };
+            self.map = std::ptr::null_mut();
+        }
+    }
+
+    /// Gives a range blocks, so that writing through the mapping can't fail for want of space (that would be SIGBUS).
+    fn allocate(&mut self, from: u64, to: u64) -> io::Result<()> {
+        self.map_at_least(to)?;
+        for chunk in from / CHUNK..to.div_ceil(CHUNK) {
+            let (word, bit) = (chunk as usize / 64, chunk as usize % 64);
+            if self
+                .allocated
+                .get(word)
+                .is_some_and(|bits| bits >> bit & 1 == 1)
+            {
+                continue;
+            }
+            let start = chunk * CHUNK;
+            rustix::fs::fallocate(
+                &self.file,
+                rustix::fs::FallocateFlags::empty(),
+                start,
+                CHUNK,
+            )
+            .or_else(|error| match error {
+                rustix::io::Errno::OPNOTSUPP => {
+                    write_zeros(&self.file, self.physical.max(start), start + CHUNK)
+                }
+                other => Err(other.into()),
+            })?;
+            if start >= self.physical {
+                // A first touch of a page through the mapping costs far more than writing zeros does.
+                write_zeros(&self.file, start, start + CHUNK)?;
+            }
+            self.physical = self.physical.max(start + CHUNK);
+            if self.allocated.len() <= word {
+                self.allocated.resize(word + 1, 0);
+            }
+            self.allocated[word] |= 1 << bit;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.unmap();
+    }
+}
+
+fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
+    static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+    let mut at = from;
+    while at < to {
+        let len = (to - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..len as usize], at)?;
+        at += len;
+    }
+    Ok(())
+}
+
+/// What went wrong with the images.
+#[derive(Debug, thiserror::Error)]
+pub enum ImagesError {
+    /// The disk refuses.
+    #[error("{doing} {}: {source}", path.display())]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The catalogue isn't one, or not of a known version.
+    #[error("{}: {reason}; move the images directory away to have every file read again", path.display())]
+    Catalogue {
+        /// The catalogue.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ImagesError {
+    fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ImagesError {
+        move |source| ImagesError::Io {
+            doing,
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    /// Whether the same may succeed later (disk full).
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, ImagesError::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    version: u32,
+    /// First lsn whose operation may be missing in the images.
+    cursor: u64,
+    files: Vec<StoredFile>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredFile {
+    /// Hexadecimal: a path is bytes.
+    path: String,
+    number: u64,
+    size: u64,
+}
+
+/// All images, and which path each stands for.
+pub struct Images {
+    directory: PathBuf,
+    next_number: u64,
+    cursor: u64,
+    /// Which image a path has as of `cursor`.
+    base: BTreeMap<Arc<[u8]>, u64>,
+    /// What changed since, by lsn.
+    changes: Vec<(u64, Arc<[u8]>, Option<u64>)>,
+    /// Sizes of images as last known; those of open ones are theirs to tell.
+    sizes: BTreeMap<u64, u64>,
+}
+
+impl Images {
+    /// Reads the catalogue; without one there are no images.
+    pub fn open(directory: &Path) -> Result<Images, ImagesError> {
+        std::fs::create_dir_all(directory).map_err(ImagesError::io("making", directory))?;
+        let path = directory.join(CATALOGUE);
+        let mut images = Images {
+            directory: directory.to_owned(),
+            next_number: 1,
+            cursor: 0,
+            base: BTreeMap::new(),
+            changes: Vec::new(),
+            sizes: BTreeMap::new(),
+        };
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(images),
+            Err(error) => return Err(ImagesError::io("reading", &path)(error)),
+        };
+        let wrong = |reason: String| ImagesError::Catalogue {
+            path: path.clone(),
+            reason,
+        };
+        let stored: Stored =
+            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        if stored.version != VERSION {
+            return Err(wrong(format!(
+                "it has version {}, this counterfoil knows {VERSION}",
+                stored.version
+            )));
+        }
+        for file in stored.files {
+            let name =
+                from_hex(&file.path).ok_or_else(|| wrong(format!("{:?} is no path", file.path)))?;
+            images.base.insert(name.into(), file.number);
+            images.sizes.insert(file.number, file.size);
+            images.next_number = images.next_number.max(file.number + 1);
+        }
+        images.cursor = stored.cursor;
+        Ok(images)
+    }
+
+    /// First lsn whose operation may be missing; 0 when there never was a checkpoint.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Paths that have an image as of the cursor.
+    pub fn paths(&self) -> HashSet<Arc<[u8]>> {
+        self.base.keys().cloned().collect()
+    }
+
+    /// Opens the image a path has as of the cursor.
+    pub fn existing(&self, path: &[u8]) -> Result<Option<(u64, Image)>, ImagesError> {
+        let Some(&number) = self.base.get(path) else {
+            return Ok(None);
+        };
+        let size = self.sizes.get(&number).copied().unwrap_or(0);
+        let file = self.file(number);
+        let image =
+            Image::open(&file, false, size).map_err(ImagesError::io("opening the image", &file))?;
+        Ok(Some((number, image)))
+    }
+
+    /// Makes an empty image for a path, as of an lsn.
+    pub fn create(&mut self, path: &Arc<[u8]>, lsn: u64) -> Result<(u64, Image), ImagesError> {
+        let number = self.next_number;
+        let file = self.file(number);
+        let image =
+            Image::open(&file, true, 0).map_err(ImagesError::io("making the image", &file))?;
+        self.next_number += 1;
+        self.changes.push((lsn, Arc::clone(path), Some(number)));
+        Ok((number, image))
+    }
+
+    /// As of an lsn the path has this image, or none.
+    pub fn assign(&mut self, path: &Arc<[u8]>, number: Option<u64>, lsn: u64) {
+        self.changes.push((lsn, Arc::clone(path), number));
+    }
+
+    /// Makes `open` images durable and the state as of `cursor` the one to start from.
+    pub fn checkpoint<'i>(
+        &mut self,
+        cursor: u64,
+        open: impl Iterator<Item = (u64, &'i mut Image)>,
+    ) -> Result<(), ImagesError> {
+        for (number, image) in open {
+            let file = self.file(number);
+            image
+                .sync()
+                .map_err(ImagesError::io("synchronising the image", &file))?;
+            self.sizes.insert(number, image.size());
+        }
+        let due = self.changes.partition_point(|(lsn, ..)| *lsn < cursor);
+        for (_, path, number) in self.changes.drain(..due) {
+            match number {
+                Some(number) => self.base.insert(path, number),
+                None => self.base.remove(&path),
+            };
+        }
+        self.cursor = cursor;
+        let files = self
+            .base
+            .iter()
+            .map(|(path, &number)| StoredFile {
+                path: to_hex(path),
+                number,
+                size: self.sizes.get(&number).copied().unwrap_or(0),
+            })
+            .collect();
+        let stored = Stored {
+            version: VERSION,
+            cursor,
+            files,
+        };
+        let path = self.directory.join(CATALOGUE);
+        replace(&path, &serde_json::to_vec(&stored).unwrap_or_default())
+            .map_err(ImagesError::io("writing the catalogue", &path))?;
+        self.sweep();
+        Ok(())
+    }
+
+    /// Removes image files that neither the catalogue nor a later change needs.
+    fn sweep(&mut self) {
+        let needed: HashSet<u64> = self
+            .base
+            .values()
+            .copied()
+            .chain(self.changes.iter().filter_map(|(_, _, number)| *number))
+            .collect();
+        let unneeded: Vec<u64> = self
+            .sizes
+            .keys()
+            .copied()
+            .filter(|number| !needed.contains(number))
+            .collect();
+        for number in unneeded {
+            // An open one vanishes with its last user; one that can't be removed is only space.
+            let _ = std::fs::remove_file(self.file(number));
+            self.sizes.remove(&number);
+        }
+    }
+
+    /// Removes all images and the catalogue.
+    pub fn wipe(directory: &Path) -> Result<(), ImagesError> {
+        // The catalogue first: images without one are nothing.
+        for name in [CATALOGUE.to_owned()]
+            .into_iter()
+            .chain(image_files(directory))
+        {
+            let path = directory.join(name);
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(ImagesError::io("removing", &path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, number: u64) -> PathBuf {
+        self.directory.join(format!("{number}.image"))
+    }
+}
+
+fn image_files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".image"))
+        .collect()
+}
+
+/// Writes a file so that after a crash either the old or the new content is there.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u64, Vec<u8>),
+        Truncate(u64),
+        Reopen,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let offset = prop_oneof![0..10_000u64, (CHUNK - 50)..(CHUNK + 50), 0..3 * CHUNK];
+        prop_oneof![
+            4 => (offset.clone(), proptest::collection::vec(any::<u8>(), 0..5000)).prop_map(|(at, bytes)| Step::Write(at, bytes)),
+            2 => offset.prop_map(Step::Truncate),
+            1 => Just(Step::Reopen),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn an_image_is_what_a_file_would_be(steps in proptest::collection::vec(step(), 1..30)) {
+            let directory = tempfile::tempdir().unwrap();
+            let path: Arc<[u8]> = Arc::from(&b"/f"[..]);
+            let mut images = Images::open(directory.path()).unwrap();
+            let (mut number, mut image) = images.create(&path, 1).unwrap();
+            let mut model: Vec<u8> = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Write(at, bytes) => {
+                        image.write(at, &bytes).unwrap();
+                        let end = at as usize + bytes.len();
+                        if !bytes.is_empty() && model.len() < end {
+                            model.resize(end, 0);
+                        }
+                        if !bytes.is_empty() {
+                            model[at as usize..end].copy_from_slice(&bytes);
+                        }
+                    }
+                    Step::Truncate(size) => {
+                        image.truncate(size).unwrap();
+                        model.resize(size as usize, 0);
+                    }
+                    Step::Reopen => {
+                        images.checkpoint(5, std::iter::once((number, &mut image))).unwrap();
+                        drop(image);
+                        images = Images::open(directory.path()).unwrap();
+                        (number, image) = images.existing(&path).unwrap().unwrap();
+                    }
+                }
+                prop_assert!(image.bytes() == model.as_slice());
+            }
+        }
+    }
+
+    #[test]
+    fn the_catalogue_is_as_of_its_cursor() {
+        let directory = tempfile::tempdir().unwrap();
+        let (a, b): (Arc<[u8]>, Arc<[u8]>) = (Arc::from(&b"/a"[..]), Arc::from(&b"/b\xff"[..]));
+        let mut images = Images::open(directory.path()).unwrap();
+        let (number, mut image) = images.create(&a, 3).unwrap();
+        image.write(0, b"x").unwrap();
+        // Renamed at 10, while the checkpoint is as of 7.
+        images.assign(&a, None, 10);
+        images.assign(&b, Some(number), 10);
+        images
+            .checkpoint(7, std::iter::once((number, &mut image)))
+            .unwrap();
+        let again = Images::open(directory.path()).unwrap();
+        assert_eq!(again.paths(), HashSet::from([Arc::clone(&a)]));
+        assert_eq!(again.existing(&a).unwrap().unwrap().1.bytes(), b"x");
+        images
+            .checkpoint(11, std::iter::once((number, &mut image)))
+            .unwrap();
+        assert_eq!(
+            Images::open(directory.path()).unwrap().paths(),
+            HashSet::from([b])
+        );
+    }
+}

@@ -1,0 +1,466 @@
+//! Which pieces of a file a change touches, and what they are now.
+//!
+//! A *span* is a range of bytes that begins at a piece boundary. Where layouts have no fixed pitch, the end of a change
+//! need not be a boundary; decoding then goes on to the first one behind it. For length-prefixed layouts, where boundaries
+//! can only be found going forward, a sparse index of them is kept.
+
+use counterfoil_records::{Boundaries, Codec, Piece, PieceKind, RESIDUE_ALIGN};
+use std::ops::Range;
+
+/// Distance between entries of the index of boundaries, at least.
+const INDEX_STEP: u64 = 64 * 1024;
+/// Bytes looked back at first for the entry of a change.
+const LOOK_BACK: u64 = 1024;
+
+/// What is known of a file's piece boundaries. Only length-prefixed layouts need to know anything.
+#[derive(Debug, Default)]
+pub(super) struct Parse {
+    /// Some boundaries, ascending, always with 0 first once anything is known. Before each is a record that isn't empty,
+    /// so that what comes behind can't turn the pieces before into a hole.
+    index: Vec<u64>,
+    /// End of the last whole piece.
+    end: u64,
+    /// From here to `end` there are only empty records, which more zero bytes could turn into a hole.
+    zeros_from: Option<u64>,
+    known: bool,
+}
+
+/// A span that a change touched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Span {
+    /// A boundary at which decoding has to begin.
+    pub(super) start: u64,
+    /// Where what changed ends; `u64::MAX` when all that follows may have other boundaries now.
+    pub(super) end: u64,
+    /// There were pieces here before, which need not be the ones there are now.
+    pub(super) overwrites: bool,
+}
+
+impl Span {
+    /// The span of both.
+    pub(super) fn join(&mut self, other: &Span) {
+        self.start = self.start.min(other.start);
+        self.end = self.end.max(other.end);
+        self.overwrites |= other.overwrites;
+    }
+
+    pub(super) fn touches(&self, other: &Span) -> bool {
+        self.start <= other.end && other.start <= self.end
+    }
+}
+
+impl Parse {
+    /// The entry for a change at `at` of a file with this content before (or, below `at`, after) the change.
+    pub(super) fn entry(&mut self, codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
+        let at = at.min(bytes.len() as u64);
+        match codec.boundaries() {
+            Boundaries::Pitch(pitch) => at - at % pitch.max(1),
+            Boundaries::After(_) => {
+                let mut look_back = LOOK_BACK;
+                loop {
+                    let from = at.saturating_sub(look_back);
+                    if let Some(entry) = codec.entry(from, &bytes[from as usize..at as usize]) {
+                        return entry;
+                    }
+                    look_back = look_back.saturating_mul(8);
+                }
+            }
+            Boundaries::Forward => {
+                self.learn(codec, bytes);
+                let stable = self.stable_end();
+                if at >= stable {
+                    return stable;
+                }
+                // Nearer boundaries won't do in a row of zero bytes.
+                let wanted = at.saturating_sub(RESIDUE_ALIGN as u64);
+                let known =
+                    self.index[self.index.partition_point(|&boundary| boundary <= wanted) - 1];
+                let mut entry = known;
+                walk(codec, bytes, known, wanted, &mut |piece| {
+                    if piece.offset <= wanted {
+                        entry = piece.offset;
+                    }
+                });
+                entry
+            }
+        }
+    }
+
+    /// The first boundary at or behind `at` as the content is now.
+    fn boundary_behind(&mut self, codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
+        let size = bytes.len() as u64;
+        if at >= size {
+            return size;
+        }
+        match codec.boundaries() {
+            Boundaries::Pitch(pitch) => at.next_multiple_of(pitch.max(1)).min(size),
+            Boundaries::After(value) => {
+                if at > 0 && bytes[at as usize - 1] == value {
+                    return at;
+                }
+                let after = bytes[at as usize..].iter().position(|&byte| byte == value);
+                after.map_or(size, |after| at + after as u64 + 1)
+            }
+            Boundaries::Forward => {
+                let entry = self.entry(codec, bytes, at);
+                walk(codec, bytes, entry, at, &mut |_| {})
+            }
+        }
+    }
+
+    /// What else changes when a file of `size` bytes grows: a last piece that was cut short gets its zeros. Only pieces
+    /// of fixed pitch are told here; with others, everything from there on is decoded anyway. The pieces in between were
+    /// never written, so nothing is to be said of them.
+    pub(super) fn tail(codec: &dyn Codec, size: u64) -> Option<Span> {
+        match codec.boundaries() {
+            Boundaries::Pitch(pitch) if !size.is_multiple_of(pitch.max(1)) => {
+                let start = size - size % pitch;
+                Some(Span {
+                    start,
+                    end: start + pitch,
+                    overwrites: true,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// What a write of `range` is about to touch; `bytes` is the content before it. If it leaves a gap behind the end,
+    /// [`Parse::tail`] is touched as well.
+    pub(super) fn before_write(
+        &mut self,
+        codec: &dyn Codec,
+        bytes: &[u8],
+        range: &Range<u64>,
+    ) -> Span {
+        let size = bytes.len() as u64;
+        let start = match codec.boundaries() {
+            Boundaries::Pitch(pitch) => range.start - range.start % pitch.max(1),
+            _ => self.entry(codec, bytes, range.start),
+        };
+        if range.end >= size {
+            return Span {
+                start,
+                end: range.end,
+                overwrites: start < size,
+            };
+        }
+        let end = match codec.boundaries() {
+            // In newline text a changed byte may be the end of a line, so the line behind it counts as touched.
+            Boundaries::After(value) => {
+                let after = bytes[range.end as usize..]
+                    .iter()
+                    .position(|&byte| byte == value);
+                after.map_or(size, |after| range.end + after as u64 + 1)
+            }
+            // In a last piece that isn't whole, or among the zeros before the end, nothing that follows is sure.
+            Boundaries::Forward if start >= self.stable_end() => u64::MAX,
+            _ => self.boundary_behind(codec, bytes, range.end),
+        };
+        Span {
+            start,
+            end,
+            overwrites: true,
+        }
+    }
+
+    /// Brings what is known up to date after a write that touched `span`; `bytes` is the content after it.
+    pub(super) fn after_write(&mut self, codec: &dyn Codec, bytes: &[u8], span: &mut Span) {
+        if codec.boundaries() != Boundaries::Forward {
+            return;
+        }
+        if span.start >= self.stable_end() {
+            self.extend(codec, bytes);
+            return;
+        }
+        let reached = walk(codec, bytes, span.start, span.end, &mut |_| {});
+        if reached != span.end || span.end >= self.stable_end() {
+            // Boundaries behind it have moved: forget them and find the new ones.
+            self.forget_from(span.start);
+            self.extend(codec, bytes);
+            span.end = u64::MAX;
+        } else {
+            // Boundaries within it may have moved, and the piece before its end may be an empty record now.
+            let inner = self
+                .index
+                .partition_point(|&boundary| boundary <= span.start)
+                ..self.index.partition_point(|&boundary| boundary <= span.end);
+            self.index.drain(inner);
+        }
+    }
+
+    /// Brings what is known up to date after the size was set; returns the boundary before which nothing changed.
+    /// `before` is the content before, `after` the content after.
+    pub(super) fn resized(&mut self, codec: &dyn Codec, entry: u64, after: &[u8]) {
+        if codec.boundaries() == Boundaries::Forward {
+            self.forget_from(entry);
+            self.extend(codec, after);
+        }
+    }
+
+    /// Up to here pieces are what they are, whatever follows.
+    fn stable_end(&self) -> u64 {
+        self.zeros_from.unwrap_or(self.end)
+    }
+
+    /// Finds the boundaries of content that nothing is known of.
+    fn learn(&mut self, codec: &dyn Codec, bytes: &[u8]) {
+        if !self.known {
+            self.known = true;
+            self.index = vec![0];
+            self.extend(codec, bytes);
+        }
+    }
+
+    fn forget_from(&mut self, boundary: u64) {
+        self.index
+            .truncate(self.index.partition_point(|&known| known <= boundary));
+        if self.index.is_empty() {
+            self.index.push(0);
+        }
+        self.known = true;
+        self.end = self.index[self.index.len() - 1];
+        self.zeros_from = None;
+    }
+
+    /// Goes on from the last known boundary to the last there is.
+    fn extend(&mut self, codec: &dyn Codec, bytes: &[u8]) {
+        let from = self.stable_end();
+        let size = bytes.len() as u64;
+        self.zeros_from = None;
+        let mut end = from;
+        let (index, zeros_from) = (&mut self.index, &mut self.zeros_from);
+        walk(codec, bytes, from, size, &mut |piece| {
+            // What is cut short by the end may become whole; what is only zeros may become a hole.
+            let whole =
+                !matches!(piece.kind, PieceKind::Residue { .. }) || piece.offset + piece.len < size;
+            if !whole {
+                return;
+            }
+            end = piece.offset + piece.len;
+            match piece.kind {
+                PieceKind::Record { data: [], .. } | PieceKind::Empty => {
+                    zeros_from.get_or_insert(piece.offset);
+                }
+                _ => *zeros_from = None,
+            }
+            if index.last().is_none_or(|&last| end >= last + INDEX_STEP) && zeros_from.is_none() {
+                index.push(end);
+            }
+        });
+        self.end = end;
+    }
+
+    /// How far the content consists of whole pieces, seen from `start`: behind it there is less than a piece.
+    pub(super) fn whole_until(
+        &self,
+        codec: &dyn Codec,
+        bytes: &[u8],
+        span: &Span,
+        upto: u64,
+    ) -> u64 {
+        let upto = upto.min(bytes.len() as u64);
+        match codec.boundaries() {
+            Boundaries::Pitch(pitch) => (upto - upto % pitch.max(1)).max(span.start),
+            Boundaries::After(value) => {
+                let from = span.start.min(upto);
+                let last = bytes[from as usize..upto as usize]
+                    .iter()
+                    .rposition(|&byte| byte == value);
+                last.map_or(span.start, |last| from + last as u64 + 1)
+            }
+            Boundaries::Forward if upto >= self.end => self.stable_end().max(span.start),
+            Boundaries::Forward => upto,
+        }
+    }
+}
+
+/// Decodes from the boundary `from` on and calls `each` for every piece that begins before `until`. Returns the first
+/// boundary at or behind `until` (or the end of the content).
+pub(super) fn walk(
+    codec: &dyn Codec,
+    bytes: &[u8],
+    from: u64,
+    until: u64,
+    each: &mut dyn FnMut(Piece<'_>),
+) -> u64 {
+    /// Bytes decoded at once, so that a caller who stops early has not paid for all of a large file.
+    const WINDOW: u64 = 1 << 20;
+    let size = bytes.len() as u64;
+    let until = until.min(size);
+    let mut at = from;
+    let mut window = until.saturating_sub(from).min(WINDOW);
+    while at < until {
+        let to = at.saturating_add(window.max(1)).min(size);
+        let mut next = at;
+        codec.decode(
+            at,
+            &bytes[at as usize..to as usize],
+            to == size,
+            &mut |piece| {
+                if piece.offset < until {
+                    next = piece.offset + piece.len;
+                    each(piece);
+                }
+            },
+        );
+        if next == at {
+            // Not even one piece: it is longer than the window.
+            if to == size {
+                return size;
+            }
+            window = window.saturating_mul(2).max(RESIDUE_ALIGN as u64);
+        } else {
+            at = next;
+        }
+    }
+    at
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn formats() -> Vec<RecordFormat> {
+        let format = |organization, layout, record_size, varseq_format| RecordFormat {
+            organization,
+            layout,
+            record_size,
+            varseq_format,
+        };
+        vec![
+            format(Organization::Fixed, Layout::Plain, Some(7), None),
+            format(Organization::Relative, Layout::Gnucobol, Some(9), None),
+            format(
+                Organization::Sequential,
+                Layout::Gnucobol,
+                None,
+                Some(VarseqFormat::BigEndian16Padded),
+            ),
+            format(
+                Organization::Sequential,
+                Layout::Gnucobol,
+                None,
+                Some(VarseqFormat::BigEndian16),
+            ),
+            format(Organization::Sequential, Layout::LineSequential, None, None),
+            format(Organization::Stream, Layout::Newline, None, None),
+            format(Organization::Stream, Layout::Blocks, Some(16), None),
+        ]
+    }
+
+    type Pieces = BTreeMap<u64, (u64, Vec<u8>)>;
+
+    /// Everything but holes that begins between two offsets, and where decoding ended.
+    fn pieces(codec: &dyn Codec, bytes: &[u8], from: u64, until: u64) -> (Pieces, u64) {
+        let mut pieces = Pieces::new();
+        let end = walk(codec, bytes, from, until, &mut |piece| {
+            if piece.kind != PieceKind::Empty {
+                let content = &bytes[piece.offset as usize..(piece.offset + piece.len) as usize];
+                pieces.insert(piece.offset, (piece.len, content.to_vec()));
+            }
+        });
+        (pieces, end)
+    }
+
+    /// Replaces what began between two offsets.
+    fn replace(kept: &mut Pieces, from: u64, until: u64, new: Pieces) {
+        let behind = kept.split_off(&until);
+        kept.split_off(&from);
+        kept.extend(behind);
+        kept.extend(new);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Write(u16, Vec<u8>),
+        Append(Vec<u8>),
+        Truncate(u16),
+        Forget,
+    }
+
+    fn content() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![2 => Just(0u8), 2 => Just(b'\n'), 1 => Just(5u8), 2 => any::<u8>()];
+        let record = (0..12u8).prop_map(|len| {
+            let mut record = vec![0, len, 0, 0];
+            record.extend(vec![b'x'; usize::from(len)]);
+            record
+        });
+        prop_oneof![
+            proptest::collection::vec(byte, 0..40),
+            proptest::collection::vec(record, 0..5).prop_map(|records| records.concat()),
+            (0..9000usize).prop_map(|len| vec![0; len]),
+        ]
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let at = prop_oneof![0..200u16, 0..10_000u16];
+        prop_oneof![
+            3 => (at.clone(), content()).prop_map(|(at, bytes)| Step::Write(at, bytes)),
+            4 => content().prop_map(Step::Append),
+            1 => at.prop_map(Step::Truncate),
+            1 => Just(Step::Forget),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        /// Decoding only what a change touched gives the pieces that decoding the whole file gives.
+        #[test]
+        fn what_changed_is_found(steps in proptest::collection::vec(step(), 1..25)) {
+            for format in formats() {
+                let codec = format.codec().unwrap();
+                let codec = codec.as_ref();
+                let mut bytes: Vec<u8> = Vec::new();
+                let mut parse = Parse::default();
+                let mut kept = Pieces::new();
+                for step in &steps {
+                    let (at, new) = match step {
+                        Step::Write(at, new) => (u64::from(*at), new),
+                        Step::Append(new) => (bytes.len() as u64, new),
+                        Step::Truncate(size) => {
+                            let size = u64::from(*size);
+                            let entry = parse.entry(codec, &bytes, size);
+                            bytes.resize(size as usize, 0);
+                            parse.resized(codec, entry, &bytes);
+                            replace(&mut kept, entry, u64::MAX, pieces(codec, &bytes, entry, size).0);
+                            let whole = pieces(codec, &bytes, 0, size).0;
+                            prop_assert_eq!(&kept, &whole, "{:?} {:?}", format, step);
+                            continue;
+                        }
+                        Step::Forget => {
+                            parse = Parse::default();
+                            continue;
+                        }
+                    };
+                    if new.is_empty() {
+                        continue;
+                    }
+                    let range = at..at + new.len() as u64;
+                    let tail = Parse::tail(codec, bytes.len() as u64).filter(|_| at > bytes.len() as u64);
+                    let mut span = parse.before_write(codec, &bytes, &range);
+                    if (bytes.len() as u64) < range.end {
+                        bytes.resize(range.end as usize, 0);
+                    }
+                    bytes[range.start as usize..range.end as usize].copy_from_slice(new);
+                    parse.after_write(codec, &bytes, &mut span);
+                    if let Some(tail) = tail {
+                        replace(&mut kept, tail.start, tail.end, pieces(codec, &bytes, tail.start, tail.end).0);
+                    }
+                    let (found, end) = pieces(codec, &bytes, span.start, span.end);
+                    if span.overwrites {
+                        let until = if span.end == u64::MAX { u64::MAX } else { end };
+                        replace(&mut kept, span.start, until, found);
+                    } else {
+                        kept.extend(found);
+                    }
+                    let whole = pieces(codec, &bytes, 0, u64::MAX).0;
+                    prop_assert_eq!(&kept, &whole, "{:?} {:?} {:?}", format, step, span);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,1100 @@
+//! The publisher: from the journal's operations to events.
+
+use super::images::{Image, Images, ImagesError};
+use super::pieces::{Parse, Span, walk};
+use super::units::{Dirty, Held, Unit};
+use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
+use crate::capture::operation::{Action, Operation, Origin};
+use crate::config::{Config, UnitOfWork};
+use crate::event::{Change, Event, Parcel};
+use crate::progress::Progress;
+use crate::transport::Outlet;
+use counterfoil_journal::{Cursors, JournalReader};
+use counterfoil_proto::Position;
+use counterfoil_records::{Boundaries, Codec, PieceKind};
+use counterfoil_sinks::FileDescription;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Events in a parcel, at about which it is sent.
+const PARCEL_EVENTS: usize = 2048;
+/// Bytes of images in a parcel, at about which it is sent.
+const PARCEL_BYTES: usize = 2 << 20;
+/// How long to wait before a disk that is full is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// Blocks in which content that was read is compared with the image.
+const COMPARE_BYTES: usize = 4096;
+/// How long to wait for the journal before looking at anything else.
+const JOURNAL_WAIT: Duration = Duration::from_millis(20);
+
+/// Limits of a publisher.
+#[derive(Clone, Debug)]
+pub struct PublisherOptions {
+    /// How often the images are made durable, so that the journal before can go.
+    pub checkpoint_interval: Duration,
+    /// Operations before this lsn may have reached the images already: they are repeated without comparing.
+    pub redo_end: u64,
+    /// Sinks may hold anything: what there is of a file is cleared as it is loaded.
+    pub refill: bool,
+}
+
+/// Name of the publisher's cursor in the journal.
+pub const CURSOR: &str = "publisher";
+
+/// A file with its image.
+struct Tracked {
+    description: Arc<FileDescription>,
+    codec: Box<dyn Codec>,
+    parse: Parse,
+    number: u64,
+    image: Image,
+    /// Pieces before this offset may be known to sinks.
+    emitted_end: u64,
+    /// Lowest offset touched while operations were repeated.
+    redone_from: Option<u64>,
+}
+
+struct Group {
+    policy: UnitOfWork,
+    timeout_ns: i64,
+    units: HashMap<u64, Unit>,
+    held: HashMap<u64, Held>,
+}
+
+/// The thread's state.
+pub struct Publisher {
+    config: Arc<Config>,
+    options: PublisherOptions,
+    reader: JournalReader,
+    cursors: Cursors,
+    images: Images,
+    tracked: Vec<Option<Tracked>>,
+    by_path: HashMap<Arc<[u8]>, usize>,
+    groups: Vec<Group>,
+    tasks: Tasks,
+    outlet: Outlet,
+    progress: Arc<Progress>,
+    parcel: Parcel,
+    parcel_bytes: usize,
+    at: At,
+    last_checkpoint: Instant,
+}
+
+/// Which operation is being handled.
+#[derive(Clone, Copy, Default)]
+struct At {
+    position: Position,
+    group: u16,
+    captured_ns: i64,
+    pid: u32,
+    snapshot: bool,
+}
+
+/// Why a publisher can't go on.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    #[error("reading the journal: {0}")]
+    Journal(#[from] counterfoil_journal::Error),
+    #[error("{0}")]
+    Images(#[from] ImagesError),
+    #[error(
+        "the journal entry with lsn {lsn} can't be used: {reason}; it was written by another version: use that version to drain the journal, or move the state directory away to have every file read again"
+    )]
+    Malformed { lsn: u64, reason: String },
+    #[error("stopping")]
+    Stopped,
+}
+
+impl From<crate::transport::Closed> for PublishError {
+    fn from(_: crate::transport::Closed) -> PublishError {
+        PublishError::Stopped
+    }
+}
+
+impl Publisher {
+    /// Sets the thread up. `reader` stands at the images' cursor.
+    pub fn new(
+        config: Arc<Config>,
+        options: PublisherOptions,
+        reader: JournalReader,
+        cursors: Cursors,
+        images: Images,
+        tasks: Tasks,
+        outlet: Outlet,
+        progress: Arc<Progress>,
+    ) -> Publisher {
+        let groups = config
+            .groups
+            .iter()
+            .map(|group| Group {
+                policy: group.unit_of_work,
+                timeout_ns: group.unit_timeout.as_nanos() as i64,
+                units: HashMap::new(),
+                held: HashMap::new(),
+            })
+            .collect();
+        progress
+            .published_end
+            .store(reader.next_lsn(), Ordering::SeqCst);
+        Publisher {
+            config,
+            options,
+            reader,
+            cursors,
+            images,
+            tracked: Vec::new(),
+            by_path: HashMap::new(),
+            groups,
+            tasks,
+            outlet,
+            progress,
+            parcel: Parcel::default(),
+            parcel_bytes: 0,
+            at: At::default(),
+            last_checkpoint: Instant::now(),
+        }
+    }
+
+    /// Works until everything is to stop; then leaves a checkpoint.
+    pub fn run(mut self) {
+        let result = loop {
+            if self.progress.is_stopping() {
+                break Ok(());
+            }
+            if let Err(error) = self.step() {
+                break Err(error);
+            }
+        };
+        let result = match result {
+            Err(PublishError::Stopped) => Ok(()),
+            other => other,
+        };
+        if let Err(error) = result.and_then(|()| self.checkpoint()) {
+            self.progress.fail(format!("publishing: {error}"));
+        }
+    }
+
+    /// Handles what the journal holds at present, or waits for more.
+    fn step(&mut self) -> Result<(), PublishError> {
+        let mut payload = Vec::new();
+        loop {
+            let (lsn, epoch) = match self.reader.next()? {
+                Some(entry) => {
+                    payload.clear();
+                    payload.extend_from_slice(entry.payload);
+                    (entry.lsn, entry.epoch)
+                }
+                None => break,
+            };
+            let operation =
+                Operation::decode(&payload).map_err(|error| PublishError::Malformed {
+                    lsn,
+                    reason: error.to_string(),
+                })?;
+            self.handle(lsn, epoch, &operation)?;
+            if lsn + 1 == self.options.redo_end {
+                self.finish_redo()?;
+            }
+            self.parcel.end = lsn + 1;
+            if self.parcel.events.len() >= PARCEL_EVENTS || self.parcel_bytes >= PARCEL_BYTES {
+                self.send()?;
+                if self.progress.is_stopping() {
+                    return Ok(());
+                }
+            }
+        }
+        self.send()?;
+        if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
+            self.checkpoint()?;
+        }
+        self.reader.wait(JOURNAL_WAIT);
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), PublishError> {
+        let end = self.parcel.end;
+        if end > self.progress.published_end.load(Ordering::SeqCst) {
+            let parcel = std::mem::take(&mut self.parcel);
+            self.parcel_bytes = 0;
+            self.progress
+                .events
+                .fetch_add(parcel.events.len() as u64, Ordering::Relaxed);
+            self.outlet.send(parcel)?;
+            self.progress.published_end.store(end, Ordering::SeqCst);
+            self.progress.units_open.store(
+                self.groups
+                    .iter()
+                    .map(|group| group.units.len() as u64)
+                    .sum(),
+                Ordering::Relaxed,
+            );
+        }
+        if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Makes images durable and says from where on the journal is still needed.
+    fn checkpoint(&mut self) -> Result<(), PublishError> {
+        self.last_checkpoint = Instant::now();
+        let open = self.groups.iter().flat_map(|group| {
+            let units = group.units.values().map(|unit| unit.first_lsn);
+            units.chain(group.held.values().map(|held| held.first_lsn))
+        });
+        let cursor = open
+            .chain([
+                self.progress.applied_end(),
+                self.progress.published_end.load(Ordering::SeqCst),
+            ])
+            .min()
+            .unwrap_or(0);
+        if cursor <= self.images.cursor() {
+            return Ok(());
+        }
+        let open = self
+            .tracked
+            .iter_mut()
+            .flatten()
+            .map(|tracked| (tracked.number, &mut tracked.image));
+        self.images.checkpoint(cursor, open)?;
+        self.cursors.set(CURSOR, cursor)?;
+        Ok(())
+    }
+
+    fn handle(
+        &mut self,
+        lsn: u64,
+        epoch: u64,
+        operation: &Operation<'_>,
+    ) -> Result<(), PublishError> {
+        let Operation {
+            group,
+            origin,
+            at_ns,
+            path,
+            action,
+        } = *operation;
+        let process = origin.process;
+        self.at = At {
+            position: Position {
+                epoch,
+                lsn,
+                index: 0,
+            },
+            group,
+            captured_ns: at_ns,
+            pid: origin.pid,
+            snapshot: process == 0,
+        };
+        let index = usize::from(group);
+        if index >= self.groups.len() {
+            // The configuration lost a group since.
+            return Ok(());
+        }
+        // What the process had not finished is as finished as it will be, unless this goes on with it.
+        let goes_on = match (self.groups[index].held.get(&process), action) {
+            (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
+                held.upto == offset && self.by_path.get(path) == Some(&held.file)
+            }
+            (Some(_), Action::Synced | Action::Attributes { .. }) => true,
+            _ => false,
+        };
+        if !goes_on {
+            self.release_held(index, process);
+        }
+        match action {
+            Action::Settled => {
+                let waiting: Vec<u64> = self.groups[index].held.keys().copied().collect();
+                for process in waiting {
+                    self.release_held(index, process);
+                }
+                self.cut_overdue(index, at_ns);
+                return Ok(());
+            }
+            Action::Ended => {
+                self.commit(index, process);
+                return Ok(());
+            }
+            _ => {}
+        }
+        // The configuration may have lost a rule since.
+        if path.is_empty()
+            || !self.by_path.contains_key(path) && self.config.rule_for(path).is_none()
+        {
+            return Ok(());
+        }
+        match action {
+            Action::Removed => return self.removed(path),
+            Action::Renamed { to } => return self.renamed(index, process, path, to),
+            _ => {}
+        }
+        let file = self.track(path)?;
+        match action {
+            Action::Opened { truncated, size } => {
+                if (truncated || size == 0)
+                    && self
+                        .file(file)
+                        .is_some_and(|tracked| tracked.image.size() > 0)
+                {
+                    self.resize(index, &origin, file, 0)?;
+                }
+            }
+            Action::Write { offset, bytes } => {
+                self.write(index, &origin, file, offset, bytes, false)?
+            }
+            Action::Truncate { size } => self.resize(index, &origin, file, size)?,
+            Action::Synced => {
+                if self.groups[index].policy == UnitOfWork::Fsync {
+                    self.release_held(index, process);
+                    self.commit(index, process);
+                }
+            }
+            Action::Locked { offset, extent } => {
+                if self.groups[index].policy == UnitOfWork::Lock {
+                    let unit = self.unit(index, &origin);
+                    let range = offset..offset.saturating_add(extent);
+                    unit.unlock(file, &range);
+                    unit.lock(file, range);
+                }
+            }
+            Action::Unlocked { offset, extent } => {
+                let range = offset..offset.saturating_add(extent);
+                if self.groups[index]
+                    .units
+                    .get_mut(&process)
+                    .is_some_and(|unit| unit.unlock(file, &range))
+                    && self.groups[index].policy == UnitOfWork::Lock
+                {
+                    self.commit(index, process);
+                }
+            }
+            Action::Closed => self.closed(index, process, file),
+            Action::Found {
+                offset,
+                bytes,
+                at_end,
+                load,
+            } => {
+                self.found(
+                    index,
+                    &origin,
+                    file,
+                    offset,
+                    bytes,
+                    at_end,
+                    load || lsn < self.options.redo_end,
+                )?;
+            }
+            Action::Summed {
+                offset,
+                len,
+                sum,
+                at_end,
+            } => self.compare(file, offset, len, sum, at_end),
+            Action::Attributes { mode, uid, gid } => {
+                if let Some(tracked) = self.file(file) {
+                    let (description, size) =
+                        (Arc::clone(&tracked.description), tracked.image.size());
+                    self.event(&description, size, Change::Attributes { mode, uid, gid });
+                }
+            }
+            Action::Removed | Action::Renamed { .. } | Action::Settled | Action::Ended => {}
+        }
+        Ok(())
+    }
+
+    fn file(&self, file: usize) -> Option<&Tracked> {
+        self.tracked.get(file)?.as_ref()
+    }
+
+    /// The file at a path; one without an image gets an empty one.
+    fn track(&mut self, path: &[u8]) -> Result<usize, PublishError> {
+        if let Some(&file) = self.by_path.get(path) {
+            return Ok(file);
+        }
+        let path: Arc<[u8]> = path.into();
+        let (images, lsn) = (&mut self.images, self.at.position.lsn);
+        let existing = retry(&self.progress, || images.existing(&path))?;
+        let is_new = existing.is_none();
+        let (number, image) = match existing {
+            Some(existing) => existing,
+            None => retry(&self.progress, || images.create(&path, lsn))?,
+        };
+        let Some((description, codec)) = self.describe(&path) else {
+            return Err(PublishError::Malformed {
+                lsn: self.at.position.lsn,
+                reason: "its file has no rule".to_owned(),
+            });
+        };
+        let size = image.size();
+        let emitted_end = if is_new && self.options.refill {
+            u64::MAX
+        } else {
+            size
+        };
+        let tracked = Tracked {
+            description: Arc::clone(&description),
+            codec,
+            parse: Parse::default(),
+            number,
+            image,
+            emitted_end,
+            redone_from: None,
+        };
+        self.tracked.push(Some(tracked));
+        let file = self.tracked.len() - 1;
+        self.by_path.insert(path, file);
+        self.event(&description, size, Change::Created);
+        Ok(file)
+    }
+
+    fn describe(&self, path: &[u8]) -> Option<(Arc<FileDescription>, Box<dyn Codec>)> {
+        let (group, rule) = self.config.rule_for(path)?;
+        let rule = &self.config.groups[group].files[rule];
+        let codec = rule.format.codec().ok()?;
+        let description = FileDescription {
+            path: path.to_vec(),
+            group: self.config.groups[group].name.clone(),
+            format: rule.format.clone(),
+            table: rule.table.clone(),
+        };
+        Some((Arc::new(description), codec))
+    }
+
+    fn unit(&mut self, group: usize, origin: &Origin<'_>) -> &mut Unit {
+        let at = self.at;
+        self.groups[group]
+            .units
+            .entry(origin.process)
+            .or_insert_with(|| Unit::new(origin.pid, at.position.lsn, at.captured_ns))
+    }
+
+    /// Whether what a process does now belongs to a unit.
+    fn is_in_unit(&self, group: usize, process: u64) -> bool {
+        let group = &self.groups[group];
+        match group.policy {
+            _ if process == 0 => false,
+            UnitOfWork::None => false,
+            UnitOfWork::Fsync | UnitOfWork::Close => true,
+            UnitOfWork::Lock => group.units.get(&process).is_some_and(Unit::holds_lock),
+        }
+    }
+
+    fn write(
+        &mut self,
+        group: usize,
+        origin: &Origin<'_>,
+        file: usize,
+        offset: u64,
+        bytes: &[u8],
+        fresh: bool,
+    ) -> Result<(), PublishError> {
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let range = offset..offset + bytes.len() as u64;
+        let size = tracked.image.size();
+        let tail = Parse::tail(tracked.codec.as_ref(), size).filter(|_| range.start > size);
+        let mut span =
+            tracked
+                .parse
+                .before_write(tracked.codec.as_ref(), tracked.image.bytes(), &range);
+        retry_io(&self.progress, || tracked.image.write(offset, bytes))?;
+        tracked
+            .parse
+            .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);
+        span.overwrites |= fresh;
+        self.touched(group, origin, file, tail, span, range.end);
+        Ok(())
+    }
+
+    fn resize(
+        &mut self,
+        group: usize,
+        origin: &Origin<'_>,
+        file: usize,
+        size: u64,
+    ) -> Result<(), PublishError> {
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let before = tracked.image.size();
+        if size == before {
+            return Ok(());
+        }
+        let codec = tracked.codec.as_ref();
+        let entry = tracked.parse.entry(codec, tracked.image.bytes(), size);
+        retry_io(&self.progress, || tracked.image.truncate(size))?;
+        tracked.parse.resized(codec, entry, tracked.image.bytes());
+        if size > before {
+            let tail = match codec.boundaries() {
+                Boundaries::Pitch(_) => Parse::tail(codec, before),
+                _ => Some(Span {
+                    start: entry,
+                    end: size,
+                    overwrites: entry < before,
+                }),
+            };
+            // A size alone is a change too.
+            let span = tail.unwrap_or(Span {
+                start: size,
+                end: size,
+                overwrites: false,
+            });
+            self.touched(group, origin, file, None, span, size);
+        } else if self.is_in_unit(group, origin.process) {
+            self.unit(group, origin).dirty(file).clear_from(entry);
+        } else {
+            self.release_held(group, origin.process);
+            let mut dirty = Dirty::default();
+            dirty.clear_from(entry);
+            self.emit(file, dirty);
+        }
+        Ok(())
+    }
+
+    /// Notes what was touched in the process's unit, or publishes it as far as it is whole.
+    fn touched(
+        &mut self,
+        group: usize,
+        origin: &Origin<'_>,
+        file: usize,
+        tail: Option<Span>,
+        mut span: Span,
+        upto: u64,
+    ) {
+        if self.options.redo_end > self.at.position.lsn
+            && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
+        {
+            tracked.redone_from = Some(
+                tracked
+                    .redone_from
+                    .map_or(span.start, |before| before.min(span.start)),
+            );
+        }
+        if self.is_in_unit(group, origin.process) {
+            let unit = self.unit(group, origin);
+            let dirty = unit.dirty(file);
+            if let Some(tail) = tail {
+                dirty.add(tail);
+            }
+            dirty.add(span);
+            if unit.is_too_large() {
+                self.progress.units_cut.fetch_add(1, Ordering::Relaxed);
+                self.commit(group, origin.process);
+            }
+            return;
+        }
+        if let Some(tail) = tail {
+            self.emit(
+                file,
+                Dirty {
+                    spans: vec![tail],
+                    cleared_from: None,
+                },
+            );
+        }
+        let held = self.groups[group].held.remove(&origin.process);
+        let first_lsn = held
+            .as_ref()
+            .map_or(self.at.position.lsn, |held| held.first_lsn);
+        if let Some(held) = held {
+            span.join(&held.span);
+        }
+        let Some(tracked) = self.file(file) else {
+            return;
+        };
+        let whole =
+            tracked
+                .parse
+                .whole_until(tracked.codec.as_ref(), tracked.image.bytes(), &span, upto);
+        if whole >= upto || span.end == u64::MAX {
+            self.emit(
+                file,
+                Dirty {
+                    spans: vec![span],
+                    cleared_from: None,
+                },
+            );
+            return;
+        }
+        if whole > span.start {
+            let done = Span {
+                start: span.start,
+                end: whole,
+                overwrites: span.overwrites,
+            };
+            self.emit(
+                file,
+                Dirty {
+                    spans: vec![done],
+                    cleared_from: None,
+                },
+            );
+        }
+        let rest = Span {
+            start: whole.max(span.start),
+            end: span.end.max(upto),
+            overwrites: span.overwrites,
+        };
+        let held = Held {
+            file,
+            span: rest,
+            upto,
+            first_lsn,
+            pid: origin.pid,
+        };
+        self.groups[group].held.insert(origin.process, held);
+    }
+
+    fn release_held(&mut self, group: usize, process: u64) {
+        if let Some(held) = self.groups[group].held.remove(&process) {
+            self.at.pid = held.pid;
+            self.emit(
+                held.file,
+                Dirty {
+                    spans: vec![held.span],
+                    cleared_from: None,
+                },
+            );
+        }
+    }
+
+    /// Ends a process's unit: what it touched becomes events.
+    fn commit(&mut self, group: usize, process: u64) {
+        let Some(mut unit) = self.groups[group].units.remove(&process) else {
+            return;
+        };
+        self.at.pid = unit.pid;
+        for (file, dirty) in std::mem::take(&mut unit.files) {
+            self.emit(file, dirty);
+        }
+        // A unit that was cut goes on while its locks are held.
+        if unit.holds_lock() && self.groups[group].policy == UnitOfWork::Lock {
+            unit.first_lsn = self.at.position.lsn;
+            unit.opened_ns = self.at.captured_ns;
+            self.groups[group].units.insert(process, unit);
+        }
+    }
+
+    fn cut_overdue(&mut self, group: usize, now_ns: i64) {
+        let timeout_ns = self.groups[group].timeout_ns;
+        let overdue: Vec<u64> = self.groups[group]
+            .units
+            .iter()
+            .filter(|(_, unit)| {
+                !unit.files.is_empty() && now_ns.saturating_sub(unit.opened_ns) > timeout_ns
+            })
+            .map(|(&process, _)| process)
+            .collect();
+        for process in overdue {
+            self.progress.units_cut.fetch_add(1, Ordering::Relaxed);
+            self.commit(group, process);
+        }
+    }
+
+    fn closed(&mut self, group: usize, process: u64, file: usize) {
+        let policy = self.groups[group].policy;
+        let Some(unit) = self.groups[group].units.get_mut(&process) else {
+            return;
+        };
+        match policy {
+            // A close gives up all of the process's locks on the file.
+            UnitOfWork::Lock => {
+                if unit.unlock(file, &(0..u64::MAX)) {
+                    self.commit(group, process);
+                }
+            }
+            UnitOfWork::Close => {
+                if unit.close(file) {
+                    self.commit(group, process);
+                }
+            }
+            UnitOfWork::None | UnitOfWork::Fsync => {}
+        }
+    }
+
+    /// Turns what was touched into events, from what is there now.
+    fn emit(&mut self, file: usize, mut dirty: Dirty) {
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return;
+        };
+        let bytes = tracked.image.bytes();
+        let size = bytes.len() as u64;
+        let codec = tracked.codec.as_ref();
+        let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
+        let mut changes = Vec::new();
+        let mut volume = 0;
+        if let Some(from) = dirty.cleared_from {
+            changes.push(Change::Cleared {
+                from: codec.id_at(from),
+                to: u64::MAX,
+            });
+            tracked.emitted_end = tracked.emitted_end.min(from);
+            dirty.spans.push(Span {
+                start: from,
+                end: size,
+                overwrites: false,
+            });
+        }
+        dirty.compact();
+        for span in &dirty.spans {
+            let clears = span.overwrites
+                && (!pitched || self.at.snapshot)
+                && span.start < tracked.emitted_end;
+            let place = changes.len();
+            let known_until = tracked.emitted_end;
+            let mut emitted_end = tracked.emitted_end;
+            let reached = walk(codec, bytes, span.start, span.end, &mut |piece| {
+                volume += piece.len as usize;
+                let id = piece.id;
+                changes.push(match piece.kind {
+                    PieceKind::Record { data, rest } => Change::Put {
+                        id,
+                        data: data.to_vec(),
+                        rest: rest.to_vec(),
+                    },
+                    PieceKind::Residue { bytes, reason } => Change::Residue {
+                        id,
+                        bytes: bytes.to_vec(),
+                        reason,
+                    },
+                    PieceKind::Empty if clears || piece.offset >= known_until => return,
+                    PieceKind::Empty => Change::Absent { id },
+                });
+                emitted_end = emitted_end.max(piece.offset + piece.len);
+            });
+            tracked.emitted_end = emitted_end;
+            if clears {
+                let to = if span.end == u64::MAX || reached >= size {
+                    u64::MAX
+                } else {
+                    codec.id_at(reached)
+                };
+                changes.insert(
+                    place,
+                    Change::Cleared {
+                        from: codec.id_at(span.start),
+                        to,
+                    },
+                );
+            }
+        }
+        let description = Arc::clone(&tracked.description);
+        self.parcel_bytes += volume;
+        if changes.is_empty() {
+            // The size may have changed all the same.
+            changes.push(Change::Created);
+        }
+        for change in changes {
+            self.event(&description, size, change);
+        }
+    }
+
+    fn event(&mut self, file: &Arc<FileDescription>, size: u64, change: Change) {
+        self.parcel.events.push(Event {
+            position: self.at.position,
+            group: self.at.group,
+            file: Arc::clone(file),
+            size,
+            change,
+            captured_ns: self.at.captured_ns,
+            pid: self.at.pid,
+            snapshot: self.at.snapshot,
+        });
+        self.at.position.index += 1;
+    }
+
+    /// Content that was read: where it differs from the image, it is a change.
+    fn found(
+        &mut self,
+        group: usize,
+        origin: &Origin<'_>,
+        file: usize,
+        offset: u64,
+        bytes: &[u8],
+        at_end: bool,
+        fresh: bool,
+    ) -> Result<(), PublishError> {
+        let end = offset + bytes.len() as u64;
+        if fresh {
+            if !bytes.is_empty() {
+                self.write(group, origin, file, offset, bytes, true)?;
+            }
+        } else {
+            for range in self.differences(file, offset, bytes) {
+                let part = &bytes[range.clone()];
+                self.write(
+                    group,
+                    origin,
+                    file,
+                    offset + range.start as u64,
+                    part,
+                    false,
+                )?;
+            }
+        }
+        if at_end
+            && self
+                .file(file)
+                .is_some_and(|tracked| tracked.image.size() != end)
+        {
+            self.release_held(group, origin.process);
+            self.resize(group, origin, file, end)?;
+        }
+        if at_end
+            && self
+                .file(file)
+                .is_some_and(|tracked| tracked.emitted_end == u64::MAX)
+        {
+            self.release_held(group, origin.process);
+            let from = self.boundary_at(file, end);
+            self.emit(
+                file,
+                Dirty {
+                    spans: Vec::new(),
+                    cleared_from: Some(from),
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// The last boundary that isn't behind `at`.
+    fn boundary_at(&mut self, file: usize, at: u64) -> u64 {
+        let tracked = self.tracked.get_mut(file).and_then(Option::as_mut);
+        tracked.map_or(at, |tracked| {
+            tracked
+                .parse
+                .entry(tracked.codec.as_ref(), tracked.image.bytes(), at)
+        })
+    }
+
+    /// Ranges of `bytes` that the image doesn't have at `offset`.
+    fn differences(&self, file: usize, offset: u64, bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
+        let Some(tracked) = self.file(file) else {
+            return Vec::new();
+        };
+        let image = tracked.image.bytes();
+        let known = image
+            .get(offset.min(image.len() as u64) as usize..)
+            .unwrap_or(&[]);
+        let mut differences: Vec<std::ops::Range<usize>> = Vec::new();
+        for (index, block) in bytes.chunks(COMPARE_BYTES).enumerate() {
+            let start = index * COMPARE_BYTES;
+            if known.get(start..start + block.len()) == Some(block) {
+                continue;
+            }
+            match differences.last_mut() {
+                Some(last) if last.end == start => last.end = start + block.len(),
+                _ => differences.push(start..start + block.len()),
+            }
+        }
+        differences
+    }
+
+    /// A checksum of the file: where the image has another, the content is asked for.
+    fn compare(&mut self, file: usize, offset: u64, len: u64, sum: u128, at_end: bool) {
+        let Some(tracked) = self.file(file) else {
+            return;
+        };
+        let image = tracked.image.bytes();
+        let end = offset.saturating_add(len);
+        let same = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(end).ok())
+            .and_then(|(start, end)| image.get(start..end))
+            .is_some_and(|known| checksum(known) == sum)
+            && (!at_end || image.len() as u64 == end);
+        if !same {
+            let extent = if at_end { CHUNK_BYTES } else { len };
+            let path = tracked.description.path.as_slice().into();
+            self.tasks.ask(Task::Read {
+                path,
+                offset,
+                extent,
+            });
+        }
+    }
+
+    fn removed(&mut self, path: &[u8]) -> Result<(), PublishError> {
+        let lsn = self.at.position.lsn;
+        let description = match self.by_path.remove(path) {
+            Some(file) => {
+                self.forget(file);
+                self.tracked[file].take().map(|tracked| tracked.description)
+            }
+            // It has an image that was not needed since the start, or sinks know it from before.
+            None => self.describe(path).map(|(description, _)| description),
+        };
+        self.images.assign(&path.into(), None, lsn);
+        if let Some(description) = description {
+            self.event(&description, 0, Change::Removed);
+        }
+        Ok(())
+    }
+
+    /// Drops what units and unfinished pieces know of a file.
+    fn forget(&mut self, file: usize) {
+        for group in &mut self.groups {
+            group.held.retain(|_, held| held.file != file);
+            for unit in group.units.values_mut() {
+                unit.files.retain(|(touched, _)| *touched != file);
+                unit.unlock(file, &(0..u64::MAX));
+            }
+        }
+    }
+
+    /// Publishes what units and unfinished pieces know of a file.
+    fn publish_pending(&mut self, file: usize) {
+        for group in 0..self.groups.len() {
+            let held: Vec<u64> = self.groups[group]
+                .held
+                .iter()
+                .filter(|(_, held)| held.file == file)
+                .map(|(&process, _)| process)
+                .collect();
+            for process in held {
+                self.release_held(group, process);
+            }
+            let mut pending = Vec::new();
+            for unit in self.groups[group].units.values_mut() {
+                if let Some(at) = unit.files.iter().position(|(touched, _)| *touched == file) {
+                    pending.push(unit.files.remove(at).1);
+                }
+            }
+            for dirty in pending {
+                self.emit(file, dirty);
+            }
+        }
+    }
+
+    fn renamed(
+        &mut self,
+        group: usize,
+        process: u64,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<(), PublishError> {
+        if from == to {
+            return Ok(());
+        }
+        let file = self.track(from)?;
+        self.release_held(group, process);
+        self.publish_pending(file);
+        let Some((description, codec)) = self.describe(to) else {
+            return self.removed(from);
+        };
+        let lsn = self.at.position.lsn;
+        let to: Arc<[u8]> = to.into();
+        if let Some(replaced) = self.by_path.remove(&to) {
+            self.forget(replaced);
+            self.tracked[replaced] = None;
+        }
+        self.by_path.remove(from);
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let before = std::mem::replace(&mut tracked.description, Arc::clone(&description));
+        self.images.assign(&from.into(), None, lsn);
+        self.images.assign(&to, Some(tracked.number), lsn);
+        self.by_path.insert(to, file);
+        let size = tracked.image.size();
+        if before.format == description.format && before.group == description.group {
+            self.event(&description, size, Change::Renamed { from: before });
+            return Ok(());
+        }
+        // Other records than before, or another stream: gone there, new here.
+        tracked.codec = codec;
+        tracked.parse = Parse::default();
+        tracked.emitted_end = 0;
+        self.event(&before, 0, Change::Removed);
+        self.event(&description, size, Change::Removed);
+        let all = Span {
+            start: 0,
+            end: u64::MAX,
+            overwrites: false,
+        };
+        self.emit(
+            file,
+            Dirty {
+                spans: vec![all],
+                cleared_from: None,
+            },
+        );
+        Ok(())
+    }
+
+    /// All operations that may have reached the images before the start have been repeated: the images are right again.
+    /// Where boundaries of pieces depend on content, what was decoded in between need not be.
+    fn finish_redo(&mut self) -> Result<(), PublishError> {
+        for file in 0..self.tracked.len() {
+            let Some(tracked) = self.tracked[file].as_mut() else {
+                continue;
+            };
+            let Some(from) = tracked.redone_from.take() else {
+                continue;
+            };
+            if matches!(tracked.codec.boundaries(), Boundaries::Pitch(_)) {
+                continue;
+            }
+            tracked.parse = Parse::default();
+            let from = tracked
+                .parse
+                .entry(tracked.codec.as_ref(), tracked.image.bytes(), from);
+            self.emit(
+                file,
+                Dirty {
+                    spans: Vec::new(),
+                    cleared_from: Some(from),
+                },
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Repeats what fails for want of space until it succeeds, and says so meanwhile.
+fn retry<T>(
+    progress: &Progress,
+    mut attempt: impl FnMut() -> Result<T, ImagesError>,
+) -> Result<T, PublishError> {
+    let mut failed = false;
+    loop {
+        match attempt() {
+            Ok(done) => {
+                if failed {
+                    progress.set_problems("images", Vec::new());
+                }
+                return Ok(done);
+            }
+            Err(error) if error.is_retryable() => {
+                failed = true;
+                let problem =
+                    format!("{error}; the journal keeps what comes, and it is tried again");
+                progress.set_problems("images", vec![problem]);
+                if progress.is_stopping() {
+                    return Err(PublishError::Stopped);
+                }
+                std::thread::sleep(RETRY_AFTER);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn retry_io<T>(
+    progress: &Progress,
+    mut attempt: impl FnMut() -> std::io::Result<T>,
+) -> Result<T, PublishError> {
+    retry(progress, || {
+        attempt().map_err(|source| ImagesError::Io {
+            doing: "writing an image in",
+            path: "the images directory".into(),
+            source,
+        })
+    })
+}

@@ -1,0 +1,380 @@
+//! The whole way in one process: threads, how they start, and how they stop.
+//!
+//! ```text
+//! checker ──findings──► sequencer ──journal──► publisher ──parcels──► applier (one per sink)
+//!    ▲                      │                      │
+//!    └──────── tasks ───────┴──────────────────────┘
+//! ```
+//!
+//! Stopping goes the same way: the sequencer ends after its pass, the publisher leaves a checkpoint, and each applier
+//! applies what it was given.
+
+use crate::apply::{Applier, attach, positions};
+use crate::capture::check::{Checker, Tasks};
+use crate::capture::{Parts, Sequencer, SequencerOptions, journaled_frames};
+use crate::config::{Config, SinkConfig, Target};
+use crate::progress::Progress;
+use crate::publish::images::Images;
+use crate::publish::{CURSOR, Publisher, PublisherOptions};
+use crate::state::{self, Start, State};
+use crate::transport;
+use anyhow::{Context, Result, bail};
+use counterfoil_journal::{DiskStorage, Journal};
+use counterfoil_proto::Position;
+use counterfoil_sinks::{Sink, SqliteSink};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Findings under way from the checker to the sequencer; each holds at most a chunk.
+const FINDINGS_MAX: usize = 16;
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// A running replicator.
+pub struct Replicator {
+    state: State,
+    config: Arc<Config>,
+    progress: Arc<Progress>,
+    threads: Vec<(&'static str, JoinHandle<()>)>,
+}
+
+/// Opens a sink for applying.
+pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
+    match &sink.target {
+        Target::Sqlite(config) => {
+            let opened = SqliteSink::open(config).with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+    }
+}
+
+/// Opens a sink for looking only, beside a running replicator.
+pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
+    match &sink.target {
+        Target::Sqlite(config) => {
+            let opened = SqliteSink::open_read_only(config)
+                .with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+    }
+}
+
+impl Replicator {
+    /// Starts all threads.
+    pub fn start(config: Config) -> Result<Replicator> {
+        let config = Arc::new(config);
+        let progress = Arc::new(Progress::default());
+        let (state, start) = State::lock(&config)?;
+        let board = state::prepare_lanes(&config)?;
+        let mut sinks = Vec::new();
+        for sink in &config.sinks {
+            sinks.push((sink.name.clone(), open_sink(sink)?));
+        }
+        let storage = DiskStorage::open(config.site.journal_dir()).with_context(|| {
+            format!(
+                "opening the journal in {}",
+                config.site.journal_dir().display()
+            )
+        })?;
+        let options = counterfoil_journal::Options {
+            segment_bytes: config.journal.segment_bytes,
+            ..Default::default()
+        };
+        let (mut journal, recovery) =
+            Journal::open(Arc::new(storage), options).with_context(|| {
+                format!(
+                    "opening the journal in {}",
+                    config.site.journal_dir().display()
+                )
+            })?;
+        if let Some(torn) = &recovery.torn_tail {
+            tracing::warn!(
+                "the journal's end was torn: {} bytes cut off {} ({})",
+                torn.bytes,
+                torn.segment,
+                torn.reason
+            );
+        }
+        let journaled = journaled_frames(&journal)?;
+
+        let mut images = Images::open(&config.site.images_dir())?;
+        let mut applied = Vec::new();
+        for (name, sink) in &mut sinks {
+            applied
+                .push(positions(&config, sink.as_mut()).with_context(|| format!("sink {name}"))?);
+        }
+        let refill = refill_reason(&recovery, &images, &applied);
+        // The epoch grows at every unclean start, and above all that a target has ever seen.
+        let seen_epoch = applied
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|position| position.epoch)
+            .max()
+            .unwrap_or(0);
+        let unclean =
+            !start.clean || !recovery.clean || refill.is_some() || seen_epoch > recovery.last_epoch;
+        if unclean {
+            journal.begin_epoch(recovery.last_epoch.max(seen_epoch) + 1)?;
+        }
+        if let Some(reason) = refill {
+            tracing::warn!("{reason}: every file is read again");
+            Images::wipe(&config.site.images_dir())?;
+            images = Images::open(&config.site.images_dir())?;
+        }
+        let is_new = images.cursor() == 0;
+        let from = if is_new {
+            recovery.next_lsn
+        } else {
+            images.cursor().max(recovery.first_lsn)
+        };
+        let refilled = refill.is_some();
+        let mut known = images.paths();
+        let start_position = Position {
+            epoch: journal.epoch(),
+            lsn: from.saturating_sub(1),
+            index: u32::MAX,
+        };
+        for ((name, sink), applied) in sinks.iter_mut().zip(&mut applied) {
+            if is_new {
+                for group in 0..config.groups.len() {
+                    let files = sink
+                        .files(&config.stream(group))
+                        .with_context(|| format!("sink {name}"))?;
+                    known.extend(
+                        files
+                            .into_iter()
+                            .map(|file| Arc::from(file.description.path)),
+                    );
+                }
+                attach(&config, sink.as_mut(), start_position)
+                    .with_context(|| format!("sink {name}"))?;
+                *applied =
+                    positions(&config, sink.as_mut()).with_context(|| format!("sink {name}"))?;
+            }
+            progress.update_sink(name, |progress| {
+                progress.applied_end = from;
+                progress.positions = (0..config.groups.len())
+                    .filter_map(|group| Some((config.stream(group), applied[group]?)))
+                    .collect();
+            });
+        }
+        journal.cursors().set(CURSOR, from)?;
+        report_start(start, unclean, &journal);
+
+        let (tasks, task_queue) = Tasks::channel(Arc::clone(&progress));
+        let (finding_sender, findings) = sync_channel(FINDINGS_MAX);
+        let (outlet, inlets) = transport::channel(sinks.len());
+        let publisher = Publisher::new(
+            Arc::clone(&config),
+            PublisherOptions {
+                checkpoint_interval: CHECKPOINT_INTERVAL,
+                redo_end: recovery.next_lsn,
+                refill: refilled,
+            },
+            journal.reader(from)?,
+            journal.cursors(),
+            images,
+            tasks.clone(),
+            outlet,
+            Arc::clone(&progress),
+        );
+        let has_image: HashSet<Arc<[u8]>> = if refilled {
+            HashSet::new()
+        } else {
+            known.clone()
+        };
+        let checker = Checker::new(
+            Arc::clone(&config),
+            task_queue,
+            finding_sender,
+            Arc::clone(&progress),
+            has_image,
+        );
+        let sequencer = Sequencer::new(
+            Parts {
+                config: Arc::clone(&config),
+                board,
+                journal,
+                journaled,
+                tasks,
+                findings,
+                known,
+                progress: Arc::clone(&progress),
+            },
+            SequencerOptions {
+                stuck_after: STUCK_AFTER,
+                sync_interval: config.journal.sync_interval,
+                journal_bytes_max: config.journal.bytes_max,
+            },
+        );
+        let mut threads = Vec::new();
+        for (((name, sink), inlet), applied) in sinks.into_iter().zip(inlets).zip(applied) {
+            let applier = Applier::new(
+                Arc::clone(&config),
+                name,
+                sink,
+                inlet,
+                applied,
+                Arc::clone(&progress),
+            );
+            threads.push(("apply", spawn("apply", &progress, move || applier.run())?));
+        }
+        threads.push((
+            "publish",
+            spawn("publish", &progress, move || publisher.run())?,
+        ));
+        threads.push((
+            "sequence",
+            spawn("sequence", &progress, move || sequencer.run())?,
+        ));
+        threads.push(("check", spawn("check", &progress, move || checker.run())?));
+        Ok(Replicator {
+            state,
+            config,
+            progress,
+            threads,
+        })
+    }
+
+    /// The shared counters.
+    pub fn progress(&self) -> &Arc<Progress> {
+        &self.progress
+    }
+
+    /// The configuration it runs with.
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// Whether, after this call began, there was a moment at which everything captured had been applied to every sink.
+    /// Call it again and again with the same `since`.
+    pub fn is_idle(&self, since: &mut Idle) -> bool {
+        let progress = &self.progress;
+        let scans = progress.scans.load(Ordering::SeqCst);
+        let drained = progress.drained_passes.load(Ordering::SeqCst);
+        let ends = (
+            progress.journal_end.load(Ordering::SeqCst),
+            progress.published_end.load(Ordering::SeqCst),
+            progress.applied_end(),
+        );
+        let quiet = progress.tasks.load(Ordering::SeqCst) == 0
+            && progress.findings.load(Ordering::SeqCst) == 0
+            && ends.0 == ends.1
+            && ends.1 == ends.2;
+        let first_scan = *since.scans.get_or_insert(scans);
+        if !quiet || since.end != ends.0 {
+            since.end = ends.0;
+            since.drained = drained;
+            return false;
+        }
+        // Quiet with the same end through whole passes, one of which began after a scan that began after us.
+        scans >= first_scan + 2 && drained >= since.drained + 3
+    }
+
+    /// Whether a thread has ended, so that nothing goes on.
+    pub fn has_ended(&self) -> bool {
+        self.progress.is_stopping() || self.threads.iter().any(|(_, thread)| thread.is_finished())
+    }
+
+    /// Stops everything and waits for it.
+    pub fn stop(self) -> Result<()> {
+        self.progress.stop();
+        for (name, thread) in self.threads.into_iter().rev() {
+            if thread.join().is_err() {
+                self.progress.fail(format!("the thread {name} panicked"));
+            }
+        }
+        if let Some(failure) = self.progress.failure() {
+            bail!(failure);
+        }
+        self.state.close()?;
+        Ok(())
+    }
+}
+
+/// What [`Replicator::is_idle`] remembers.
+#[derive(Debug, Default)]
+pub struct Idle {
+    scans: Option<u64>,
+    drained: u64,
+    end: u64,
+}
+
+fn spawn(
+    name: &'static str,
+    progress: &Arc<Progress>,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let progress = Arc::clone(progress);
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            struct Guard(Arc<Progress>, &'static str);
+            impl Drop for Guard {
+                fn drop(&mut self) {
+                    if std::thread::panicking() {
+                        self.0.fail(format!("the thread {} panicked", self.1));
+                    }
+                }
+            }
+            let _guard = Guard(progress, name);
+            work();
+        })
+        .with_context(|| format!("starting the thread {name}"))
+}
+
+/// Why targets can't be brought up from the journal, if they can't.
+fn refill_reason(
+    recovery: &counterfoil_journal::Recovery,
+    images: &Images,
+    applied: &[Vec<Option<Position>>],
+) -> Option<&'static str> {
+    let cursor = images.cursor();
+    let positions = || applied.iter().flatten();
+    if cursor == 0 {
+        return positions()
+            .any(Option::is_some)
+            .then_some("the state directory is new, while a target has rows");
+    }
+    if cursor > recovery.next_lsn {
+        return Some("the journal has lost its end");
+    }
+    if cursor < recovery.first_lsn {
+        return Some("the journal has lost its beginning");
+    }
+    let epoch = recovery.last_epoch;
+    if positions().any(Option::is_none) {
+        return Some("a target is new");
+    }
+    if positions()
+        .flatten()
+        .any(|position| position.epoch > epoch || position.lsn >= recovery.next_lsn)
+    {
+        return Some("a target is ahead of the journal");
+    }
+    if positions()
+        .flatten()
+        .any(|position| position.lsn + 1 < cursor)
+    {
+        return Some("a target is older than what the journal still holds");
+    }
+    None
+}
+
+fn report_start(start: Start, unclean: bool, journal: &Journal) {
+    tracing::info!(
+        epoch = journal.epoch(),
+        next_lsn = journal.next_lsn(),
+        "starting{}",
+        if !start.clean && unclean && journal.next_lsn() > 1 {
+            " after an unclean stop"
+        } else {
+            ""
+        }
+    );
+}

@@ -1,0 +1,468 @@
+//! Verify: compare files with what a target has of them, piece by piece.
+//!
+//! Both sides are read as streams in order of identity, so memory stays bounded whatever the size. While a replicator
+//! runs, a difference may only mean that a change is still on its way: what differs is looked at again until it no longer
+//! does, or has stayed the same for [`Options::settle`]. A record that changes on both sides all the while is counted as
+//! changing, not as different.
+
+use crate::config::Config;
+use counterfoil_records::{Codec, PieceKind};
+use counterfoil_sinks::{Image, Sink, SinkError, StoredFile};
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Differences listed per file; all are counted.
+pub const DIFFERENCES_MAX: usize = 100;
+const READ_BYTES: usize = 1 << 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// How to compare.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a difference must stay to count; zero when nothing is on its way.
+    pub settle: Duration,
+}
+
+/// What was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Everything is equal.
+    pub equal: bool,
+    /// Each file of each sink.
+    pub files: Vec<FileReport>,
+}
+
+/// What was found of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// The target.
+    pub sink: String,
+    /// The file, as text for people.
+    pub path: String,
+    /// The table with its records.
+    pub table: Option<String>,
+    /// Records in the file.
+    pub records: u64,
+    /// Position of the target when it was read.
+    pub position: Option<String>,
+    /// File and target are the same.
+    pub equal: bool,
+    /// How many differences there are.
+    pub different: u64,
+    /// Records that changed on both sides all the while, so that nothing can be said of them.
+    pub changing: u64,
+    /// The first differences.
+    pub differences: Vec<Difference>,
+    /// Why the file could not be compared, if it could not.
+    pub error: Option<String>,
+}
+
+/// How a record differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Identity of the record; `None` for the file itself.
+    pub record: Option<u64>,
+    /// What kind of difference.
+    pub kind: Kind,
+    /// First byte that differs, counted from the record's first byte on disk.
+    pub first_difference: Option<u64>,
+    /// Bytes of the file from there on, hexadecimal.
+    pub file: String,
+    /// Bytes of the target from there on, hexadecimal.
+    pub target: String,
+}
+
+/// Kinds of difference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Both sides have it, with other bytes.
+    Differs,
+    /// Only the file has it.
+    MissingInTarget,
+    /// Only the target has it.
+    OnlyInTarget,
+    /// The file's size is another than the target knows.
+    Size,
+    /// The target doesn't know the file.
+    FileMissingInTarget,
+    /// There is no such file (any more).
+    FileMissing,
+}
+
+/// Why nothing could be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The target can't be read.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The directories can't be looked through.
+    #[error(transparent)]
+    Scan(#[from] crate::config::ScanError),
+}
+
+/// Compares all files of the configuration with one target.
+pub fn verify(
+    config: &Config,
+    name: &str,
+    sink: &mut dyn Sink,
+    options: Options,
+    each: &mut dyn FnMut(&FileReport),
+) -> Result<Vec<FileReport>, VerifyError> {
+    let mut reports = Vec::new();
+    for group in 0..config.groups.len() {
+        let stream = config.stream(group);
+        let mut paths: BTreeMap<Vec<u8>, ()> = BTreeMap::new();
+        for found in config.scan() {
+            let found = found?;
+            let path = found.path.as_os_str().as_bytes();
+            if config.rule_for(path).is_some_and(|(of, _)| of == group) {
+                paths.insert(path.to_vec(), ());
+            }
+        }
+        paths.extend(
+            sink.files(&stream)?
+                .into_iter()
+                .map(|file| (file.description.path, ())),
+        );
+        for path in paths.into_keys() {
+            let mut report = settled(config, &stream, &path, sink, options)?;
+            report.sink = name.to_owned();
+            each(&report);
+            reports.push(report);
+        }
+    }
+    Ok(reports)
+}
+
+/// A side's bytes of each record that differs.
+type Sides = BTreeMap<Option<u64>, (Kind, Vec<u8>, Vec<u8>)>;
+
+/// Compares a file until what differs has stayed the same.
+fn settled(
+    config: &Config,
+    stream: &str,
+    path: &[u8],
+    sink: &mut dyn Sink,
+    options: Options,
+) -> Result<FileReport, VerifyError> {
+    let (mut report, mut sides) = compare(config, stream, path, sink)?;
+    let begun = Instant::now();
+    let mut changing: BTreeMap<Option<u64>, bool> = BTreeMap::new();
+    while !report.equal && report.error.is_none() && begun.elapsed() < options.settle {
+        std::thread::sleep(LOOK_AGAIN);
+        let (again, sides_again) = compare(config, stream, path, sink)?;
+        changing = sides_again
+            .iter()
+            .map(|(record, (_, file, target))| {
+                let before = sides.get(record);
+                let moved = before.is_none_or(|(_, file_before, target_before)| {
+                    file_before != file || target_before != target
+                });
+                (
+                    *record,
+                    moved || before.is_some() && changing.get(record).copied().unwrap_or(false),
+                )
+            })
+            .collect();
+        (report, sides) = (again, sides_again);
+    }
+    let moving = |record: &Option<u64>| changing.get(record).copied().unwrap_or(false);
+    report.changing = sides.keys().filter(|record| moving(record)).count() as u64;
+    report.different -= report.changing.min(report.different);
+    report
+        .differences
+        .retain(|difference| !moving(&difference.record));
+    report.equal = report.different == 0 && report.error.is_none();
+    Ok(report)
+}
+
+fn compare(
+    config: &Config,
+    stream: &str,
+    path: &[u8],
+    sink: &mut dyn Sink,
+) -> Result<(FileReport, Sides), VerifyError> {
+    let mut snapshot = sink.snapshot()?;
+    let stored = snapshot
+        .files(stream)?
+        .into_iter()
+        .find(|file| file.description.path == path);
+    let mut comparison = Comparison {
+        report: FileReport {
+            path: counterfoil_proto::path_text(path),
+            table: stored.as_ref().map(|file| file.table.clone()),
+            position: snapshot
+                .position(stream)?
+                .map(|position| format!("{}/{}", position.epoch, position.lsn)),
+            ..FileReport::default()
+        },
+        sides: Sides::new(),
+    };
+    let os_path = PathBuf::from(std::ffi::OsStr::from_bytes(path));
+    let codec = config
+        .rule_for(path)
+        .and_then(|(group, rule)| config.groups[group].files[rule].format.codec().ok());
+    let (file, codec) = match (Pieces::open(&os_path, codec.as_deref()), codec.is_some()) {
+        (Ok(file), true) => (file, ()),
+        (Err(error), true) if error.kind() != io::ErrorKind::NotFound => {
+            comparison.report.error = Some(format!("reading {}: {error}", os_path.display()));
+            return Ok((comparison.report, comparison.sides));
+        }
+        _ => {
+            comparison.differs(None, Kind::FileMissing, b"", b"");
+            return Ok((comparison.report, comparison.sides));
+        }
+    };
+    let () = codec;
+    let Some(stored) = stored else {
+        comparison.differs(None, Kind::FileMissingInTarget, b"", b"");
+        return Ok((comparison.report, comparison.sides));
+    };
+    let mut file = file;
+    let size = file.size;
+    if let Err(error) = pieces(
+        &mut comparison,
+        &mut file,
+        snapshot.as_mut(),
+        stream,
+        &stored,
+    )? {
+        comparison.report.error = Some(format!("reading {}: {error}", os_path.display()));
+    } else if size != stored.attributes.size {
+        let text = |size: u64| format!("{size} bytes").into_bytes();
+        comparison.differs(None, Kind::Size, &text(size), &text(stored.attributes.size));
+    }
+    comparison.report.equal = comparison.report.different == 0 && comparison.report.error.is_none();
+    Ok((comparison.report, comparison.sides))
+}
+
+/// Walks both sides in order of identity.
+fn pieces(
+    comparison: &mut Comparison,
+    file: &mut Pieces<'_>,
+    snapshot: &mut dyn counterfoil_sinks::Snapshot,
+    stream: &str,
+    stored: &StoredFile,
+) -> Result<io::Result<()>, SinkError> {
+    let mut failed = Ok(());
+    snapshot.pieces(stream, &stored.description.path, &mut |there| {
+        let target = on_disk(&there.image);
+        loop {
+            match file.peek() {
+                Ok(Some(piece)) if piece.id < there.id => {
+                    comparison.differs(Some(piece.id), Kind::MissingInTarget, &piece.bytes(), b"");
+                    comparison.count(piece);
+                    file.skip();
+                }
+                Ok(Some(piece)) if piece.id == there.id => {
+                    if !piece.equals(&there.image) {
+                        comparison.differs(Some(piece.id), Kind::Differs, &piece.bytes(), &target);
+                    }
+                    comparison.count(piece);
+                    file.skip();
+                    return true;
+                }
+                Ok(_) => {
+                    comparison.differs(Some(there.id), Kind::OnlyInTarget, b"", &target);
+                    return true;
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    return false;
+                }
+            }
+        }
+    })?;
+    while failed.is_ok() {
+        match file.peek() {
+            Ok(Some(piece)) => {
+                comparison.differs(Some(piece.id), Kind::MissingInTarget, &piece.bytes(), b"");
+                comparison.count(piece);
+                file.skip();
+            }
+            Ok(None) => break,
+            Err(error) => failed = Err(error),
+        }
+    }
+    Ok(failed)
+}
+
+struct Comparison {
+    report: FileReport,
+    sides: Sides,
+}
+
+impl Comparison {
+    fn count(&mut self, piece: &Owned) {
+        self.report.records += u64::from(piece.is_record);
+    }
+
+    fn differs(&mut self, record: Option<u64>, kind: Kind, file: &[u8], target: &[u8]) {
+        self.report.equal = false;
+        self.report.different += 1;
+        if self.report.differences.len() < DIFFERENCES_MAX {
+            let first = file
+                .iter()
+                .zip(target)
+                .position(|(a, b)| a != b)
+                .unwrap_or(file.len().min(target.len()));
+            let text = |bytes: &[u8]| {
+                let shown = &bytes[first.min(bytes.len())..bytes.len().min(first + 16)];
+                shown
+                    .iter()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect::<String>()
+            };
+            self.report.differences.push(Difference {
+                record,
+                kind,
+                first_difference: (kind == Kind::Differs).then_some(first as u64),
+                file: if kind == Kind::Size {
+                    String::from_utf8_lossy(file).into_owned()
+                } else {
+                    text(file)
+                },
+                target: if kind == Kind::Size {
+                    String::from_utf8_lossy(target).into_owned()
+                } else {
+                    text(target)
+                },
+            });
+            self.sides
+                .insert(record, (kind, file.to_vec(), target.to_vec()));
+        }
+    }
+}
+
+fn on_disk(image: &Image) -> Vec<u8> {
+    match image {
+        Image::Record { data, rest } => [data.as_slice(), rest].concat(),
+        Image::Residue { bytes, .. } => bytes.clone(),
+        Image::Absent => Vec::new(),
+    }
+}
+
+/// A piece with bytes of its own.
+struct Owned {
+    id: u64,
+    is_record: bool,
+    data: Vec<u8>,
+    rest: Vec<u8>,
+}
+
+impl Owned {
+    fn bytes(&self) -> Vec<u8> {
+        [self.data.as_slice(), &self.rest].concat()
+    }
+
+    fn equals(&self, image: &Image) -> bool {
+        match image {
+            Image::Record { data, rest } => {
+                self.is_record && *data == self.data && *rest == self.rest
+            }
+            Image::Residue { bytes, .. } => !self.is_record && *bytes == self.data,
+            Image::Absent => false,
+        }
+    }
+}
+
+/// The pieces of a file, in order, without holes.
+struct Pieces<'c> {
+    file: File,
+    codec: Option<&'c dyn Codec>,
+    size: u64,
+    /// Where the next byte to read lies, and what was read and not decoded.
+    at: u64,
+    buffer: Vec<u8>,
+    ready: VecDeque<Owned>,
+}
+
+impl<'c> Pieces<'c> {
+    fn open(path: &Path, codec: Option<&'c dyn Codec>) -> io::Result<Pieces<'c>> {
+        let file = File::open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Pieces {
+            file,
+            codec,
+            size,
+            at: 0,
+            buffer: Vec::new(),
+            ready: VecDeque::new(),
+        })
+    }
+
+    fn peek(&mut self) -> io::Result<Option<&Owned>> {
+        while self.ready.is_empty() && (self.at < self.size || !self.buffer.is_empty()) {
+            self.fill()?;
+        }
+        Ok(self.ready.front())
+    }
+
+    fn skip(&mut self) {
+        self.ready.pop_front();
+    }
+
+    fn fill(&mut self) -> io::Result<()> {
+        let Some(codec) = self.codec else {
+            self.at = self.size;
+            self.buffer.clear();
+            return Ok(());
+        };
+        let kept = self.buffer.len();
+        let wanted = (self.size - self.at).min((READ_BYTES.max(kept)) as u64) as usize;
+        self.buffer.resize(kept + wanted, 0);
+        let mut taken = 0;
+        while taken < wanted {
+            match self
+                .file
+                .read_at(&mut self.buffer[kept + taken..], self.at + taken as u64)
+            {
+                Ok(0) => break,
+                Ok(more) => taken += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.buffer.truncate(kept + taken);
+        let start = self.at - kept as u64;
+        self.at += taken as u64;
+        if taken < wanted {
+            // It has become shorter meanwhile.
+            self.size = self.at;
+        }
+        let ready = &mut self.ready;
+        let used = codec.decode(
+            start,
+            &self.buffer,
+            self.at == self.size,
+            &mut |piece| match piece.kind {
+                PieceKind::Record { data, rest } => {
+                    ready.push_back(Owned {
+                        id: piece.id,
+                        is_record: true,
+                        data: data.to_vec(),
+                        rest: rest.to_vec(),
+                    });
+                }
+                PieceKind::Residue { bytes, .. } => {
+                    ready.push_back(Owned {
+                        id: piece.id,
+                        is_record: false,
+                        data: bytes.to_vec(),
+                        rest: Vec::new(),
+                    });
+                }
+                PieceKind::Empty => {}
+            },
+        );
+        self.buffer.drain(..used);
+        Ok(())
+    }
+}
