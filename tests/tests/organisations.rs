@@ -106,7 +106,7 @@ fn a_cobol_program_s_line_sequential_file_is_mirrored() -> Result<()> {
         "lines",
         cobol_group(
             "lines.txt",
-            "organization = \"stream\"\nlayout = \"line-sequential\"",
+            "organization = \"sequential\"\nlayout = \"line-sequential\"",
         ),
         &cobol("cobol_lines")?,
         &["300"],
