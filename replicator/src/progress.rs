@@ -96,12 +96,12 @@ impl Progress {
     }
 
     /// Replaces what `subject` has to complain about at present.
-    pub fn set_problems(&self, subject: &str, problems: Vec<String>) {
+    pub fn set_problems(&self, subject: &str, problems: &[String]) {
         let mut all = lock(&self.problems);
         let before = if problems.is_empty() {
             all.remove(subject)
         } else {
-            all.insert(subject.to_owned(), problems.clone())
+            all.insert(subject.to_owned(), problems.to_vec())
         };
         for problem in problems.iter().filter(|problem| {
             before

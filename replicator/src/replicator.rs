@@ -15,7 +15,7 @@ use crate::capture::{Parts, Sequencer, SequencerOptions, journaled_frames};
 use crate::config::{Config, SinkConfig, Target};
 use crate::progress::Progress;
 use crate::publish::images::Images;
-use crate::publish::{CURSOR, Publisher, PublisherOptions};
+use crate::publish::{CURSOR, Publisher, PublisherOptions, PublisherParts};
 use crate::state::{self, Start, State};
 use crate::transport;
 use anyhow::{Context, Result, bail};
@@ -170,18 +170,20 @@ impl Replicator {
         let (finding_sender, findings) = sync_channel(FINDINGS_MAX);
         let (outlet, inlets) = transport::channel(sinks.len());
         let publisher = Publisher::new(
-            Arc::clone(&config),
+            PublisherParts {
+                config: Arc::clone(&config),
+                reader: journal.reader(from)?,
+                cursors: journal.cursors(),
+                images,
+                tasks: tasks.clone(),
+                outlet,
+                progress: Arc::clone(&progress),
+            },
             PublisherOptions {
                 checkpoint_interval: CHECKPOINT_INTERVAL,
                 redo_end: recovery.next_lsn,
                 refill: refilled,
             },
-            journal.reader(from)?,
-            journal.cursors(),
-            images,
-            tasks.clone(),
-            outlet,
-            Arc::clone(&progress),
         );
         let has_image: HashSet<Arc<[u8]>> = if refilled {
             HashSet::new()

@@ -61,11 +61,7 @@ impl Applier {
 
     /// Works until the publisher is gone; then applies what is left.
     pub fn run(mut self) {
-        loop {
-            let parcel = match self.inlet.receive(WAIT) {
-                Ok(parcel) => parcel,
-                Err(crate::transport::Closed) => break,
-            };
+        while let Ok(parcel) = self.inlet.receive(WAIT) {
             if let Some(parcel) = parcel {
                 self.take(parcel);
                 // What is there already goes into the same batch.
@@ -149,7 +145,7 @@ impl Applier {
         self.oldest = None;
         let end = self.taken_end;
         self.progress.update_sink(&self.name, |sink| {
-            sink.applied_end = sink.applied_end.max(end)
+            sink.applied_end = sink.applied_end.max(end);
         });
         true
     }

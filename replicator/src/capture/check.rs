@@ -225,7 +225,7 @@ impl Checker {
                 Err(error) => problems.push(error.to_string()),
             }
         }
-        self.progress.set_problems("scan", problems);
+        self.progress.set_problems("scan", &problems);
         self.send(&Arc::from(&b""[..]), clock::now(), What::Scanned)
     }
 

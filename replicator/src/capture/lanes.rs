@@ -272,7 +272,7 @@ impl Lanes {
             match Segment::open(&path) {
                 Ok(segment) => self.add(segment, group_of),
                 Err(SegmentError::Unfinished | SegmentError::Unreadable(libc::ENOENT)) => {
-                    unfinished = true
+                    unfinished = true;
                 }
                 Err(error) => {
                     let complaint = format!("the lane {} can't be read: {error}", path.display());

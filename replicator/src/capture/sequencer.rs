@@ -224,7 +224,7 @@ impl Sequencer {
                 let some = !complaints.is_empty();
                 self.complaints.extend(complaints);
                 if some {
-                    self.progress.set_problems("lanes", self.complaints.clone());
+                    self.progress.set_problems("lanes", &self.complaints);
                 }
                 some
             }
@@ -232,7 +232,7 @@ impl Sequencer {
                 let problem = format!(
                     "reading the lanes directory: {error}; captured programs can't be followed until it is there again"
                 );
-                self.progress.set_problems("lanes directory", vec![problem]);
+                self.progress.set_problems("lanes directory", &[problem]);
                 false
             }
         }
@@ -283,7 +283,7 @@ impl Sequencer {
                 && limits.iter().all(|&limit| read.end <= limit)
             {
                 if let Some(finding) = self.waiting.pop_front() {
-                    self.release_finding(finding);
+                    self.release_finding(&finding);
                     released = true;
                 }
                 continue;
@@ -466,8 +466,8 @@ impl Sequencer {
         }
     }
 
-    fn release_finding(&mut self, finding: Finding) {
-        self.consider(&finding);
+    fn release_finding(&mut self, finding: &Finding) {
+        self.consider(finding);
         // Only now: until then the finding itself, and then what became of it, keep everything from looking idle.
         self.progress.findings.fetch_sub(1, Ordering::SeqCst);
     }
@@ -589,7 +589,7 @@ impl Sequencer {
                 path: Arc::clone(path),
                 offset,
                 extent,
-            })
+            });
         };
         if len > 4096 && changed.start < offset + len {
             let half = (len / 2).next_multiple_of(4096);
@@ -601,8 +601,10 @@ impl Sequencer {
     }
 
     fn tell_unreadable(&self) {
-        self.progress
-            .set_problems("unreadable", self.unreadable.values().cloned().collect());
+        self.progress.set_problems(
+            "unreadable",
+            &self.unreadable.values().cloned().collect::<Vec<_>>(),
+        );
     }
 
     fn scanned(&mut self) {
@@ -826,14 +828,14 @@ impl Sequencer {
             Ok(_) => {
                 self.outbox.bytes.clear();
                 self.outbox.ends.clear();
-                self.progress.set_problems("journal", Vec::new());
+                self.progress.set_problems("journal", &[]);
                 Ok(true)
             }
             Err(error) if error.is_retryable() => {
                 let problem = format!(
                     "the journal takes nothing: {error}; captured programs go on, and it is tried again"
                 );
-                self.progress.set_problems("journal", vec![problem]);
+                self.progress.set_problems("journal", &[problem]);
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -857,7 +859,7 @@ impl Sequencer {
                         .to_owned(),
                 );
             }
-            self.progress.set_problems("journal size", problems);
+            self.progress.set_problems("journal size", &problems);
         }
         Ok(())
     }

@@ -89,7 +89,7 @@ impl Image {
                 bytes.as_ptr(),
                 self.map.add(offset as usize),
                 bytes.len(),
-            )
+            );
         };
         self.size = self.size.max(end);
         self.dirty = true;

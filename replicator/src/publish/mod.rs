@@ -9,4 +9,4 @@ mod pieces;
 mod publisher;
 mod units;
 
-pub use publisher::{CURSOR, Publisher, PublisherOptions};
+pub use publisher::{CURSOR, Publisher, PublisherOptions, PublisherParts};

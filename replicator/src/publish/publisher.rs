@@ -4,7 +4,7 @@ use super::images::{Image, Images, ImagesError};
 use super::pieces::{Parse, Span, walk};
 use super::units::{Dirty, Held, Unit};
 use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
-use crate::capture::operation::{Action, Operation, Origin};
+use crate::capture::operation::{Action, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
 use crate::progress::Progress;
@@ -82,11 +82,30 @@ pub struct Publisher {
     last_checkpoint: Instant,
 }
 
+/// What the publisher works with.
+pub struct PublisherParts {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// A reader that stands at the images' cursor.
+    pub reader: JournalReader,
+    /// Where the journal keeps cursors.
+    pub cursors: Cursors,
+    /// The images.
+    pub images: Images,
+    /// To ask for reads.
+    pub tasks: Tasks,
+    /// The way to the sinks.
+    pub outlet: Outlet,
+    /// Shared counters.
+    pub progress: Arc<Progress>,
+}
+
 /// Which operation is being handled.
 #[derive(Clone, Copy, Default)]
 struct At {
     position: Position,
-    group: u16,
+    group: usize,
+    process: u64,
     captured_ns: i64,
     pid: u32,
     snapshot: bool,
@@ -114,17 +133,17 @@ impl From<crate::transport::Closed> for PublishError {
 }
 
 impl Publisher {
-    /// Sets the thread up. `reader` stands at the images' cursor.
-    pub fn new(
-        config: Arc<Config>,
-        options: PublisherOptions,
-        reader: JournalReader,
-        cursors: Cursors,
-        images: Images,
-        tasks: Tasks,
-        outlet: Outlet,
-        progress: Arc<Progress>,
-    ) -> Publisher {
+    /// Sets the thread up.
+    pub fn new(parts: PublisherParts, options: PublisherOptions) -> Publisher {
+        let PublisherParts {
+            config,
+            reader,
+            cursors,
+            images,
+            tasks,
+            outlet,
+            progress,
+        } = parts;
         let groups = config
             .groups
             .iter()
@@ -179,15 +198,10 @@ impl Publisher {
     /// Handles what the journal holds at present, or waits for more.
     fn step(&mut self) -> Result<(), PublishError> {
         let mut payload = Vec::new();
-        loop {
-            let (lsn, epoch) = match self.reader.next()? {
-                Some(entry) => {
-                    payload.clear();
-                    payload.extend_from_slice(entry.payload);
-                    (entry.lsn, entry.epoch)
-                }
-                None => break,
-            };
+        while let Some(entry) = self.reader.next()? {
+            payload.clear();
+            payload.extend_from_slice(entry.payload);
+            let (lsn, epoch) = (entry.lsn, entry.epoch);
             let operation =
                 Operation::decode(&payload).map_err(|error| PublishError::Malformed {
                     lsn,
@@ -284,7 +298,8 @@ impl Publisher {
                 lsn,
                 index: 0,
             },
-            group,
+            group: usize::from(group),
+            process,
             captured_ns: at_ns,
             pid: origin.pid,
             snapshot: process == 0,
@@ -339,13 +354,13 @@ impl Publisher {
                         .file(file)
                         .is_some_and(|tracked| tracked.image.size() > 0)
                 {
-                    self.resize(index, &origin, file, 0)?;
+                    self.resize(file, 0)?;
                 }
             }
             Action::Write { offset, bytes } => {
-                self.write(index, &origin, file, offset, bytes, false)?
+                self.write(file, offset, bytes, false)?;
             }
-            Action::Truncate { size } => self.resize(index, &origin, file, size)?,
+            Action::Truncate { size } => self.resize(file, size)?,
             Action::Synced => {
                 if self.groups[index].policy == UnitOfWork::Fsync {
                     self.release_held(index, process);
@@ -354,7 +369,7 @@ impl Publisher {
             }
             Action::Locked { offset, extent } => {
                 if self.groups[index].policy == UnitOfWork::Lock {
-                    let unit = self.unit(index, &origin);
+                    let unit = self.unit();
                     let range = offset..offset.saturating_add(extent);
                     unit.unlock(file, &range);
                     unit.lock(file, range);
@@ -379,8 +394,6 @@ impl Publisher {
                 load,
             } => {
                 self.found(
-                    index,
-                    &origin,
                     file,
                     offset,
                     bytes,
@@ -464,17 +477,18 @@ impl Publisher {
         Some((Arc::new(description), codec))
     }
 
-    fn unit(&mut self, group: usize, origin: &Origin<'_>) -> &mut Unit {
+    fn unit(&mut self) -> &mut Unit {
         let at = self.at;
-        self.groups[group]
+        self.groups[at.group]
             .units
-            .entry(origin.process)
-            .or_insert_with(|| Unit::new(origin.pid, at.position.lsn, at.captured_ns))
+            .entry(at.process)
+            .or_insert_with(|| Unit::new(at.pid, at.position.lsn, at.captured_ns))
     }
 
-    /// Whether what a process does now belongs to a unit.
-    fn is_in_unit(&self, group: usize, process: u64) -> bool {
-        let group = &self.groups[group];
+    /// Whether what the process does now belongs to a unit.
+    fn is_in_unit(&self) -> bool {
+        let process = self.at.process;
+        let group = &self.groups[self.at.group];
         match group.policy {
             _ if process == 0 => false,
             UnitOfWork::None => false,
@@ -485,8 +499,6 @@ impl Publisher {
 
     fn write(
         &mut self,
-        group: usize,
-        origin: &Origin<'_>,
         file: usize,
         offset: u64,
         bytes: &[u8],
@@ -507,17 +519,11 @@ impl Publisher {
             .parse
             .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);
         span.overwrites |= fresh;
-        self.touched(group, origin, file, tail, span, range.end);
+        self.touched(file, tail, span, range.end);
         Ok(())
     }
 
-    fn resize(
-        &mut self,
-        group: usize,
-        origin: &Origin<'_>,
-        file: usize,
-        size: u64,
-    ) -> Result<(), PublishError> {
+    fn resize(&mut self, file: usize, size: u64) -> Result<(), PublishError> {
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -544,11 +550,11 @@ impl Publisher {
                 end: size,
                 overwrites: false,
             });
-            self.touched(group, origin, file, None, span, size);
-        } else if self.is_in_unit(group, origin.process) {
-            self.unit(group, origin).dirty(file).clear_from(entry);
+            self.touched(file, None, span, size);
+        } else if self.is_in_unit() {
+            self.unit().dirty(file).clear_from(entry);
         } else {
-            self.release_held(group, origin.process);
+            self.release_held(self.at.group, self.at.process);
             let mut dirty = Dirty::default();
             dirty.clear_from(entry);
             self.emit(file, dirty);
@@ -557,15 +563,7 @@ impl Publisher {
     }
 
     /// Notes what was touched in the process's unit, or publishes it as far as it is whole.
-    fn touched(
-        &mut self,
-        group: usize,
-        origin: &Origin<'_>,
-        file: usize,
-        tail: Option<Span>,
-        mut span: Span,
-        upto: u64,
-    ) {
+    fn touched(&mut self, file: usize, tail: Option<Span>, mut span: Span, upto: u64) {
         if self.options.redo_end > self.at.position.lsn
             && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
         {
@@ -575,8 +573,8 @@ impl Publisher {
                     .map_or(span.start, |before| before.min(span.start)),
             );
         }
-        if self.is_in_unit(group, origin.process) {
-            let unit = self.unit(group, origin);
+        if self.is_in_unit() {
+            let unit = self.unit();
             let dirty = unit.dirty(file);
             if let Some(tail) = tail {
                 dirty.add(tail);
@@ -584,7 +582,7 @@ impl Publisher {
             dirty.add(span);
             if unit.is_too_large() {
                 self.progress.units_cut.fetch_add(1, Ordering::Relaxed);
-                self.commit(group, origin.process);
+                self.commit(self.at.group, self.at.process);
             }
             return;
         }
@@ -597,7 +595,7 @@ impl Publisher {
                 },
             );
         }
-        let held = self.groups[group].held.remove(&origin.process);
+        let held = self.groups[self.at.group].held.remove(&self.at.process);
         let first_lsn = held
             .as_ref()
             .map_or(self.at.position.lsn, |held| held.first_lsn);
@@ -645,15 +643,17 @@ impl Publisher {
             span: rest,
             upto,
             first_lsn,
-            pid: origin.pid,
+            pid: self.at.pid,
         };
-        self.groups[group].held.insert(origin.process, held);
+        self.groups[self.at.group]
+            .held
+            .insert(self.at.process, held);
     }
 
     fn release_held(&mut self, group: usize, process: u64) {
         if let Some(held) = self.groups[group].held.remove(&process) {
-            self.at.pid = held.pid;
-            self.emit(
+            self.emit_for(
+                held.pid,
                 held.file,
                 Dirty {
                     spans: vec![held.span],
@@ -668,9 +668,8 @@ impl Publisher {
         let Some(mut unit) = self.groups[group].units.remove(&process) else {
             return;
         };
-        self.at.pid = unit.pid;
         for (file, dirty) in std::mem::take(&mut unit.files) {
-            self.emit(file, dirty);
+            self.emit_for(unit.pid, file, dirty);
         }
         // A unit that was cut goes on while its locks are held.
         if unit.holds_lock() && self.groups[group].policy == UnitOfWork::Lock {
@@ -715,6 +714,13 @@ impl Publisher {
             }
             UnitOfWork::None | UnitOfWork::Fsync => {}
         }
+    }
+
+    /// [`Publisher::emit`], for what another process did.
+    fn emit_for(&mut self, pid: u32, file: usize, dirty: Dirty) {
+        let present = std::mem::replace(&mut self.at.pid, pid);
+        self.emit(file, dirty);
+        self.at.pid = present;
     }
 
     /// Turns what was touched into events, from what is there now.
@@ -797,7 +803,7 @@ impl Publisher {
     fn event(&mut self, file: &Arc<FileDescription>, size: u64, change: Change) {
         self.parcel.events.push(Event {
             position: self.at.position,
-            group: self.at.group,
+            group: self.at.group as u16,
             file: Arc::clone(file),
             size,
             change,
@@ -811,8 +817,6 @@ impl Publisher {
     /// Content that was read: where it differs from the image, it is a change.
     fn found(
         &mut self,
-        group: usize,
-        origin: &Origin<'_>,
         file: usize,
         offset: u64,
         bytes: &[u8],
@@ -822,19 +826,12 @@ impl Publisher {
         let end = offset + bytes.len() as u64;
         if fresh {
             if !bytes.is_empty() {
-                self.write(group, origin, file, offset, bytes, true)?;
+                self.write(file, offset, bytes, true)?;
             }
         } else {
             for range in self.differences(file, offset, bytes) {
                 let part = &bytes[range.clone()];
-                self.write(
-                    group,
-                    origin,
-                    file,
-                    offset + range.start as u64,
-                    part,
-                    false,
-                )?;
+                self.write(file, offset + range.start as u64, part, false)?;
             }
         }
         if at_end
@@ -842,15 +839,15 @@ impl Publisher {
                 .file(file)
                 .is_some_and(|tracked| tracked.image.size() != end)
         {
-            self.release_held(group, origin.process);
-            self.resize(group, origin, file, end)?;
+            self.release_held(self.at.group, self.at.process);
+            self.resize(file, end)?;
         }
         if at_end
             && self
                 .file(file)
                 .is_some_and(|tracked| tracked.emitted_end == u64::MAX)
         {
-            self.release_held(group, origin.process);
+            self.release_held(self.at.group, self.at.process);
             let from = self.boundary_at(file, end);
             self.emit(
                 file,
@@ -963,11 +960,11 @@ impl Publisher {
             let mut pending = Vec::new();
             for unit in self.groups[group].units.values_mut() {
                 if let Some(at) = unit.files.iter().position(|(touched, _)| *touched == file) {
-                    pending.push(unit.files.remove(at).1);
+                    pending.push((unit.pid, unit.files.remove(at).1));
                 }
             }
-            for dirty in pending {
-                self.emit(file, dirty);
+            for (pid, dirty) in pending {
+                self.emit_for(pid, file, dirty);
             }
         }
     }
@@ -1067,7 +1064,7 @@ fn retry<T>(
         match attempt() {
             Ok(done) => {
                 if failed {
-                    progress.set_problems("images", Vec::new());
+                    progress.set_problems("images", &[]);
                 }
                 return Ok(done);
             }
@@ -1075,7 +1072,7 @@ fn retry<T>(
                 failed = true;
                 let problem =
                     format!("{error}; the journal keeps what comes, and it is tried again");
-                progress.set_problems("images", vec![problem]);
+                progress.set_problems("images", &[problem]);
                 if progress.is_stopping() {
                     return Err(PublishError::Stopped);
                 }
