@@ -1,7 +1,8 @@
 //! The C entry points: what programs call instead of libc's, by symbol or through its own replaced entries.
 //!
 //! They turn arguments into those of the kernel and its answer into `errno`, and nothing else. Functions that may be
-//! unwound by thread cancellation are `C-unwind`; all of them are, to be simple. Variadic functions take their last
+//! unwound by thread cancellation are `C-unwind`; all of them are, to be simple. What they call in libc is declared `C`:
+//! see `cancellation`. Variadic functions take their last
 //! argument always: on the supported machines it is passed alike, and ignored by the kernel where it is not given.
 
 // They are exported by name, not by path, and promise what libc's functions of these names do.
@@ -387,7 +388,7 @@ macro_rules! passing {
             }
             // SAFETY: it is libc's function of this name, and gets what it was given.
             unsafe {
-                let real: unsafe extern "C-unwind" fn($(passing!(@word $argument)),*) -> $result =
+                let real: unsafe extern "C" fn($(passing!(@word $argument)),*) -> $result =
                     core::mem::transmute(address);
                 real($($argument),*)
             }
@@ -426,7 +427,7 @@ pub(crate) unsafe extern "C-unwind" fn posix_fallocate(
     }
     // SAFETY: it is libc's function of this name, and gets what it was given.
     unsafe {
-        let real: unsafe extern "C-unwind" fn(c_int, off_t, off_t) -> c_int =
+        let real: unsafe extern "C" fn(c_int, off_t, off_t) -> c_int =
             core::mem::transmute(address);
         real(fd, offset, len)
     }
@@ -457,7 +458,7 @@ pub(crate) unsafe extern "C-unwind" fn closefrom(first: c_int) {
     if address != 0 {
         // SAFETY: it is libc's function of this name, and gets what it was given.
         unsafe {
-            let real: unsafe extern "C-unwind" fn(c_int) = core::mem::transmute(address);
+            let real: unsafe extern "C" fn(c_int) = core::mem::transmute(address);
             real(first);
         }
     }
