@@ -67,7 +67,7 @@ static DESCRIPTORS_END: AtomicU32 = AtomicU32::new(0);
 /// One past the highest description ever used.
 static DESCRIPTIONS_END: AtomicU32 = AtomicU32::new(1);
 /// Grows with everything that lets another process share what is open.
-static FORKS: AtomicU32 = AtomicU32::new(0);
+pub(crate) static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Number of the description behind a descriptor, 0 when it isn't captured.
 #[inline(always)]

@@ -359,6 +359,63 @@ static POPEN: Real = Real::new(c"popen");
 static ALLOCATE: Real = Real::new(c"posix_fallocate");
 static CLOSE_FROM: Real = Real::new(c"closefrom");
 
+/// libc's `vfork`, which returns twice: nothing may be put around it, so the hook jumps there. 0 until it is known.
+static VFORK: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes note and goes on in libc; `fork` does the same for the little that runs before the constructor.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn vfork() -> c_int {
+    core::arch::naked_asm!(
+        "lock inc dword ptr [rip + {forks}]",
+        "mov rax, qword ptr [rip + {real}]",
+        "test rax, rax",
+        "jz 2f",
+        "jmp rax",
+        "2:",
+        "jmp {fork}",
+        forks = sym descriptors::FORKS,
+        real = sym VFORK,
+        fork = sym fork_instead,
+    )
+}
+
+/// See above. An increment lost to another thread's does no harm: the count has changed.
+#[cfg(target_arch = "aarch64")]
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn vfork() -> c_int {
+    core::arch::naked_asm!(
+        "hint #34", // bti c
+        "adrp x9, {forks}",
+        "ldr w10, [x9, :lo12:{forks}]",
+        "add w10, w10, #1",
+        "str w10, [x9, :lo12:{forks}]",
+        "adrp x9, {real}",
+        "ldr x16, [x9, :lo12:{real}]",
+        "cbz x16, 2f",
+        "br x16",
+        "2:",
+        "b {fork}",
+        forks = sym descriptors::FORKS,
+        real = sym VFORK,
+        fork = sym fork_instead,
+    )
+}
+
+extern "C" fn fork_instead() -> c_int {
+    // SAFETY: as the program asked for; what a `vfork` child may do, a forked one may too.
+    unsafe { libc::fork() }
+}
+
+/// Looks up `vfork`, captured or not.
+pub(crate) fn start_always() {
+    // SAFETY: the name ends with NUL.
+    let found = unsafe { libc::dlsym(libc::RTLD_NEXT, c"vfork".as_ptr()) } as usize;
+    VFORK.store(found, Ordering::Relaxed);
+}
+
 /// Looks the functions up while that is easy.
 pub(crate) fn start() {
     for real in [

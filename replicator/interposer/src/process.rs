@@ -44,6 +44,7 @@ static BOARD: AtomicPtr<Board> = AtomicPtr::new(core::ptr::null_mut());
 /// Joins in when the environment says so; otherwise every hook just makes its call.
 pub(crate) fn start() {
     cancellation::start();
+    crate::hooks::start_always();
     // SAFETY: the name ends with NUL; nobody changes the environment while constructors run.
     let directory = unsafe { libc::getenv(c"COUNTERFOIL_LANES".as_ptr()) };
     if directory.is_null() {
