@@ -11,9 +11,9 @@
 //!
 //! Limits are listed in `docs/interposer.md`.
 //!
-//! Way through the modules: [`hooks`] are the C entry points and no more; [`capture`] decides and reports;
-//! [`descriptors`] and [`files`] are the tables behind them; [`process`] and [`thread`] are what belongs to the
-//! process and the thread; [`patch`] leads libc's own calls here.
+//! Way through the modules: `hooks` are the C entry points and no more; `capture` decides and reports;
+//! `descriptors` and `files` are the tables behind them; `process` and `thread` are what belongs to the
+//! process and the thread; `patch` leads libc's own calls here.
 
 mod arena;
 mod cancellation;
