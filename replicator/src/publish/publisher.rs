@@ -43,9 +43,16 @@ pub struct PublisherOptions {
 /// Name of the publisher's cursor in the journal.
 pub const CURSOR: &str = "publisher";
 
+/// What events are about: a file, and its group, whatever operation led to the event.
+#[derive(Clone)]
+struct Subject {
+    group: u16,
+    file: Arc<FileDescription>,
+}
+
 /// A file with its image.
 struct Tracked {
-    description: Arc<FileDescription>,
+    subject: Subject,
     codec: Box<dyn Codec>,
     parse: Parse,
     number: u64,
@@ -409,9 +416,8 @@ impl Publisher {
             } => self.compare(file, offset, len, sum, at_end),
             Action::Attributes { mode, uid, gid } => {
                 if let Some(tracked) = self.file(file) {
-                    let (description, size) =
-                        (Arc::clone(&tracked.description), tracked.image.size());
-                    self.event(&description, size, Change::Attributes { mode, uid, gid });
+                    let (subject, size) = (tracked.subject.clone(), tracked.image.size());
+                    self.event(&subject, size, Change::Attributes { mode, uid, gid });
                 }
             }
             Action::Removed | Action::Renamed { .. } | Action::Settled | Action::Ended => {}
@@ -436,7 +442,7 @@ impl Publisher {
             Some(existing) => existing,
             None => retry(&self.progress, || images.create(&path, lsn))?,
         };
-        let Some((description, codec)) = self.describe(&path) else {
+        let Some((subject, codec)) = self.describe(&path) else {
             return Err(PublishError::Malformed {
                 lsn: self.at.position.lsn,
                 reason: "its file has no rule".to_owned(),
@@ -449,7 +455,7 @@ impl Publisher {
             size
         };
         let tracked = Tracked {
-            description: Arc::clone(&description),
+            subject: subject.clone(),
             codec,
             parse: Parse::default(),
             number,
@@ -460,11 +466,11 @@ impl Publisher {
         self.tracked.push(Some(tracked));
         let file = self.tracked.len() - 1;
         self.by_path.insert(path, file);
-        self.event(&description, size, Change::Created);
+        self.event(&subject, size, Change::Created);
         Ok(file)
     }
 
-    fn describe(&self, path: &[u8]) -> Option<(Arc<FileDescription>, Box<dyn Codec>)> {
+    fn describe(&self, path: &[u8]) -> Option<(Subject, Box<dyn Codec>)> {
         let (group, rule) = self.config.rule_for(path)?;
         let rule = &self.config.groups[group].files[rule];
         let codec = rule.format.codec().ok()?;
@@ -474,7 +480,11 @@ impl Publisher {
             format: rule.format.clone(),
             table: rule.table.clone(),
         };
-        Some((Arc::new(description), codec))
+        let subject = Subject {
+            group: group as u16,
+            file: Arc::new(description),
+        };
+        Some((subject, codec))
     }
 
     fn unit(&mut self) -> &mut Unit {
@@ -789,22 +799,22 @@ impl Publisher {
                 );
             }
         }
-        let description = Arc::clone(&tracked.description);
+        let subject = tracked.subject.clone();
         self.parcel_bytes += volume;
         if changes.is_empty() {
             // The size may have changed all the same.
             changes.push(Change::Created);
         }
         for change in changes {
-            self.event(&description, size, change);
+            self.event(&subject, size, change);
         }
     }
 
-    fn event(&mut self, file: &Arc<FileDescription>, size: u64, change: Change) {
+    fn event(&mut self, subject: &Subject, size: u64, change: Change) {
         self.parcel.events.push(Event {
             position: self.at.position,
-            group: self.at.group as u16,
-            file: Arc::clone(file),
+            group: subject.group,
+            file: Arc::clone(&subject.file),
             size,
             change,
             captured_ns: self.at.captured_ns,
@@ -908,7 +918,7 @@ impl Publisher {
             && (!at_end || image.len() as u64 == end);
         if !same {
             let extent = if at_end { CHUNK_BYTES } else { len };
-            let path = tracked.description.path.as_slice().into();
+            let path = tracked.subject.file.path.as_slice().into();
             self.tasks.ask(Task::Read {
                 path,
                 offset,
@@ -919,17 +929,17 @@ impl Publisher {
 
     fn removed(&mut self, path: &[u8]) -> Result<(), PublishError> {
         let lsn = self.at.position.lsn;
-        let description = match self.by_path.remove(path) {
+        let subject = match self.by_path.remove(path) {
             Some(file) => {
                 self.forget(file);
-                self.tracked[file].take().map(|tracked| tracked.description)
+                self.tracked[file].take().map(|tracked| tracked.subject)
             }
             // It has an image that was not needed since the start, or sinks know it from before.
-            None => self.describe(path).map(|(description, _)| description),
+            None => self.describe(path).map(|(subject, _)| subject),
         };
         self.images.assign(&path.into(), None, lsn);
-        if let Some(description) = description {
-            self.event(&description, 0, Change::Removed);
+        if let Some(subject) = subject {
+            self.event(&subject, 0, Change::Removed);
         }
         Ok(())
     }
@@ -982,7 +992,7 @@ impl Publisher {
         let file = self.track(from)?;
         self.release_held(group, process);
         self.publish_pending(file);
-        let Some((description, codec)) = self.describe(to) else {
+        let Some((subject, codec)) = self.describe(to) else {
             return self.removed(from);
         };
         let lsn = self.at.position.lsn;
@@ -995,13 +1005,13 @@ impl Publisher {
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
-        let before = std::mem::replace(&mut tracked.description, Arc::clone(&description));
+        let before = std::mem::replace(&mut tracked.subject, subject.clone());
         self.images.assign(&from.into(), None, lsn);
         self.images.assign(&to, Some(tracked.number), lsn);
         self.by_path.insert(to, file);
         let size = tracked.image.size();
-        if before.format == description.format && before.group == description.group {
-            self.event(&description, size, Change::Renamed { from: before });
+        if before.file.format == subject.file.format && before.group == subject.group {
+            self.event(&subject, size, Change::Renamed { from: before.file });
             return Ok(());
         }
         // Other records than before, or another stream: gone there, new here.
@@ -1009,7 +1019,7 @@ impl Publisher {
         tracked.parse = Parse::default();
         tracked.emitted_end = 0;
         self.event(&before, 0, Change::Removed);
-        self.event(&description, size, Change::Removed);
+        self.event(&subject, size, Change::Removed);
         let all = Span {
             start: 0,
             end: u64::MAX,
