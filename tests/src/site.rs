@@ -2,6 +2,7 @@
 
 use crate::binaries;
 use crate::operations::Shape;
+use crate::poll::wait_until;
 use crate::process::{Finished, Process};
 use crate::programs::Program;
 use anyhow::{Context as _, Result, bail};
@@ -273,8 +274,28 @@ impl Site {
         self.start(self.counterfoil(&["run"]))
     }
 
-    /// Stops a replicator with SIGTERM; it must end by itself, with exit code 0.
-    pub fn stop(&self, replicator: Process) -> Result<()> {
+    /// Waits until a replicator that was started says in its status that it runs.
+    pub fn wait_until_up(&self, replicator: &mut Process) -> Result<()> {
+        wait_until("the replicator to be up", || {
+            if !replicator
+                .is_running()
+                .map_err(|error| format!("{error:#}"))?
+            {
+                return Err(format!("it ended: {}", replicator.stderr()));
+            }
+            match self.status() {
+                Ok(status) if status["running"] == true && status["pid"] == replicator.id() => {
+                    Ok(())
+                }
+                Ok(status) => Err(status.to_string()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+    }
+
+    /// Stops a replicator with SIGTERM, once it is up; it must end by itself, with exit code 0.
+    pub fn stop(&self, mut replicator: Process) -> Result<()> {
+        self.wait_until_up(&mut replicator)?;
         replicator.terminate();
         replicator.finish()?.success()?;
         Ok(())
