@@ -1,7 +1,7 @@
 //! A site to measure in: a directory below the target directory (so on a real disk, where the
 //! checkout is), a release build, compiled victims, and a replicator that runs meanwhile.
 
-use crate::cargo::{self, Profile};
+use crate::cargo;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -25,10 +25,14 @@ pub(crate) struct Replicator {
 }
 
 impl BenchSite {
-    /// Builds everything and makes the directory. `files` are the tables of `[[group.file]]`: path
+    /// Makes the directory; `binaries` is where the release build is. `files` are the tables of `[[group.file]]`: path
     /// relative to the data directory, and the other lines.
-    pub(crate) fn new(name: &str, unit_of_work: &str, files: &[(&str, &str)]) -> Result<BenchSite> {
-        let binaries = cargo::build(Profile::Release)?;
+    pub(crate) fn new(
+        binaries: &Path,
+        name: &str,
+        unit_of_work: &str,
+        files: &[(&str, &str)],
+    ) -> Result<BenchSite> {
         let base = cargo::target_dir()?.join("bench");
         let root = base.join(format!("{name}-{}", std::process::id()));
         for dir in [

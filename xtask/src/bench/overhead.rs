@@ -5,6 +5,7 @@
 //! consumes what is captured while it is captured; before each run it has become idle.
 
 use super::bench_site::{BenchSite, Replicator};
+use crate::cargo::{self, Profile};
 use crate::stats::{Aim, compare, median, quartiles};
 use anyhow::{Context as _, Result};
 use std::ffi::OsStr;
@@ -20,6 +21,7 @@ const SCRATCH_ROUNDS: &str = "400";
 pub(crate) fn run(rounds: usize, only: &[String]) -> Result<bool> {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
     let site = BenchSite::new(
+        &cargo::build(Profile::Release)?,
         "overhead",
         "lock",
         &[

@@ -6,13 +6,14 @@
 //! journal mode and the same durability.
 
 use super::bench_site::BenchSite;
-use crate::cargo;
+use crate::cargo::{self, Profile};
 use crate::stats::{Aim, compare, median};
 use anyhow::{Context as _, Result, bail};
 use std::process::Command;
 use std::time::Instant;
 
 pub(crate) fn run(records: u64, rounds: usize) -> Result<bool> {
+    let binaries = cargo::build(Profile::Release)?;
     // The SQLite side of both legs is a program of the tests' crate: this one has no SQLite in it.
     cargo::run(
         &[
@@ -30,6 +31,7 @@ pub(crate) fn run(records: u64, rounds: usize) -> Result<bool> {
     let (mut piped, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
         let site = BenchSite::new(
+            &binaries,
             &format!("pipeline-{round}"),
             "none",
             &[(
