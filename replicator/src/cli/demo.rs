@@ -253,7 +253,9 @@ impl Play<'_> {
     /// Whether the switch's own audit is content with the restored files, and what it says.
     fn audit(&mut self) -> anyhow::Result<(bool, String)> {
         let (code, text) = self.finished(self.stage.audit())?;
-        Ok((code == Some(0), text.trim_end().to_owned()))
+        let text = text.trim_end();
+        let text = text.strip_prefix("audit: ").unwrap_or(text);
+        Ok((code == Some(0), text.to_owned()))
     }
 
     fn heed_signals(&self) -> anyhow::Result<()> {

@@ -22,7 +22,7 @@ impl Telling {
             let length_ms = seconds.saturating_mul(1000);
             let bar = ProgressBar::with_draw_target(Some(length_ms), ProgressDrawTarget::stdout());
             // The template is a constant; were it wrong, the default would do.
-            if let Ok(style) = ProgressStyle::with_template("{bar:20} {msg}") {
+            if let Ok(style) = ProgressStyle::with_template("{bar:20} {wide_msg}") {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar
