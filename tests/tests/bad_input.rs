@@ -152,8 +152,14 @@ fn as_nobody(site: &Site, arguments: &[&str]) -> Result<Command> {
     for file in [counterfoil()?, interposer()?] {
         let name = file.file_name().context("a binary has a name")?;
         if !bin.join(name).exists() {
-            fs::copy(&file, bin.join(name))
-                .with_context(|| format!("copying {}", file.display()))?;
+            // By another process: a descriptor for writing that a child of another test inherited meanwhile
+            // would make the copy "busy".
+            let copied = Command::new("cp").arg(&file).arg(bin.join(name)).status()?;
+            ensure!(
+                copied.success(),
+                "copying {} ended with {copied}",
+                file.display()
+            );
         }
     }
     fs::set_permissions(site.root(), fs::Permissions::from_mode(0o755))?;
