@@ -16,6 +16,8 @@ pub struct Progress {
     pub tasks: AtomicU64,
     /// Findings of the checker not yet in the journal or dismissed.
     pub findings: AtomicU64,
+    /// Sinks need every file to be read again, and that is not through.
+    pub refilling: AtomicBool,
     /// Complete looks through all directories.
     pub scans: AtomicU64,
     /// Passes of the sequencer in which every lane was empty, and nothing was waiting.

@@ -107,7 +107,7 @@ impl Replicator {
             applied
                 .push(positions(&config, sink.as_mut()).with_context(|| format!("sink {name}"))?);
         }
-        let refill = refill_reason(&recovery, &images, &applied);
+        let refill = refill_reason(&config, &recovery, &images, &applied);
         // The epoch grows at every unclean start, and above all that a target has ever seen.
         let seen_epoch = applied
             .iter()
@@ -125,6 +125,8 @@ impl Replicator {
             tracing::warn!("{reason}: every file is read again");
             Images::wipe(&config.site.images_dir())?;
             images = Images::open(&config.site.images_dir())?;
+            images.set_refilling(true);
+            progress.refilling.store(true, Ordering::SeqCst);
         }
         let is_new = images.cursor() == 0;
         let from = if is_new {
@@ -162,6 +164,10 @@ impl Replicator {
                     .filter_map(|group| Some((config.stream(group), applied[group]?)))
                     .collect();
             });
+        }
+        if is_new && !refilled {
+            // From here on the journal has everything that sinks get; a start without a checkpoint has to read all again.
+            images.checkpoint(from, std::iter::empty())?;
         }
         journal.cursors().set(CURSOR, from)?;
         report_start(start, unclean, &journal);
@@ -266,6 +272,7 @@ impl Replicator {
         );
         let quiet = progress.tasks.load(Ordering::SeqCst) == 0
             && progress.findings.load(Ordering::SeqCst) == 0
+            && !progress.refilling.load(Ordering::SeqCst)
             && ends.0 == ends.1
             && ends.1 == ends.2;
         let first_scan = *since.scans.get_or_insert(scans);
@@ -332,6 +339,7 @@ fn spawn(
 
 /// Why targets can't be brought up from the journal, if they can't.
 fn refill_reason(
+    config: &Config,
     recovery: &counterfoil_journal::Recovery,
     images: &Images,
     applied: &[Vec<Option<Position>>],
@@ -342,6 +350,9 @@ fn refill_reason(
         return positions()
             .any(Option::is_some)
             .then_some("the state directory is new, while a target has rows");
+    }
+    if images.is_refilling() {
+        return Some("reading every file again was interrupted");
     }
     if cursor > recovery.next_lsn {
         return Some("the journal has lost its end");
@@ -359,10 +370,16 @@ fn refill_reason(
     {
         return Some("a target is ahead of the journal");
     }
-    if positions()
-        .flatten()
-        .any(|position| position.lsn + 1 < cursor)
-    {
+    // Not every operation leads to an event: a target may have all there is before the cursor, and stand well before it.
+    let is_behind = config.sinks.iter().zip(applied).any(|(sink, positions)| {
+        positions.iter().enumerate().any(|(group, position)| {
+            let had = images.applied(&sink.name, &config.stream(group));
+            position.is_some_and(|position| {
+                position.lsn + 1 < cursor && had.is_none_or(|had| position < had)
+            })
+        })
+    });
+    if is_behind {
         return Some("a target is older than what the journal still holds");
     }
     None

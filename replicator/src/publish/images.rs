@@ -6,6 +6,7 @@
 //! image files that it names are kept until the next one.
 
 use counterfoil_lane::sys;
+use counterfoil_proto::Position;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
@@ -269,6 +270,12 @@ struct Stored {
     version: u32,
     /// First lsn whose operation may be missing in the images.
     cursor: u64,
+    /// What each sink had of each stream: epoch, lsn, index.
+    #[serde(default)]
+    applied: BTreeMap<String, BTreeMap<String, (u64, u64, u32)>>,
+    /// Not all files have been read again since sinks were found to need it.
+    #[serde(default)]
+    refilling: bool,
     files: Vec<StoredFile>,
 }
 
@@ -291,7 +298,12 @@ pub struct Images {
     changes: Vec<(u64, Arc<[u8]>, Option<u64>)>,
     /// Sizes of images as last known; those of open ones are theirs to tell.
     sizes: BTreeMap<u64, u64>,
+    applied: AppliedPositions,
+    refilling: bool,
 }
+
+/// What each sink has of each stream.
+pub type AppliedPositions = BTreeMap<String, BTreeMap<String, Position>>;
 
 impl Images {
     /// Reads the catalogue; without one there are no images.
@@ -305,6 +317,8 @@ impl Images {
             base: BTreeMap::new(),
             changes: Vec::new(),
             sizes: BTreeMap::new(),
+            applied: AppliedPositions::new(),
+            refilling: false,
         };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -331,7 +345,35 @@ impl Images {
             images.next_number = images.next_number.max(file.number + 1);
         }
         images.cursor = stored.cursor;
+        images.refilling = stored.refilling;
+        for (sink, streams) in stored.applied {
+            let positions = streams.into_iter().map(|(stream, (epoch, lsn, index))| {
+                let position = Position { epoch, lsn, index };
+                (stream, position)
+            });
+            images.applied.insert(sink, positions.collect());
+        }
         Ok(images)
+    }
+
+    /// What a sink had of a stream at the last checkpoint: with that, it has every event before the cursor.
+    pub fn applied(&self, sink: &str, stream: &str) -> Option<Position> {
+        self.applied.get(sink)?.get(stream).copied()
+    }
+
+    /// Notes what sinks have, for the next checkpoint. It must be no less than every event before that one's cursor.
+    pub fn set_applied(&mut self, applied: AppliedPositions) {
+        self.applied = applied;
+    }
+
+    /// Whether sinks need every file to be read again, and that is not through.
+    pub fn is_refilling(&self) -> bool {
+        self.refilling
+    }
+
+    /// Notes whether that is so, for the next checkpoint.
+    pub fn set_refilling(&mut self, refilling: bool) {
+        self.refilling = refilling;
     }
 
     /// First lsn whose operation may be missing; 0 when there never was a checkpoint.
@@ -405,6 +447,17 @@ impl Images {
         let stored = Stored {
             version: VERSION,
             cursor,
+            applied: self
+                .applied
+                .iter()
+                .map(|(sink, streams)| {
+                    let positions = streams
+                        .iter()
+                        .map(|(stream, at)| (stream.clone(), (at.epoch, at.lsn, at.index)));
+                    (sink.clone(), positions.collect())
+                })
+                .collect(),
+            refilling: self.refilling,
             files,
         };
         let path = self.directory.join(CATALOGUE);
@@ -555,6 +608,27 @@ mod tests {
                 prop_assert!(image.bytes() == model.as_slice());
             }
         }
+    }
+
+    #[test]
+    fn the_catalogue_keeps_what_sinks_had() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut images = Images::open(directory.path()).unwrap();
+        let position = Position {
+            epoch: 2,
+            lsn: 3,
+            index: 4,
+        };
+        let streams = BTreeMap::from([("hq/payments".to_owned(), position)]);
+        images.set_applied(BTreeMap::from([("here".to_owned(), streams)]));
+        images.set_refilling(true);
+        images.checkpoint(9, std::iter::empty()).unwrap();
+
+        let images = Images::open(directory.path()).unwrap();
+        assert_eq!(images.cursor(), 9);
+        assert!(images.is_refilling());
+        assert_eq!(images.applied("here", "hq/payments"), Some(position));
+        assert_eq!(images.applied("there", "hq/payments"), None);
     }
 
     #[test]

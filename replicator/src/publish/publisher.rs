@@ -87,6 +87,20 @@ pub struct Publisher {
     parcel_bytes: usize,
     at: At,
     last_checkpoint: Instant,
+    refill: Refill,
+}
+
+/// How far reading every file again is, for sinks that need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refill {
+    /// Not everything has been read.
+    Reading,
+    /// Everything had been read before this pass of the sequencer.
+    Read { pass: u64 },
+    /// What was read lies before this lsn.
+    Journaled { end: u64 },
+    /// Sinks have it.
+    Done,
 }
 
 /// What the publisher works with.
@@ -180,6 +194,7 @@ impl Publisher {
             parcel_bytes: 0,
             at: At::default(),
             last_checkpoint: Instant::now(),
+            refill: Refill::Reading,
         }
     }
 
@@ -252,10 +267,40 @@ impl Publisher {
                 Ordering::Relaxed,
             );
         }
+        self.follow_refill();
         if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
             self.checkpoint()?;
         }
         Ok(())
+    }
+
+    /// Notes when all files were read again, and sinks have it. Until that is in a checkpoint, a start begins anew with it.
+    fn follow_refill(&mut self) {
+        if !self.options.refill || self.refill == Refill::Done {
+            return;
+        }
+        let progress = &self.progress;
+        let pass = progress.passes.load(Ordering::SeqCst);
+        self.refill = match self.refill {
+            // The first look names all files, and its pass asks for them. A task is done once its findings are counted.
+            Refill::Reading
+                if progress.scans.load(Ordering::SeqCst) >= 2
+                    && progress.tasks.load(Ordering::SeqCst) == 0
+                    && progress.findings.load(Ordering::SeqCst) == 0 =>
+            {
+                Refill::Read { pass }
+            }
+            // What a pass takes from the checker is in the journal when the next has ended.
+            Refill::Read { pass: read } if pass >= read + 2 => Refill::Journaled {
+                end: progress.journal_end.load(Ordering::SeqCst),
+            },
+            Refill::Journaled { end } if progress.applied_end() >= end => {
+                self.images.set_refilling(false);
+                progress.refilling.store(false, Ordering::SeqCst);
+                Refill::Done
+            }
+            unchanged => unchanged,
+        };
     }
 
     /// Makes images durable and says from where on the journal is still needed.
@@ -275,6 +320,11 @@ impl Publisher {
         if cursor <= self.images.cursor() {
             return Ok(());
         }
+        // Read after the end that is applied, so no less than it. It may be less than the cursor in numbers: what lies
+        // between led to no event.
+        let sinks = self.progress.sinks().into_iter();
+        self.images
+            .set_applied(sinks.map(|(name, sink)| (name, sink.positions)).collect());
         let open = self
             .tracked
             .iter_mut()
@@ -1038,6 +1088,13 @@ impl Publisher {
     /// All operations that may have reached the images before the start have been repeated: the images are right again.
     /// Where boundaries of pieces depend on content, what was decoded in between need not be.
     fn finish_redo(&mut self) -> Result<(), PublishError> {
+        // Nobody else knows of the files that the repeated operations made: they may be gone meanwhile.
+        let known = self.images.paths();
+        for path in self.by_path.keys().filter(|&path| !known.contains(path)) {
+            self.tasks.ask(Task::Check {
+                path: Arc::clone(path),
+            });
+        }
         for file in 0..self.tracked.len() {
             let Some(tracked) = self.tracked[file].as_mut() else {
                 continue;
