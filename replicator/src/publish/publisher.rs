@@ -59,7 +59,7 @@ struct Tracked {
     image: Image,
     /// Pieces before this offset may be known to sinks.
     emitted_end: u64,
-    /// Lowest offset touched while operations were repeated.
+    /// Lowest offset changed by operations that were repeated.
     redone_from: Option<u64>,
 }
 
@@ -120,7 +120,7 @@ struct At {
 
 /// Why a publisher can't go on.
 #[derive(Debug, thiserror::Error)]
-enum PublishError {
+pub(super) enum PublishError {
     #[error("reading the journal: {0}")]
     Journal(#[from] counterfoil_journal::Error),
     #[error("{0}")]
@@ -203,7 +203,7 @@ impl Publisher {
     }
 
     /// Handles what the journal holds at present, or waits for more.
-    fn step(&mut self) -> Result<(), PublishError> {
+    pub(super) fn step(&mut self) -> Result<(), PublishError> {
         let mut payload = Vec::new();
         while let Some(entry) = self.reader.next()? {
             payload.clear();
@@ -259,7 +259,7 @@ impl Publisher {
     }
 
     /// Makes images durable and says from where on the journal is still needed.
-    fn checkpoint(&mut self) -> Result<(), PublishError> {
+    pub(super) fn checkpoint(&mut self) -> Result<(), PublishError> {
         self.last_checkpoint = Instant::now();
         let open = self.groups.iter().flat_map(|group| {
             let units = group.units.values().map(|unit| unit.first_lsn);
@@ -280,7 +280,8 @@ impl Publisher {
             .iter_mut()
             .flatten()
             .map(|tracked| (tracked.number, &mut tracked.image));
-        self.images.checkpoint(cursor, open)?;
+        self.images
+            .checkpoint(cursor, self.reader.next_lsn(), open)?;
         self.cursors.set(CURSOR, cursor)?;
         Ok(())
     }
@@ -357,9 +358,10 @@ impl Publisher {
         match action {
             Action::Opened { truncated, size } => {
                 if (truncated || size == 0)
-                    && self
-                        .file(file)
-                        .is_some_and(|tracked| tracked.image.size() > 0)
+                    && (self.is_redo()
+                        || self
+                            .file(file)
+                            .is_some_and(|tracked| tracked.image.size() > 0))
                 {
                     self.resize(file, 0)?;
                 }
@@ -400,13 +402,7 @@ impl Publisher {
                 at_end,
                 load,
             } => {
-                self.found(
-                    file,
-                    offset,
-                    bytes,
-                    at_end,
-                    load || lsn < self.options.redo_end,
-                )?;
+                self.found(file, offset, bytes, at_end, load || self.is_redo())?;
             }
             Action::Summed {
                 offset,
@@ -423,6 +419,24 @@ impl Publisher {
             Action::Removed | Action::Renamed { .. } | Action::Settled | Action::Ended => {}
         }
         Ok(())
+    }
+
+    /// Whether the images may have the present operation, and later ones, already.
+    fn is_redo(&self) -> bool {
+        self.at.position.lsn < self.options.redo_end
+    }
+
+    /// Notes that a repeated operation changes a file from an offset on.
+    fn note_redo(&mut self, file: usize, offset: u64) {
+        if self.is_redo()
+            && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
+        {
+            tracked.redone_from = Some(
+                tracked
+                    .redone_from
+                    .map_or(offset, |before| before.min(offset)),
+            );
+        }
     }
 
     fn file(&self, file: usize) -> Option<&Tracked> {
@@ -514,6 +528,7 @@ impl Publisher {
         bytes: &[u8],
         fresh: bool,
     ) -> Result<(), PublishError> {
+        self.note_redo(file, offset);
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -528,39 +543,65 @@ impl Publisher {
         tracked
             .parse
             .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);
+        let moves = span.overwrites && !matches!(tracked.codec.boundaries(), Boundaries::Pitch(_));
         span.overwrites |= fresh;
+        if moves {
+            self.rebase(file, &span);
+        }
         self.touched(file, tail, span, range.end);
         Ok(())
     }
 
     fn resize(&mut self, file: usize, size: u64) -> Result<(), PublishError> {
+        self.note_redo(file, size);
+        let redo = self.is_redo();
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
         let before = tracked.image.size();
-        if size == before {
+        // A repeated operation finds the size that it, or a later one, made; what it cut off still has to be told.
+        if size == before && !redo {
             return Ok(());
         }
         let codec = tracked.codec.as_ref();
         let entry = tracked.parse.entry(codec, tracked.image.bytes(), size);
         retry_io(&self.progress, || tracked.image.truncate(size))?;
         tracked.parse.resized(codec, entry, tracked.image.bytes());
-        if size > before {
-            let tail = match codec.boundaries() {
-                Boundaries::Pitch(_) => Parse::tail(codec, before),
-                _ => Some(Span {
+        let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
+        let grown = (size > before).then(|| match codec.boundaries() {
+            // Pieces in between were never written. The first and the last may be cut short: by the old end, by the new.
+            Boundaries::Pitch(pitch) => {
+                let last = size - size % pitch.max(1);
+                (
+                    Parse::tail(codec, before),
+                    Span {
+                        start: last,
+                        end: size,
+                        overwrites: last < before,
+                    },
+                )
+            }
+            _ => (
+                None,
+                Span {
                     start: entry,
                     end: size,
                     overwrites: entry < before,
-                }),
-            };
-            // A size alone is a change too.
-            let span = tail.unwrap_or(Span {
-                start: size,
-                end: size,
-                overwrites: false,
-            });
-            self.touched(file, None, span, size);
+                },
+            ),
+        });
+        if !pitched {
+            self.rebase(
+                file,
+                &Span {
+                    start: entry,
+                    end: u64::MAX,
+                    overwrites: true,
+                },
+            );
+        }
+        if let Some((tail, span)) = grown {
+            self.touched(file, tail, span, size);
         } else if self.is_in_unit() {
             self.unit().dirty(file).clear_from(entry);
         } else {
@@ -574,15 +615,6 @@ impl Publisher {
 
     /// Notes what was touched in the process's unit, or publishes it as far as it is whole.
     fn touched(&mut self, file: usize, tail: Option<Span>, mut span: Span, upto: u64) {
-        if self.options.redo_end > self.at.position.lsn
-            && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
-        {
-            tracked.redone_from = Some(
-                tracked
-                    .redone_from
-                    .map_or(span.start, |before| before.min(span.start)),
-            );
-        }
         if self.is_in_unit() {
             let unit = self.unit();
             let dirty = unit.dirty(file);
@@ -658,6 +690,39 @@ impl Publisher {
         self.groups[self.at.group]
             .held
             .insert(self.at.process, held);
+    }
+
+    /// Boundaries within a span may have moved: what waits to be published and begins there has to begin before it.
+    fn rebase(&mut self, file: usize, moved: &Span) {
+        let inside = |span: &Span| span.start > moved.start && span.start < moved.end;
+        for group in &mut self.groups {
+            for held in group
+                .held
+                .values_mut()
+                .filter(|held| held.file == file && inside(&held.span))
+            {
+                held.span.start = moved.start;
+                held.span.overwrites = true;
+            }
+            for (_, dirty) in group
+                .units
+                .values_mut()
+                .flat_map(|unit| &mut unit.files)
+                .filter(|(touched, _)| *touched == file)
+            {
+                for span in dirty.spans.iter_mut().filter(|span| inside(span)) {
+                    span.start = moved.start;
+                    span.overwrites = true;
+                }
+                dirty.cleared_from = dirty.cleared_from.map(|from| {
+                    if from > moved.start && from < moved.end {
+                        moved.start
+                    } else {
+                        from
+                    }
+                });
+            }
+        }
     }
 
     fn release_held(&mut self, group: usize, process: u64) {
@@ -845,9 +910,10 @@ impl Publisher {
             }
         }
         if at_end
-            && self
-                .file(file)
-                .is_some_and(|tracked| tracked.image.size() != end)
+            && (self.is_redo()
+                || self
+                    .file(file)
+                    .is_some_and(|tracked| tracked.image.size() != end))
         {
             self.release_held(self.at.group, self.at.process);
             self.resize(file, end)?;
@@ -1045,7 +1111,23 @@ impl Publisher {
             let Some(from) = tracked.redone_from.take() else {
                 continue;
             };
-            if matches!(tracked.codec.boundaries(), Boundaries::Pitch(_)) {
+            // How long the file was at each operation isn't known any more, so neither is which pieces were cut short.
+            let from = from.min(tracked.image.smallest_size());
+            let size = tracked.image.size();
+            if let Boundaries::Pitch(pitch) = tracked.codec.boundaries() {
+                let from = tracked.image.smallest_size().min(size);
+                let span = Span {
+                    start: from - from % pitch.max(1),
+                    end: size,
+                    overwrites: true,
+                };
+                self.emit(
+                    file,
+                    Dirty {
+                        spans: vec![span],
+                        cleared_from: None,
+                    },
+                );
                 continue;
             }
             tracked.parse = Parse::default();
