@@ -325,9 +325,21 @@ fn spawn(
                 }
             }
             let _guard = Guard(progress, name);
+            give_way(name);
             work();
         })
         .with_context(|| format!("starting the thread {name}"))
+}
+
+/// Lets captured programs go first when there are too few processors for all: what waits, waits in lanes and journal. The
+/// sequencer gives way least, since it is what empties the lanes.
+fn give_way(thread: &str) {
+    let nice = if thread == "sequence" { 5 } else { 15 };
+    // For Linux "process 0" is the calling thread. Somebody may have asked for still less; that stays.
+    let present = rustix::process::getpriority_process(None).unwrap_or(0);
+    if present < nice && rustix::process::setpriority_process(None, nice).is_err() {
+        tracing::debug!("the thread {thread} can't lower its priority");
+    }
 }
 
 /// Why targets can't be brought up from the journal, if they can't.

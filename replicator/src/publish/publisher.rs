@@ -7,10 +7,10 @@ use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
 use crate::capture::operation::{Action, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
-use crate::progress::Progress;
+use crate::progress::{FileProgress, Progress};
 use crate::transport::Outlet;
 use counterfoil_journal::{Cursors, JournalReader};
-use counterfoil_proto::Position;
+use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Boundaries, Codec, PieceKind};
 use counterfoil_sinks::FileDescription;
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ const PARCEL_BYTES: usize = 2 << 20;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Blocks in which content that was read is compared with the image.
 const COMPARE_BYTES: usize = 4096;
+/// How often the status is told what happened to files.
+const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait for the journal before looking at anything else.
 const JOURNAL_WAIT: Duration = Duration::from_millis(20);
 
@@ -59,6 +61,9 @@ struct Tracked {
     image: Image,
     /// Pieces before this offset may be known to sinks.
     emitted_end: u64,
+    /// What happened to it, for the status, and whether that was told.
+    activity: FileProgress,
+    told: bool,
     /// Lowest offset changed by operations that were repeated.
     redone_from: Option<u64>,
 }
@@ -87,6 +92,7 @@ pub struct Publisher {
     parcel_bytes: usize,
     at: At,
     last_checkpoint: Instant,
+    last_told: Instant,
 }
 
 /// What the publisher works with.
@@ -131,6 +137,16 @@ pub(super) enum PublishError {
     Malformed { lsn: u64, reason: String },
     #[error("stopping")]
     Stopped,
+}
+
+impl PublishError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            PublishError::Journal(error) => error.is_retryable(),
+            PublishError::Images(error) => error.is_retryable(),
+            PublishError::Malformed { .. } | PublishError::Stopped => false,
+        }
+    }
 }
 
 impl From<crate::transport::Closed> for PublishError {
@@ -180,6 +196,7 @@ impl Publisher {
             parcel_bytes: 0,
             at: At::default(),
             last_checkpoint: Instant::now(),
+            last_told: Instant::now(),
         }
     }
 
@@ -197,8 +214,11 @@ impl Publisher {
             Err(PublishError::Stopped) => Ok(()),
             other => other,
         };
-        if let Err(error) = result.and_then(|()| self.checkpoint()) {
-            self.progress.fail(format!("publishing: {error}"));
+        match result.and_then(|()| self.checkpoint()) {
+            Ok(()) => {}
+            // The next start repeats more of the journal, that is all.
+            Err(error) if error.is_retryable() => tracing::warn!("{error}"),
+            Err(error) => self.progress.fail(format!("publishing: {error}")),
         }
     }
 
@@ -227,9 +247,8 @@ impl Publisher {
             }
         }
         self.send()?;
-        if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
-            self.checkpoint()?;
-        }
+        self.tell_activity();
+        self.checkpoint_if_due()?;
         self.reader.wait(JOURNAL_WAIT);
         Ok(())
     }
@@ -252,8 +271,46 @@ impl Publisher {
                 Ordering::Relaxed,
             );
         }
-        if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
-            self.checkpoint()?;
+        self.tell_activity();
+        self.checkpoint_if_due()?;
+        Ok(())
+    }
+
+    /// Tells the status what happened to files.
+    fn tell_activity(&mut self) {
+        if self.last_told.elapsed() < TELL_INTERVAL {
+            return;
+        }
+        self.last_told = Instant::now();
+        let news = self
+            .tracked
+            .iter_mut()
+            .flatten()
+            .filter(|tracked| !tracked.told)
+            .map(|tracked| {
+                tracked.told = true;
+                tracked.activity.size = tracked.image.size();
+                (
+                    path_text(&tracked.subject.file.path),
+                    tracked.activity.clone(),
+                )
+            });
+        self.progress.update_files(news);
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), PublishError> {
+        if self.last_checkpoint.elapsed() < self.options.checkpoint_interval {
+            return Ok(());
+        }
+        match self.checkpoint() {
+            Ok(()) => self.progress.set_problems("checkpoint", &[]),
+            // Nothing is lost: the journal is kept from the last checkpoint on until one succeeds.
+            Err(error) if error.is_retryable() => {
+                let problem =
+                    format!("{error}; the journal is kept meanwhile, and it is tried again");
+                self.progress.set_problems("checkpoint", &[problem]);
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -355,6 +412,11 @@ impl Publisher {
             _ => {}
         }
         let file = self.track(path)?;
+        if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+            tracked.activity.operations += 1;
+            tracked.activity.changed_ns = at_ns;
+            tracked.told = false;
+        }
         match action {
             Action::Opened { truncated, size } => {
                 if (truncated || size == 0)
@@ -475,6 +537,11 @@ impl Publisher {
             number,
             image,
             emitted_end,
+            activity: FileProgress {
+                group: subject.file.group.clone(),
+                ..FileProgress::default()
+            },
+            told: false,
             redone_from: None,
         };
         self.tracked.push(Some(tracked));
@@ -865,6 +932,7 @@ impl Publisher {
             }
         }
         let subject = tracked.subject.clone();
+        tracked.activity.events += changes.len() as u64;
         self.parcel_bytes += volume;
         if changes.is_empty() {
             // The size may have changed all the same.
@@ -1004,6 +1072,7 @@ impl Publisher {
             None => self.describe(path).map(|(subject, _)| subject),
         };
         self.images.assign(&path.into(), None, lsn);
+        self.progress.remove_file(&path_text(path));
         if let Some(subject) = subject {
             self.event(&subject, 0, Change::Removed);
         }
@@ -1072,6 +1141,7 @@ impl Publisher {
             return Ok(());
         };
         let before = std::mem::replace(&mut tracked.subject, subject.clone());
+        self.progress.remove_file(&path_text(from));
         self.images.assign(&from.into(), None, lsn);
         self.images.assign(&to, Some(tracked.number), lsn);
         self.by_path.insert(to, file);
