@@ -47,6 +47,22 @@ pub struct Progress {
     /// Units of work cut because they were too long or too large.
     pub units_cut: AtomicU64,
     sinks: Mutex<BTreeMap<String, SinkProgress>>,
+    files: Mutex<BTreeMap<String, FileProgress>>,
+}
+
+/// What happened to a file since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileProgress {
+    /// Its consistency group.
+    pub group: String,
+    /// Operations on it.
+    pub operations: u64,
+    /// Events made of them.
+    pub events: u64,
+    /// Its size in bytes, as of the last operation handled.
+    pub size: u64,
+    /// Wall clock of the last operation, nanoseconds since 1970.
+    pub changed_ns: i64,
 }
 
 /// How far a sink is.
@@ -127,6 +143,21 @@ impl Progress {
     /// All sinks.
     pub fn sinks(&self) -> BTreeMap<String, SinkProgress> {
         lock(&self.sinks).clone()
+    }
+
+    /// Replaces what is known of files.
+    pub fn update_files(&self, files: impl Iterator<Item = (String, FileProgress)>) {
+        lock(&self.files).extend(files);
+    }
+
+    /// Forgets a file that is no more.
+    pub fn remove_file(&self, path: &str) {
+        lock(&self.files).remove(path);
+    }
+
+    /// All files that something happened to since the start.
+    pub fn files(&self) -> BTreeMap<String, FileProgress> {
+        lock(&self.files).clone()
     }
 
     /// First lsn that some sink still needs.

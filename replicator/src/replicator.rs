@@ -167,7 +167,7 @@ impl Replicator {
         }
         if is_new && !refilled {
             // From here on the journal has everything that sinks get; a start without a checkpoint has to read all again.
-            images.checkpoint(from, std::iter::empty())?;
+            images.checkpoint(from, from, std::iter::empty())?;
         }
         journal.cursors().set(CURSOR, from)?;
         report_start(start, unclean, &journal);
@@ -332,9 +332,21 @@ fn spawn(
                 }
             }
             let _guard = Guard(progress, name);
+            give_way(name);
             work();
         })
         .with_context(|| format!("starting the thread {name}"))
+}
+
+/// Lets captured programs go first when there are too few processors for all: what waits, waits in lanes and journal. The
+/// sequencer gives way least, since it is what empties the lanes.
+fn give_way(thread: &str) {
+    let nice = if thread == "sequence" { 5 } else { 15 };
+    // For Linux "process 0" is the calling thread. Somebody may have asked for still less; that stays.
+    let present = rustix::process::getpriority_process(None).unwrap_or(0);
+    if present < nice && rustix::process::setpriority_process(None, nice).is_err() {
+        tracing::debug!("the thread {thread} can't lower its priority");
+    }
 }
 
 /// Why targets can't be brought up from the journal, if they can't.

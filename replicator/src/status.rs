@@ -17,6 +17,9 @@ use std::sync::atomic::Ordering;
 /// A status older than this is of a replicator that hangs.
 pub const FRESH_NS: i64 = 5_000_000_000;
 
+/// Files listed; the status is written several times a second.
+pub const FILES_MAX: usize = 1000;
+
 /// What a replicator says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -54,8 +57,28 @@ pub struct Status {
     pub published_end: u64,
     /// Each target.
     pub sinks: BTreeMap<String, SinkStatus>,
+    /// Files that something happened to since the start, the most recently changed first; at most [`FILES_MAX`].
+    #[serde(default)]
+    pub files: Vec<FileStatus>,
     /// What is wrong at present.
     pub problems: Vec<String>,
+}
+
+/// What happened to a file since the start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FileStatus {
+    /// The file, as text for people.
+    pub path: String,
+    /// Its consistency group.
+    pub group: String,
+    /// Operations on it.
+    pub operations: u64,
+    /// Events made of them.
+    pub events: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Wall clock of the last operation, nanoseconds since 1970.
+    pub changed_ns: i64,
 }
 
 /// How a target is doing.
@@ -106,6 +129,7 @@ impl Status {
                 .into_iter()
                 .map(|(name, sink)| (name, SinkStatus::of(&sink, journal_end)))
                 .collect(),
+            files: FileStatus::of(progress),
             problems,
         }
     }
@@ -132,6 +156,26 @@ impl Status {
     pub fn all_problems(&self) -> Vec<String> {
         let sinks = self.sinks.values().filter_map(|sink| sink.error.clone());
         self.problems.iter().cloned().chain(sinks).collect()
+    }
+}
+
+impl FileStatus {
+    fn of(progress: &Progress) -> Vec<FileStatus> {
+        let mut files: Vec<FileStatus> = progress
+            .files()
+            .into_iter()
+            .map(|(path, file)| FileStatus {
+                path,
+                group: file.group,
+                operations: file.operations,
+                events: file.events,
+                size: file.size,
+                changed_ns: file.changed_ns,
+            })
+            .collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.changed_ns));
+        files.truncate(FILES_MAX);
+        files
     }
 }
 

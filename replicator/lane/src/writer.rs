@@ -130,6 +130,7 @@ impl Lane {
     /// Publishes that the thread is about to make a call. Returns the clock before it.
     #[inline(always)]
     pub fn enter(&mut self, target: &Target) -> u64 {
+        self.prefetch();
         let slot = &self.home().slot.0;
         slot.device.store(target.device, Ordering::Relaxed);
         slot.inode.store(target.inode, Ordering::Relaxed);
@@ -140,6 +141,25 @@ impl Lane {
         // Sequentially consistent, so that the slot is visible before the call's effect and its end time.
         slot.begin.swap(begin, Ordering::SeqCst);
         begin
+    }
+
+    /// Asks for the cache lines that the next frame will be written to. The sequencer has read them when the segment was
+    /// used before, so they are another core's; fetching them takes as long as a tenth of the call, and goes on during it.
+    #[inline(always)]
+    fn prefetch(&self) {
+        /// Enough for a frame of a hundred bytes or two; more goes in sequence, which the processor sees by itself.
+        const LINES: usize = 4;
+        // SAFETY: prefetching reads and writes nothing, at whatever address; `current` is mapped.
+        unsafe {
+            let segment = self.mapped[self.current];
+            let at = segment
+                .cast::<u8>()
+                .wrapping_add(segment::HEADER_BYTES + self.tail);
+            for line in 0..LINES {
+                prefetch_for_write(at.wrapping_add(64 * line));
+            }
+            prefetch_for_write((&raw const (*segment).tail).cast());
+        }
     }
 
     /// Withdraws what [`Lane::enter`] published, after the frame is appended (or the call failed).
@@ -393,6 +413,23 @@ impl Lane {
         self.bytes += size;
         process.board.births.fetch_add(1, Ordering::SeqCst);
         true
+    }
+}
+
+/// Asks for a cache line to be fetched for writing.
+///
+/// # Safety
+/// None is needed: the address need not be mapped.
+#[inline(always)]
+unsafe fn prefetch_for_write(address: *const u8) {
+    // SAFETY: a hint, which changes no register and no memory.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        core::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        #[cfg(target_arch = "aarch64")]
+        core::arch::asm!("prfm pstl1keep, [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+        #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+        let _ = address;
     }
 }
 

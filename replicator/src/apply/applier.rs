@@ -61,18 +61,20 @@ impl Applier {
 
     /// Works until the publisher is gone; then applies what is left.
     pub fn run(mut self) {
-        while let Ok(parcel) = self.inlet.receive(WAIT) {
-            if let Some(parcel) = parcel {
-                self.take(parcel);
-                // What is there already goes into the same batch.
-                while !self.is_due() {
-                    match self.inlet.try_receive() {
-                        Some(parcel) => self.take(parcel),
-                        None => break,
-                    }
-                }
+        loop {
+            // While something waits for more to join it, only for as long as it may.
+            let limit = self.oldest.map_or(WAIT, |oldest| {
+                self.config
+                    .apply
+                    .batch_delay_max
+                    .saturating_sub(oldest.elapsed())
+            });
+            match self.inlet.receive(limit) {
+                Ok(Some(parcel)) => self.take(parcel),
+                Ok(None) => {}
+                Err(crate::transport::Closed) => break,
             }
-            if !self.apply() {
+            if self.is_due() && !self.apply() {
                 return;
             }
         }
@@ -84,7 +86,6 @@ impl Applier {
     }
 
     fn take(&mut self, parcel: Arc<Parcel>) {
-        self.oldest.get_or_insert_with(Instant::now);
         let end = parcel.end;
         // With one sink nobody else has the parcel, and nothing need be copied.
         let events = Arc::try_unwrap(parcel)
@@ -106,6 +107,11 @@ impl Applier {
             }
         }
         self.taken_end = self.taken_end.max(end);
+        if self.folds.iter().any(|fold| !fold.is_empty()) {
+            self.oldest.get_or_insert_with(Instant::now);
+        } else {
+            self.applied();
+        }
     }
 
     fn is_due(&self) -> bool {
@@ -143,11 +149,16 @@ impl Applier {
             });
         }
         self.oldest = None;
+        self.applied();
+        true
+    }
+
+    /// Everything taken is applied.
+    fn applied(&self) {
         let end = self.taken_end;
         self.progress.update_sink(&self.name, |sink| {
             sink.applied_end = sink.applied_end.max(end);
         });
-        true
     }
 
     /// Applies a batch, for as long as it takes. False when everything is to stop.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The events of one stream, folded.
-pub(super) struct Fold {
+pub(crate) struct Fold {
     stream: String,
     files: Vec<FileChanges>,
     /// Where in `files` the present stage of a path is.
@@ -22,7 +22,7 @@ pub(super) struct Fold {
 }
 
 impl Fold {
-    pub(super) fn new(stream: String) -> Fold {
+    pub(crate) fn new(stream: String) -> Fold {
         Fold {
             stream,
             files: Vec::new(),
@@ -37,16 +37,16 @@ impl Fold {
     }
 
     /// Images folded in, and their bytes; a record that was put twice counts twice.
-    pub(super) fn volume(&self) -> (usize, usize) {
+    pub(crate) fn volume(&self) -> (usize, usize) {
         (self.images, self.bytes)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
     /// Adds the next event.
-    pub(super) fn add(&mut self, event: Event) {
+    pub(crate) fn add(&mut self, event: Event) {
         self.position = event.position;
         self.captured_ns = event.captured_ns;
         if let Change::Renamed { from } = &event.change {
@@ -148,7 +148,7 @@ impl Fold {
     }
 
     /// The batch so far; the fold is empty then.
-    pub(super) fn take(&mut self) -> Batch {
+    pub(crate) fn take(&mut self) -> Batch {
         self.by_path.clear();
         self.last = None;
         self.images = 0;

@@ -6,4 +6,7 @@
 mod applier;
 mod fold;
 
+#[cfg(test)]
+pub(crate) use fold::Fold;
+
 pub use applier::{Applier, attach, positions};

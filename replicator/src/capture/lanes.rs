@@ -261,7 +261,6 @@ impl Lanes {
         if self.births == Some(births) {
             return Ok(Vec::new());
         }
-        let mut unfinished = false;
         let mut complaints = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let path = entry?.path();
@@ -271,9 +270,9 @@ impl Lanes {
             }
             match Segment::open(&path) {
                 Ok(segment) => self.add(segment, group_of),
-                Err(SegmentError::Unfinished | SegmentError::Unreadable(libc::ENOENT)) => {
-                    unfinished = true;
-                }
+                // One still being made counts as a birth when it is done. Until then its thread has published no call in
+                // a first segment, and in a further one its call is seen in flight.
+                Err(SegmentError::Unfinished | SegmentError::Unreadable(libc::ENOENT)) => {}
                 Err(error) => {
                     let complaint = format!("the lane {} can't be read: {error}", path.display());
                     complaints.push(complaint.clone());
@@ -281,7 +280,7 @@ impl Lanes {
                 }
             }
         }
-        self.births = (!unfinished).then_some(births);
+        self.births = Some(births);
         Ok(complaints)
     }
 

@@ -60,6 +60,7 @@ pub struct Sequencer {
     lanes: Lanes,
     files: Files,
     journal: Journal,
+    journal_dir: std::path::PathBuf,
     tasks: Tasks,
     findings: Receiver<Finding>,
     waiting: VecDeque<Finding>,
@@ -72,6 +73,8 @@ pub struct Sequencer {
     seen: HashSet<Arc<[u8]>>,
     last_sync: Instant,
     last_processes: Instant,
+    /// Processes were looked after since anything was done, and none had ended.
+    processes_quiet: bool,
     unreadable: HashMap<Arc<[u8]>, String>,
     complaints: Vec<String>,
 }
@@ -130,6 +133,7 @@ impl Sequencer {
             options,
             board: parts.board,
             lanes,
+            journal_dir: parts.config.site.journal_dir(),
             files: Files::new(parts.config, parts.board),
             journal: parts.journal,
             tasks: parts.tasks,
@@ -143,6 +147,7 @@ impl Sequencer {
             seen: HashSet::new(),
             last_sync: Instant::now(),
             last_processes: Instant::now(),
+            processes_quiet: false,
             unreadable: HashMap::new(),
             complaints: Vec::new(),
         };
@@ -191,15 +196,19 @@ impl Sequencer {
             self.take_gaps();
             if self.last_processes.elapsed() >= PROCESS_INTERVAL {
                 self.last_processes = Instant::now();
-                worked |= self.look_after_processes()?;
+                let ended = self.look_after_processes()?;
+                self.processes_quiet = !ended && !worked;
+                worked |= ended;
             }
             self.settle_groups(now);
             self.flush()?;
         }
         self.synchronise()?;
         self.publish_progress();
+        self.processes_quiet &= !worked;
         let drained = complete
             && room
+            && self.processes_quiet
             && self.outbox.ends.is_empty()
             && self.waiting.is_empty()
             && self.files.to_load.is_empty()
@@ -833,7 +842,8 @@ impl Sequencer {
             }
             Err(error) if error.is_retryable() => {
                 let problem = format!(
-                    "the journal takes nothing: {error}; captured programs go on, and it is tried again"
+                    "the journal in {} takes nothing: {error}; captured programs go on, and it is tried again",
+                    self.journal_dir.display()
                 );
                 self.progress.set_problems("journal", &[problem]);
                 Ok(false)
@@ -846,7 +856,12 @@ impl Sequencer {
         let interval = self.options.sync_interval;
         if !interval.is_zero() && self.last_sync.elapsed() >= interval {
             self.last_sync = Instant::now();
-            self.journal.sync()?;
+            match self.journal.sync() {
+                Ok(_) => {}
+                // Something a failed append left could not be cut off yet; appending tries again, too.
+                Err(error) if error.is_retryable() => return Ok(()),
+                Err(error) => return Err(error),
+            }
             let released = self.journal.release();
             let full = self.journal.stats().bytes >= self.options.journal_bytes_max;
             let mut problems = Vec::new();

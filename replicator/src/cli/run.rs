@@ -23,7 +23,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
-    let config = super::load(config)?;
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         // A second signal ends the process at once.
@@ -31,6 +30,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             .context("handling signals")?;
         signal_hook::flag::register(signal, Arc::clone(&asked)).context("handling signals")?;
     }
+    let config = super::load(config)?;
     let started_ns = clock::wall();
     let replicator = Replicator::start(config)?;
     let status_path = replicator.config().site.status_path();

@@ -114,7 +114,43 @@ fn print(report: &Report) {
         }
     }
     println!("{table}");
+    print_files(status);
     for problem in status.all_problems() {
         println!("problem: {problem}");
+    }
+}
+
+fn print_files(status: &Status) {
+    /// What fits a screen; JSON has more.
+    const SHOWN_MAX: usize = 20;
+    if status.files.is_empty() {
+        return;
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "file",
+        "group",
+        "size",
+        "operations",
+        "events",
+        "last change",
+    ]);
+    for file in status.files.iter().take(SHOWN_MAX) {
+        let seconds = (clock::wall() - file.changed_ns).max(0) / 1_000_000_000;
+        table.add_row([
+            file.path.clone(),
+            file.group.clone(),
+            file.size.to_string(),
+            file.operations.to_string(),
+            file.events.to_string(),
+            format!("{seconds} s ago"),
+        ]);
+    }
+    println!("{table}");
+    if status.files.len() > SHOWN_MAX {
+        println!(
+            "and {} more files (--json lists them)",
+            status.files.len() - SHOWN_MAX
+        );
     }
 }

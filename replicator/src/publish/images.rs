@@ -35,13 +35,15 @@ pub struct Image {
     /// Chunks known to have blocks.
     allocated: Vec<u64>,
     dirty: bool,
+    /// Smallest sizes since lsns, ascending; the last entry is for the time being.
+    smallest: Vec<(u64, u64)>,
 }
 
 // SAFETY: the mapping belongs to this value alone.
 unsafe impl Send for Image {}
 
 impl Image {
-    fn open(path: &Path, fresh: bool, size: u64) -> io::Result<Image> {
+    fn open(path: &Path, fresh: bool, size: u64, smallest: u64) -> io::Result<Image> {
         let mut options = OpenOptions::new();
         options
             .read(true)
@@ -60,6 +62,7 @@ impl Image {
             size,
             allocated: Vec::new(),
             dirty: false,
+            smallest: vec![(0, smallest)],
         };
         image.map_at_least(size)?;
         image.round_up()?;
@@ -69,6 +72,29 @@ impl Image {
     /// Size in bytes.
     pub fn size(&self) -> u64 {
         self.size
+    }
+
+    /// The smallest size it had since the last checkpoint's cursor.
+    pub fn smallest_size(&self) -> u64 {
+        self.smallest
+            .iter()
+            .map(|&(_, size)| size)
+            .min()
+            .unwrap_or(0)
+    }
+
+    /// [`Image::smallest_size`] as of a later cursor; the time before `now` can be told apart from then on.
+    fn smallest_since(&mut self, cursor: u64, now: u64) -> u64 {
+        let over = self
+            .smallest
+            .iter()
+            .skip(1)
+            .take_while(|&&(since, _)| since <= cursor)
+            .count();
+        self.smallest.drain(..over);
+        let smallest = self.smallest_size();
+        self.smallest.push((now, self.size));
+        smallest
     }
 
     /// The content.
@@ -100,6 +126,9 @@ impl Image {
     /// Sets the size; what is new is zero.
     pub fn truncate(&mut self, size: u64) -> io::Result<()> {
         self.dirty = true;
+        if let Some((_, smallest)) = self.smallest.last_mut() {
+            *smallest = size.min(*smallest);
+        }
         if size < self.size {
             self.file.set_len(size)?;
             self.physical = size;
@@ -285,6 +314,8 @@ struct StoredFile {
     path: String,
     number: u64,
     size: u64,
+    /// Smallest size since the cursor: bytes behind it may be of operations that have to be repeated.
+    smallest: u64,
 }
 
 /// All images, and which path each stands for.
@@ -296,8 +327,8 @@ pub struct Images {
     base: BTreeMap<Arc<[u8]>, u64>,
     /// What changed since, by lsn.
     changes: Vec<(u64, Arc<[u8]>, Option<u64>)>,
-    /// Sizes of images as last known; those of open ones are theirs to tell.
-    sizes: BTreeMap<u64, u64>,
+    /// Sizes of images, and smallest sizes since the cursor, as of the last checkpoint.
+    sizes: BTreeMap<u64, (u64, u64)>,
     applied: AppliedPositions,
     refilling: bool,
 }
@@ -341,7 +372,7 @@ impl Images {
             let name =
                 from_hex(&file.path).ok_or_else(|| wrong(format!("{:?} is no path", file.path)))?;
             images.base.insert(name.into(), file.number);
-            images.sizes.insert(file.number, file.size);
+            images.sizes.insert(file.number, (file.size, file.smallest));
             images.next_number = images.next_number.max(file.number + 1);
         }
         images.cursor = stored.cursor;
@@ -386,15 +417,24 @@ impl Images {
         self.base.keys().cloned().collect()
     }
 
-    /// Opens the image a path has as of the cursor.
+    /// Opens the image a path has, by the catalogue and what was assigned since.
     pub fn existing(&self, path: &[u8]) -> Result<Option<(u64, Image)>, ImagesError> {
-        let Some(&number) = self.base.get(path) else {
+        let assigned = self
+            .changes
+            .iter()
+            .rev()
+            .find(|(_, changed, _)| **changed == *path);
+        let number = match assigned {
+            Some((_, _, number)) => *number,
+            None => self.base.get(path).copied(),
+        };
+        let Some(number) = number else {
             return Ok(None);
         };
-        let size = self.sizes.get(&number).copied().unwrap_or(0);
+        let (size, smallest) = self.sizes.get(&number).copied().unwrap_or((0, 0));
         let file = self.file(number);
-        let image =
-            Image::open(&file, false, size).map_err(ImagesError::io("opening the image", &file))?;
+        let image = Image::open(&file, false, size, smallest)
+            .map_err(ImagesError::io("opening the image", &file))?;
         Ok(Some((number, image)))
     }
 
@@ -403,7 +443,7 @@ impl Images {
         let number = self.next_number;
         let file = self.file(number);
         let image =
-            Image::open(&file, true, 0).map_err(ImagesError::io("making the image", &file))?;
+            Image::open(&file, true, 0, 0).map_err(ImagesError::io("making the image", &file))?;
         self.next_number += 1;
         self.changes.push((lsn, Arc::clone(path), Some(number)));
         Ok((number, image))
@@ -414,10 +454,12 @@ impl Images {
         self.changes.push((lsn, Arc::clone(path), number));
     }
 
-    /// Makes `open` images durable and the state as of `cursor` the one to start from.
+    /// Makes `open` images durable and the state as of `cursor` the one to start from. `now` is the first lsn that the
+    /// images don't have.
     pub fn checkpoint<'i>(
         &mut self,
         cursor: u64,
+        now: u64,
         open: impl Iterator<Item = (u64, &'i mut Image)>,
     ) -> Result<(), ImagesError> {
         for (number, image) in open {
@@ -425,7 +467,8 @@ impl Images {
             image
                 .sync()
                 .map_err(ImagesError::io("synchronising the image", &file))?;
-            self.sizes.insert(number, image.size());
+            let smallest = image.smallest_since(cursor, now);
+            self.sizes.insert(number, (image.size(), smallest));
         }
         let due = self.changes.partition_point(|(lsn, ..)| *lsn < cursor);
         for (_, path, number) in self.changes.drain(..due) {
@@ -438,10 +481,14 @@ impl Images {
         let files = self
             .base
             .iter()
-            .map(|(path, &number)| StoredFile {
-                path: to_hex(path),
-                number,
-                size: self.sizes.get(&number).copied().unwrap_or(0),
+            .map(|(path, &number)| {
+                let (size, smallest) = self.sizes.get(&number).copied().unwrap_or((0, 0));
+                StoredFile {
+                    path: to_hex(path),
+                    number,
+                    size,
+                    smallest,
+                }
             })
             .collect();
         let stored = Stored {
@@ -599,7 +646,7 @@ mod tests {
                         model.resize(size as usize, 0);
                     }
                     Step::Reopen => {
-                        images.checkpoint(5, std::iter::once((number, &mut image))).unwrap();
+                        images.checkpoint(5, 9, std::iter::once((number, &mut image))).unwrap();
                         drop(image);
                         images = Images::open(directory.path()).unwrap();
                         (number, image) = images.existing(&path).unwrap().unwrap();
@@ -622,7 +669,7 @@ mod tests {
         let streams = BTreeMap::from([("hq/payments".to_owned(), position)]);
         images.set_applied(BTreeMap::from([("here".to_owned(), streams)]));
         images.set_refilling(true);
-        images.checkpoint(9, std::iter::empty()).unwrap();
+        images.checkpoint(9, 9, std::iter::empty()).unwrap();
 
         let images = Images::open(directory.path()).unwrap();
         assert_eq!(images.cursor(), 9);
@@ -642,13 +689,13 @@ mod tests {
         images.assign(&a, None, 10);
         images.assign(&b, Some(number), 10);
         images
-            .checkpoint(7, std::iter::once((number, &mut image)))
+            .checkpoint(7, 11, std::iter::once((number, &mut image)))
             .unwrap();
         let again = Images::open(directory.path()).unwrap();
         assert_eq!(again.paths(), HashSet::from([Arc::clone(&a)]));
         assert_eq!(again.existing(&a).unwrap().unwrap().1.bytes(), b"x");
         images
-            .checkpoint(11, std::iter::once((number, &mut image)))
+            .checkpoint(11, 11, std::iter::once((number, &mut image)))
             .unwrap();
         assert_eq!(
             Images::open(directory.path()).unwrap().paths(),

@@ -10,3 +10,6 @@ mod publisher;
 mod units;
 
 pub use publisher::{CURSOR, Publisher, PublisherOptions, PublisherParts};
+
+#[cfg(test)]
+mod tests;

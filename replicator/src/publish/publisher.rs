@@ -7,10 +7,10 @@ use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
 use crate::capture::operation::{Action, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
-use crate::progress::Progress;
+use crate::progress::{FileProgress, Progress};
 use crate::transport::Outlet;
 use counterfoil_journal::{Cursors, JournalReader};
-use counterfoil_proto::Position;
+use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Boundaries, Codec, PieceKind};
 use counterfoil_sinks::FileDescription;
 use std::collections::HashMap;
@@ -26,6 +26,8 @@ const PARCEL_BYTES: usize = 2 << 20;
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// Blocks in which content that was read is compared with the image.
 const COMPARE_BYTES: usize = 4096;
+/// How often the status is told what happened to files.
+const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait for the journal before looking at anything else.
 const JOURNAL_WAIT: Duration = Duration::from_millis(20);
 
@@ -59,7 +61,10 @@ struct Tracked {
     image: Image,
     /// Pieces before this offset may be known to sinks.
     emitted_end: u64,
-    /// Lowest offset touched while operations were repeated.
+    /// What happened to it, for the status, and whether that was told.
+    activity: FileProgress,
+    told: bool,
+    /// Lowest offset changed by operations that were repeated.
     redone_from: Option<u64>,
 }
 
@@ -87,6 +92,7 @@ pub struct Publisher {
     parcel_bytes: usize,
     at: At,
     last_checkpoint: Instant,
+    last_told: Instant,
     refill: Refill,
 }
 
@@ -134,7 +140,7 @@ struct At {
 
 /// Why a publisher can't go on.
 #[derive(Debug, thiserror::Error)]
-enum PublishError {
+pub(super) enum PublishError {
     #[error("reading the journal: {0}")]
     Journal(#[from] counterfoil_journal::Error),
     #[error("{0}")]
@@ -145,6 +151,16 @@ enum PublishError {
     Malformed { lsn: u64, reason: String },
     #[error("stopping")]
     Stopped,
+}
+
+impl PublishError {
+    fn is_retryable(&self) -> bool {
+        match self {
+            PublishError::Journal(error) => error.is_retryable(),
+            PublishError::Images(error) => error.is_retryable(),
+            PublishError::Malformed { .. } | PublishError::Stopped => false,
+        }
+    }
 }
 
 impl From<crate::transport::Closed> for PublishError {
@@ -195,6 +211,7 @@ impl Publisher {
             at: At::default(),
             last_checkpoint: Instant::now(),
             refill: Refill::Reading,
+            last_told: Instant::now(),
         }
     }
 
@@ -212,13 +229,16 @@ impl Publisher {
             Err(PublishError::Stopped) => Ok(()),
             other => other,
         };
-        if let Err(error) = result.and_then(|()| self.checkpoint()) {
-            self.progress.fail(format!("publishing: {error}"));
+        match result.and_then(|()| self.checkpoint()) {
+            Ok(()) => {}
+            // The next start repeats more of the journal, that is all.
+            Err(error) if error.is_retryable() => tracing::warn!("{error}"),
+            Err(error) => self.progress.fail(format!("publishing: {error}")),
         }
     }
 
     /// Handles what the journal holds at present, or waits for more.
-    fn step(&mut self) -> Result<(), PublishError> {
+    pub(super) fn step(&mut self) -> Result<(), PublishError> {
         let mut payload = Vec::new();
         while let Some(entry) = self.reader.next()? {
             payload.clear();
@@ -242,9 +262,8 @@ impl Publisher {
             }
         }
         self.send()?;
-        if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
-            self.checkpoint()?;
-        }
+        self.tell_activity();
+        self.checkpoint_if_due()?;
         self.reader.wait(JOURNAL_WAIT);
         Ok(())
     }
@@ -268,8 +287,46 @@ impl Publisher {
             );
         }
         self.follow_refill();
-        if self.last_checkpoint.elapsed() >= self.options.checkpoint_interval {
-            self.checkpoint()?;
+        self.tell_activity();
+        self.checkpoint_if_due()?;
+        Ok(())
+    }
+
+    /// Tells the status what happened to files.
+    fn tell_activity(&mut self) {
+        if self.last_told.elapsed() < TELL_INTERVAL {
+            return;
+        }
+        self.last_told = Instant::now();
+        let news = self
+            .tracked
+            .iter_mut()
+            .flatten()
+            .filter(|tracked| !tracked.told)
+            .map(|tracked| {
+                tracked.told = true;
+                tracked.activity.size = tracked.image.size();
+                (
+                    path_text(&tracked.subject.file.path),
+                    tracked.activity.clone(),
+                )
+            });
+        self.progress.update_files(news);
+    }
+
+    fn checkpoint_if_due(&mut self) -> Result<(), PublishError> {
+        if self.last_checkpoint.elapsed() < self.options.checkpoint_interval {
+            return Ok(());
+        }
+        match self.checkpoint() {
+            Ok(()) => self.progress.set_problems("checkpoint", &[]),
+            // Nothing is lost: the journal is kept from the last checkpoint on until one succeeds.
+            Err(error) if error.is_retryable() => {
+                let problem =
+                    format!("{error}; the journal is kept meanwhile, and it is tried again");
+                self.progress.set_problems("checkpoint", &[problem]);
+            }
+            Err(error) => return Err(error),
         }
         Ok(())
     }
@@ -304,7 +361,7 @@ impl Publisher {
     }
 
     /// Makes images durable and says from where on the journal is still needed.
-    fn checkpoint(&mut self) -> Result<(), PublishError> {
+    pub(super) fn checkpoint(&mut self) -> Result<(), PublishError> {
         self.last_checkpoint = Instant::now();
         let open = self.groups.iter().flat_map(|group| {
             let units = group.units.values().map(|unit| unit.first_lsn);
@@ -330,7 +387,8 @@ impl Publisher {
             .iter_mut()
             .flatten()
             .map(|tracked| (tracked.number, &mut tracked.image));
-        self.images.checkpoint(cursor, open)?;
+        self.images
+            .checkpoint(cursor, self.reader.next_lsn(), open)?;
         self.cursors.set(CURSOR, cursor)?;
         Ok(())
     }
@@ -404,12 +462,18 @@ impl Publisher {
             _ => {}
         }
         let file = self.track(path)?;
+        if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+            tracked.activity.operations += 1;
+            tracked.activity.changed_ns = at_ns;
+            tracked.told = false;
+        }
         match action {
             Action::Opened { truncated, size } => {
                 if (truncated || size == 0)
-                    && self
-                        .file(file)
-                        .is_some_and(|tracked| tracked.image.size() > 0)
+                    && (self.is_redo()
+                        || self
+                            .file(file)
+                            .is_some_and(|tracked| tracked.image.size() > 0))
                 {
                     self.resize(file, 0)?;
                 }
@@ -450,13 +514,7 @@ impl Publisher {
                 at_end,
                 load,
             } => {
-                self.found(
-                    file,
-                    offset,
-                    bytes,
-                    at_end,
-                    load || lsn < self.options.redo_end,
-                )?;
+                self.found(file, offset, bytes, at_end, load || self.is_redo())?;
             }
             Action::Summed {
                 offset,
@@ -473,6 +531,24 @@ impl Publisher {
             Action::Removed | Action::Renamed { .. } | Action::Settled | Action::Ended => {}
         }
         Ok(())
+    }
+
+    /// Whether the images may have the present operation, and later ones, already.
+    fn is_redo(&self) -> bool {
+        self.at.position.lsn < self.options.redo_end
+    }
+
+    /// Notes that a repeated operation changes a file from an offset on.
+    fn note_redo(&mut self, file: usize, offset: u64) {
+        if self.is_redo()
+            && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
+        {
+            tracked.redone_from = Some(
+                tracked
+                    .redone_from
+                    .map_or(offset, |before| before.min(offset)),
+            );
+        }
     }
 
     fn file(&self, file: usize) -> Option<&Tracked> {
@@ -511,6 +587,11 @@ impl Publisher {
             number,
             image,
             emitted_end,
+            activity: FileProgress {
+                group: subject.file.group.clone(),
+                ..FileProgress::default()
+            },
+            told: false,
             redone_from: None,
         };
         self.tracked.push(Some(tracked));
@@ -564,6 +645,7 @@ impl Publisher {
         bytes: &[u8],
         fresh: bool,
     ) -> Result<(), PublishError> {
+        self.note_redo(file, offset);
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -578,39 +660,65 @@ impl Publisher {
         tracked
             .parse
             .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);
+        let moves = span.overwrites && !matches!(tracked.codec.boundaries(), Boundaries::Pitch(_));
         span.overwrites |= fresh;
+        if moves {
+            self.rebase(file, &span);
+        }
         self.touched(file, tail, span, range.end);
         Ok(())
     }
 
     fn resize(&mut self, file: usize, size: u64) -> Result<(), PublishError> {
+        self.note_redo(file, size);
+        let redo = self.is_redo();
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
         let before = tracked.image.size();
-        if size == before {
+        // A repeated operation finds the size that it, or a later one, made; what it cut off still has to be told.
+        if size == before && !redo {
             return Ok(());
         }
         let codec = tracked.codec.as_ref();
         let entry = tracked.parse.entry(codec, tracked.image.bytes(), size);
         retry_io(&self.progress, || tracked.image.truncate(size))?;
         tracked.parse.resized(codec, entry, tracked.image.bytes());
-        if size > before {
-            let tail = match codec.boundaries() {
-                Boundaries::Pitch(_) => Parse::tail(codec, before),
-                _ => Some(Span {
+        let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
+        let grown = (size > before).then(|| match codec.boundaries() {
+            // Pieces in between were never written. The first and the last may be cut short: by the old end, by the new.
+            Boundaries::Pitch(pitch) => {
+                let last = size - size % pitch.max(1);
+                (
+                    Parse::tail(codec, before),
+                    Span {
+                        start: last,
+                        end: size,
+                        overwrites: last < before,
+                    },
+                )
+            }
+            _ => (
+                None,
+                Span {
                     start: entry,
                     end: size,
                     overwrites: entry < before,
-                }),
-            };
-            // A size alone is a change too.
-            let span = tail.unwrap_or(Span {
-                start: size,
-                end: size,
-                overwrites: false,
-            });
-            self.touched(file, None, span, size);
+                },
+            ),
+        });
+        if !pitched {
+            self.rebase(
+                file,
+                &Span {
+                    start: entry,
+                    end: u64::MAX,
+                    overwrites: true,
+                },
+            );
+        }
+        if let Some((tail, span)) = grown {
+            self.touched(file, tail, span, size);
         } else if self.is_in_unit() {
             self.unit().dirty(file).clear_from(entry);
         } else {
@@ -624,15 +732,6 @@ impl Publisher {
 
     /// Notes what was touched in the process's unit, or publishes it as far as it is whole.
     fn touched(&mut self, file: usize, tail: Option<Span>, mut span: Span, upto: u64) {
-        if self.options.redo_end > self.at.position.lsn
-            && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
-        {
-            tracked.redone_from = Some(
-                tracked
-                    .redone_from
-                    .map_or(span.start, |before| before.min(span.start)),
-            );
-        }
         if self.is_in_unit() {
             let unit = self.unit();
             let dirty = unit.dirty(file);
@@ -708,6 +807,39 @@ impl Publisher {
         self.groups[self.at.group]
             .held
             .insert(self.at.process, held);
+    }
+
+    /// Boundaries within a span may have moved: what waits to be published and begins there has to begin before it.
+    fn rebase(&mut self, file: usize, moved: &Span) {
+        let inside = |span: &Span| span.start > moved.start && span.start < moved.end;
+        for group in &mut self.groups {
+            for held in group
+                .held
+                .values_mut()
+                .filter(|held| held.file == file && inside(&held.span))
+            {
+                held.span.start = moved.start;
+                held.span.overwrites = true;
+            }
+            for (_, dirty) in group
+                .units
+                .values_mut()
+                .flat_map(|unit| &mut unit.files)
+                .filter(|(touched, _)| *touched == file)
+            {
+                for span in dirty.spans.iter_mut().filter(|span| inside(span)) {
+                    span.start = moved.start;
+                    span.overwrites = true;
+                }
+                dirty.cleared_from = dirty.cleared_from.map(|from| {
+                    if from > moved.start && from < moved.end {
+                        moved.start
+                    } else {
+                        from
+                    }
+                });
+            }
+        }
     }
 
     fn release_held(&mut self, group: usize, process: u64) {
@@ -850,6 +982,7 @@ impl Publisher {
             }
         }
         let subject = tracked.subject.clone();
+        tracked.activity.events += changes.len() as u64;
         self.parcel_bytes += volume;
         if changes.is_empty() {
             // The size may have changed all the same.
@@ -895,9 +1028,10 @@ impl Publisher {
             }
         }
         if at_end
-            && self
-                .file(file)
-                .is_some_and(|tracked| tracked.image.size() != end)
+            && (self.is_redo()
+                || self
+                    .file(file)
+                    .is_some_and(|tracked| tracked.image.size() != end))
         {
             self.release_held(self.at.group, self.at.process);
             self.resize(file, end)?;
@@ -988,6 +1122,7 @@ impl Publisher {
             None => self.describe(path).map(|(subject, _)| subject),
         };
         self.images.assign(&path.into(), None, lsn);
+        self.progress.remove_file(&path_text(path));
         if let Some(subject) = subject {
             self.event(&subject, 0, Change::Removed);
         }
@@ -1056,6 +1191,7 @@ impl Publisher {
             return Ok(());
         };
         let before = std::mem::replace(&mut tracked.subject, subject.clone());
+        self.progress.remove_file(&path_text(from));
         self.images.assign(&from.into(), None, lsn);
         self.images.assign(&to, Some(tracked.number), lsn);
         self.by_path.insert(to, file);
@@ -1102,7 +1238,23 @@ impl Publisher {
             let Some(from) = tracked.redone_from.take() else {
                 continue;
             };
-            if matches!(tracked.codec.boundaries(), Boundaries::Pitch(_)) {
+            // How long the file was at each operation isn't known any more, so neither is which pieces were cut short.
+            let from = from.min(tracked.image.smallest_size());
+            let size = tracked.image.size();
+            if let Boundaries::Pitch(pitch) = tracked.codec.boundaries() {
+                let from = tracked.image.smallest_size().min(size);
+                let span = Span {
+                    start: from - from % pitch.max(1),
+                    end: size,
+                    overwrites: true,
+                };
+                self.emit(
+                    file,
+                    Dirty {
+                        spans: vec![span],
+                        cleared_from: None,
+                    },
+                );
                 continue;
             }
             tracked.parse = Parse::default();
