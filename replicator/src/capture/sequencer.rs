@@ -39,8 +39,12 @@ const FINDINGS_MAX: usize = 16;
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Quiet time after which what waits for its second half is published.
 const SETTLE_AFTER_NS: u64 = 20_000_000;
-const POLL_MIN: Duration = Duration::from_micros(200);
-const POLL_MAX: Duration = Duration::from_millis(4);
+/// How long lanes are left alone at least, unless so much came that more is waiting already: looking at them more often
+/// costs captured programs cache lines, and on a small machine processor time.
+const POLL_MIN: Duration = Duration::from_millis(1);
+const POLL_MAX: Duration = Duration::from_millis(8);
+/// Operations in a pass after which the next follows at once.
+const BUSY_OPERATIONS: u64 = 2000;
 
 /// Limits of a sequencer.
 #[derive(Clone, Debug)]
@@ -159,11 +163,18 @@ impl Sequencer {
     pub fn run(mut self) {
         let mut pause = POLL_MIN;
         while !self.progress.is_stopping() {
+            let before = self.progress.operations.load(Ordering::Relaxed);
             match self.pass() {
-                Ok(true) => pause = POLL_MIN,
-                Ok(false) => {
-                    std::thread::sleep(pause);
-                    pause = (pause * 2).min(POLL_MAX);
+                Ok(worked) => {
+                    let operations = self.progress.operations.load(Ordering::Relaxed) - before;
+                    if operations < BUSY_OPERATIONS {
+                        pause = if worked {
+                            POLL_MIN
+                        } else {
+                            (pause * 2).min(POLL_MAX)
+                        };
+                        std::thread::sleep(pause);
+                    }
                 }
                 Err(error) => {
                     self.progress.fail(format!("capture: {error}"));

@@ -190,7 +190,12 @@ impl Resolver<'_> {
     }
 
     fn journal(&mut self, table: &JournalTable) -> Journal {
-        let sync = self.number("sync_interval_ms", &table.sync_interval_ms, 100, 0..=60_000);
+        let sync = self.number(
+            "sync_interval_ms",
+            &table.sync_interval_ms,
+            1000,
+            0..=60_000,
+        );
         let segment_bytes = self.number(
             "segment_bytes",
             &table.segment_bytes,
@@ -232,7 +237,7 @@ impl Resolver<'_> {
         let delay = self.number(
             "batch_delay_ms_max",
             &table.batch_delay_ms_max,
-            50,
+            100,
             0..=60_000,
         );
         Apply {

@@ -276,12 +276,14 @@ unsafe fn changed(
     process::look_at_rules();
     let result = scratch::with(|scratch| {
         // SAFETY: handed on to our caller.
-        let (text, status) = unsafe {
-            (
-                paths::absolute(path.0, path.1, &mut scratch.text)?,
-                kernel::status_at(path.0, path.1, status_flags)?,
-            )
-        };
+        let text = unsafe { paths::absolute(path.0, path.1, &mut scratch.text)? };
+        // Removing another link leaves the captured one as it is. (One that leads to it through a symbolic link is
+        // found missing by the replicator's next look at its directories.)
+        if kind == Kind::Unlink && !process::rules().may_match(text) {
+            return None;
+        }
+        // SAFETY: as above.
+        let status = unsafe { kernel::status_at(path.0, path.1, status_flags)? };
         if !kernel::is_regular(&status) {
             return None;
         }
