@@ -12,9 +12,9 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use twox_hash::XxHash3_128;
 
@@ -114,7 +114,7 @@ pub fn checksum(bytes: &[u8]) -> u128 {
 /// The thread's state.
 pub struct Checker {
     config: Arc<crate::config::Config>,
-    tasks: Receiver<Task>,
+    tasks: TaskQueue,
     findings: SyncSender<Finding>,
     progress: Arc<Progress>,
     /// Files the publisher has an image of.
@@ -122,28 +122,77 @@ pub struct Checker {
     buffer: Vec<u8>,
 }
 
-/// Hands tasks to the checker, and counts those not finished.
+/// Hands tasks to the checker, and counts those not finished. When very many wait, further ranges of a file become one
+/// comparison of all of it.
 #[derive(Clone)]
 pub struct Tasks {
     sender: Sender<Task>,
+    /// Files whose ranges were put together, until the checker turns to them.
+    whole: Arc<Mutex<HashSet<Arc<[u8]>>>>,
     progress: Arc<Progress>,
 }
 
+/// The checker's end of [`Tasks`].
+pub struct TaskQueue {
+    receiver: Receiver<Task>,
+    whole: Arc<Mutex<HashSet<Arc<[u8]>>>>,
+}
+
+/// Tasks waiting above which ranges are put together.
+const TASKS_MAX: u64 = 4096;
+
 impl Tasks {
     /// The two ends of a queue of tasks.
-    pub fn channel(progress: Arc<Progress>) -> (Tasks, Receiver<Task>) {
+    pub fn channel(progress: Arc<Progress>) -> (Tasks, TaskQueue) {
         let (sender, receiver) = std::sync::mpsc::channel();
-        (Tasks { sender, progress }, receiver)
+        let whole = Arc::default();
+        let queue = TaskQueue {
+            receiver,
+            whole: Arc::clone(&whole),
+        };
+        (
+            Tasks {
+                sender,
+                whole,
+                progress,
+            },
+            queue,
+        )
     }
 
     /// Asks for a task.
     pub fn ask(&self, task: Task) {
+        let task = match task {
+            Task::Read { path, .. } if self.progress.tasks.load(Ordering::SeqCst) >= TASKS_MAX => {
+                if !lock(&self.whole).insert(Arc::clone(&path)) {
+                    return;
+                }
+                Task::Check { path }
+            }
+            task => task,
+        };
         self.progress.tasks.fetch_add(1, Ordering::SeqCst);
         if self.sender.send(task).is_err() {
             // The thread is gone: the replicator is stopping.
             self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
         }
     }
+}
+
+impl TaskQueue {
+    fn next(&self, limit: Duration) -> Result<Task, RecvTimeoutError> {
+        let task = self.receiver.recv_timeout(limit)?;
+        if let Task::Check { path } = &task {
+            // What is asked from now on may be of changes that this look comes too early for.
+            lock(&self.whole).remove(path);
+        }
+        Ok(task)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A set is whole at any time, whoever panicked.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The sequencer is gone: stop.
@@ -153,7 +202,7 @@ impl Checker {
     /// Sets the thread up; `known` are the files with an image.
     pub fn new(
         config: Arc<crate::config::Config>,
-        tasks: Receiver<Task>,
+        tasks: TaskQueue,
         findings: SyncSender<Finding>,
         progress: Arc<Progress>,
         known: HashSet<Arc<[u8]>>,
@@ -179,7 +228,7 @@ impl Checker {
             } else {
                 match self
                     .tasks
-                    .recv_timeout(next_scan.saturating_duration_since(Instant::now()))
+                    .next(next_scan.saturating_duration_since(Instant::now()))
                 {
                     Ok(task) => {
                         let done = self.perform(&task);

@@ -2,10 +2,13 @@
 
 use crate::config::Config;
 use counterfoil_lane::board::Board;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+/// Files in the registry above which those that nobody speaks of any more are forgotten.
+const FILES_KEPT_MIN: usize = 4096;
 
 /// Changes remembered per file to tell whether a read overlapped one.
 const RECENT_MAX: usize = 1024;
@@ -77,6 +80,10 @@ pub(super) struct Files {
     /// Real directories and what the configuration calls them, where these differ (symbolic links).
     aliases: Vec<(Vec<u8>, Vec<u8>)>,
     pub(super) files: Vec<File>,
+    /// Places in `files` to be used again.
+    free: Vec<usize>,
+    /// How many there may be before it is worth looking for those to forget.
+    forget_at: usize,
     by_inode: HashMap<(u64, u64), usize>,
     by_path: HashMap<Arc<[u8]>, usize>,
     /// Files that turned up with content that isn't in the journal yet.
@@ -91,6 +98,8 @@ impl Files {
             board,
             aliases,
             files: Vec::new(),
+            free: Vec::new(),
+            forget_at: FILES_KEPT_MIN,
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
             to_load: Vec::new(),
@@ -145,15 +154,24 @@ impl Files {
     pub(super) fn place(&mut self, device: u64, inode: u64, path: &[u8], empty: bool) -> usize {
         let path: Arc<[u8]> = self.configured(path).as_ref().into();
         let group = self.group_of(&path);
-        self.files.push(File {
+        let fresh = File {
             path: group.map(|_| Arc::clone(&path)),
             group: group.unwrap_or(0),
             changed_ns: 0,
             attributes: None,
             recent: VecDeque::new(),
             forgotten_until: 0,
-        });
-        let file = self.files.len() - 1;
+        };
+        let file = match self.free.pop() {
+            Some(file) => {
+                self.files[file] = fresh;
+                file
+            }
+            None => {
+                self.files.push(fresh);
+                self.files.len() - 1
+            }
+        };
         self.by_inode.insert((device, inode), file);
         if group.is_some() {
             self.board.add_inode(device, inode);
@@ -165,6 +183,21 @@ impl Files {
             }
         }
         file
+    }
+
+    /// Whether it is time for [`Files::forget`].
+    pub(super) fn are_many(&self) -> bool {
+        self.files.len() - self.free.len() >= self.forget_at
+    }
+
+    /// Forgets files without a path, unless lanes still `speak_of` them: a program may go on writing to a file that was
+    /// removed, and that must not be taken for another with the same inode.
+    pub(super) fn forget(&mut self, speak_of: &HashSet<usize>) {
+        let dead = |file: &usize| self.files[*file].path.is_none() && !speak_of.contains(file);
+        let dead: HashSet<usize> = (0..self.files.len()).filter(dead).collect();
+        self.by_inode.retain(|_, file| !dead.contains(file));
+        self.free = dead.into_iter().collect();
+        self.forget_at = FILES_KEPT_MIN.max(2 * (self.files.len() - self.free.len()));
     }
 
     /// The file at a path.

@@ -805,6 +805,11 @@ impl Sequencer {
                 });
             }
         }
+        if self.files.are_many() {
+            let names = self.lanes.lanes.iter().flat_map(|lane| lane.names.values());
+            self.files
+                .forget(&names.filter_map(|name| name.file).collect());
+        }
         if !ended.is_empty() && self.flush()? {
             for &(process, _) in &ended {
                 self.lanes.remove_process(process);

@@ -8,6 +8,7 @@
 use counterfoil_lane::sys;
 use counterfoil_proto::Position;
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -19,6 +20,9 @@ use std::sync::Arc;
 /// Blocks of an image are allocated this much at a time, before they are written through the mapping.
 const CHUNK: u64 = 1 << 20;
 const PAGE: u64 = 4096;
+/// Bytes of an image that may be touched before its pages are given up as this process's (they stay in the page cache), so
+/// that what counts as this process's memory doesn't grow with the files.
+const RESIDENT_MAX: u64 = 16 << 20;
 /// Address space mapped for a small image.
 const MAPPED_MIN: u64 = 16 << 20;
 const CATALOGUE: &str = "catalogue.json";
@@ -35,6 +39,8 @@ pub struct Image {
     /// Chunks known to have blocks.
     allocated: Vec<u64>,
     dirty: bool,
+    /// Bytes touched since pages were last given up.
+    touched: Cell<u64>,
     /// Smallest sizes since lsns, ascending; the last entry is for the time being.
     smallest: Vec<(u64, u64)>,
 }
@@ -62,6 +68,7 @@ impl Image {
             size,
             allocated: Vec::new(),
             dirty: false,
+            touched: Cell::new(0),
             smallest: vec![(0, smallest)],
         };
         image.map_at_least(size)?;
@@ -97,6 +104,16 @@ impl Image {
         smallest
     }
 
+    /// Notes that this much of the content was, or will be, looked at.
+    pub fn note_touched(&self, bytes: u64) {
+        self.touched.set(self.touched.get() + bytes);
+        if self.touched.get() > RESIDENT_MAX {
+            self.touched.set(0);
+            // SAFETY: a shared mapping of a file reads the same from the page cache afterwards.
+            unsafe { sys::advise(self.map, self.mapped as usize, libc::MADV_DONTNEED) };
+        }
+    }
+
     /// The content.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping holds at least `size` bytes of the file, and nobody else changes it.
@@ -120,6 +137,8 @@ impl Image {
         };
         self.size = self.size.max(end);
         self.dirty = true;
+        // A page at least: scattered writes make whole pages resident.
+        self.note_touched((bytes.len() as u64).max(PAGE));
         Ok(())
     }
 

@@ -746,8 +746,9 @@ impl Publisher {
             if let Some(tail) = tail {
                 dirty.add(tail);
             }
+            let bytes = upto.saturating_sub(span.start);
             dirty.add(span);
-            if unit.is_too_large() {
+            if unit.grow(bytes) {
                 self.progress.units_cut.fetch_add(1, Ordering::Relaxed);
                 self.commit(self.at.group, self.at.process);
             }
@@ -873,8 +874,7 @@ impl Publisher {
         }
         // A unit that was cut goes on while its locks are held.
         if unit.holds_lock() && self.groups[group].policy == UnitOfWork::Lock {
-            unit.first_lsn = self.at.position.lsn;
-            unit.opened_ns = self.at.captured_ns;
+            unit.go_on(self.at.position.lsn, self.at.captured_ns);
             self.groups[group].units.insert(process, unit);
         }
     }
@@ -1102,6 +1102,7 @@ impl Publisher {
         };
         let image = tracked.image.bytes();
         let end = offset.saturating_add(len);
+        tracked.image.note_touched(len);
         let same = usize::try_from(offset)
             .ok()
             .zip(usize::try_from(end).ok())

@@ -11,6 +11,10 @@ use std::ops::Range;
 /// Spans a unit remembers of one file before it joins what lies close together.
 const SPANS_COMPACT_AT: usize = 64 * 1024;
 
+/// Bytes a unit may touch before it is cut: its events are made, folded and applied as one, which takes several times as
+/// much memory.
+const UNIT_BYTES_MAX: u64 = 32 << 20;
+
 /// What a unit touched in a file.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
@@ -55,6 +59,8 @@ pub(super) struct Unit {
     pub(super) first_lsn: u64,
     /// Wall clock of its first operation.
     pub(super) opened_ns: i64,
+    /// Bytes it touched; those touched again count again.
+    bytes: u64,
     /// Touched files in the order they were first touched.
     pub(super) files: Vec<(usize, Dirty)>,
     /// Touched files that the process has closed since.
@@ -69,6 +75,7 @@ impl Unit {
             pid,
             first_lsn,
             opened_ns,
+            bytes: 0,
             files: Vec::new(),
             closed: HashSet::new(),
             locks: HashMap::new(),
@@ -88,14 +95,16 @@ impl Unit {
         &mut self.files[at].1
     }
 
-    /// Joins spans where there are many; true when there are too many all the same.
-    pub(super) fn is_too_large(&mut self) -> bool {
-        self.files.iter_mut().any(|(_, dirty)| {
-            if dirty.spans.len() >= SPANS_COMPACT_AT {
-                dirty.compact();
-            }
-            dirty.spans.len() >= SPANS_COMPACT_AT
-        })
+    /// Notes how much more was touched. True when that is too much for one unit: too many bytes, or too many places.
+    pub(super) fn grow(&mut self, bytes: u64) -> bool {
+        self.bytes += bytes;
+        self.bytes > UNIT_BYTES_MAX
+            || self.files.iter_mut().any(|(_, dirty)| {
+                if dirty.spans.len() >= SPANS_COMPACT_AT {
+                    dirty.compact();
+                }
+                dirty.spans.len() >= SPANS_COMPACT_AT
+            })
     }
 
     /// The process closed a file. True when it has closed all that it touched.
@@ -104,6 +113,13 @@ impl Unit {
         self.files
             .iter()
             .all(|(touched, _)| self.closed.contains(touched))
+    }
+
+    /// It was cut: what comes is counted anew.
+    pub(super) fn go_on(&mut self, first_lsn: u64, opened_ns: i64) {
+        self.first_lsn = first_lsn;
+        self.opened_ns = opened_ns;
+        self.bytes = 0;
     }
 
     pub(super) fn lock(&mut self, file: usize, range: Range<u64>) {
