@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    end_with_the_reader();
     let filter =
         EnvFilter::try_from_env("COUNTERFOIL_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
@@ -22,12 +21,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// `counterfoil status | head` should end quietly when `head` does, as other tools do.
-fn end_with_the_reader() {
-    // SAFETY: the default action for a signal, set before any thread is started.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
 /// The interposer's file, wherever this installation has it.

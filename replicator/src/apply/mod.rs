@@ -1,6 +1,6 @@
 //! Apply: from events to batches, from batches to rows.
 //!
-//! The [`Applier`] of a sink takes parcels of whole units, [`fold`]s them to the last image per record, and applies each
+//! The [`Applier`] of a sink takes parcels of whole units, folds them to the last image per record, and applies each
 //! batch atomically with its position.
 
 mod applier;

@@ -22,18 +22,21 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let config = super::load(config)?;
     let library = crate::interposer_library()?;
     prepare_lanes(&config)?;
-    let mut preload = library.into_os_string();
-    // What is preloaded already stays; ours comes first, so that it sees what the program calls.
-    if let Some(present) = std::env::var_os("LD_PRELOAD").filter(|present| !present.is_empty()) {
+    let mut preload = std::env::var_os("LD_PRELOAD").unwrap_or_default();
+    // Ours last: it makes system calls, so a library behind it would see nothing of what it does.
+    if !preload.is_empty() {
         preload.push(":");
-        preload.push(present);
     }
+    preload.push(library);
     let (program, arguments) = args.command.split_first().context("no program given")?;
-    let error = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(arguments)
         .env("LD_PRELOAD", preload)
-        .env("COUNTERFOIL_LANES", &config.site.lanes)
-        .exec();
+        .env("COUNTERFOIL_LANES", &config.site.lanes);
+    // SAFETY: what is done there is async-signal-safe.
+    unsafe { command.pre_exec(super::broken_pipe::hand_on) };
+    let error = command.exec();
     // As shells do: 127 for a program that isn't there, 126 for one that can't be run.
     let code = if error.kind() == std::io::ErrorKind::NotFound {
         127

@@ -5,6 +5,7 @@ use counterfoil::config::{Config, SinkConfig};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod broken_pipe;
 mod check;
 mod demo;
 mod exec;
@@ -48,6 +49,10 @@ enum Verb {
 impl Cli {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let config = self.config.as_path();
+        match &self.verb {
+            Verb::Exec(_) | Verb::Run(_) | Verb::Demo(_) => {}
+            _ => broken_pipe::end_quietly(),
+        }
         match &self.verb {
             Verb::Init(args) => init::run(args, config),
             Verb::Check(args) => check::run(args, config),
