@@ -56,6 +56,13 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
 pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
     match &sink.target {
         Target::Sqlite(config) => {
+            if !config.path.exists() {
+                bail!(
+                    "sink {}: there is no {} yet: nothing has been mirrored; `counterfoil run` does",
+                    sink.name,
+                    config.path.display()
+                );
+            }
             let opened = SqliteSink::open_read_only(config)
                 .with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
@@ -66,6 +73,7 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
 impl Replicator {
     /// Starts all threads.
     pub fn start(config: Config) -> Result<Replicator> {
+        allow_many_files();
         let config = Arc::new(config);
         let progress = Arc::new(Progress::default());
         let (state, start) = State::lock(&config)?;
@@ -336,6 +344,19 @@ fn spawn(
             work();
         })
         .with_context(|| format!("starting the thread {name}"))
+}
+
+/// Every image takes a descriptor; what the system allows at most is asked for.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::debug!("raising the limit of open files: {error}");
+    }
 }
 
 /// Lets captured programs go first when there are too few processors for all: what waits, waits in lanes and journal. The

@@ -17,7 +17,7 @@ pub enum RestoreError {
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// The system refuses.
-    #[error("{doing} {}: {source}", path.display())]
+    #[error("{doing} {}", path.display())]
     Io {
         /// What was being done.
         doing: &'static str,

@@ -143,10 +143,11 @@ impl Status {
         std::fs::rename(&beside, path)
     }
 
-    /// Reads what a replicator wrote; `None` when none ever did.
+    /// Reads what a replicator wrote; `None` when none ever did, or it can't be read.
     pub fn read(path: &Path) -> io::Result<Option<Status>> {
         match std::fs::read(path) {
-            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            // One that can't be read is of another version, or was damaged: the next replicator writes it anew.
+            Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

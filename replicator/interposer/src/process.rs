@@ -273,6 +273,7 @@ fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Opt
             pid,
             uid,
             pid_started,
+            pid_namespace: pid_namespace(),
             program,
             lanes: AtomicU32::new(0),
         },
@@ -308,6 +309,37 @@ fn started() -> u64 {
             .wrapping_mul(10)
             .wrapping_add(u64::from(digit.wrapping_sub(b'0')))
     })
+}
+
+/// Inode of the process's id namespace, which its link in /proc names as `pid:[INODE]`; 0 when that can't be read.
+fn pid_namespace() -> u64 {
+    let mut buffer = [0u8; 64];
+    let path = b"/proc/self/ns/pid\0";
+    // SAFETY: the path ends with NUL, the buffer is as long as said.
+    let len = unsafe {
+        kernel::call(
+            libc::SYS_readlinkat,
+            [
+                libc::AT_FDCWD as isize as usize,
+                path.as_ptr() as usize,
+                buffer.as_mut_ptr() as usize,
+                buffer.len(),
+                0,
+                0,
+            ],
+        )
+    };
+    let text = usize::try_from(len)
+        .ok()
+        .and_then(|len| buffer.get(..len))
+        .unwrap_or_default();
+    text.iter()
+        .filter(|byte| byte.is_ascii_digit())
+        .fold(0u64, |value, &digit| {
+            value
+                .wrapping_mul(10)
+                .wrapping_add(u64::from(digit.wrapping_sub(b'0')))
+        })
 }
 
 /// splitmix64.

@@ -66,6 +66,8 @@ pub struct Writer {
     pub uid: u32,
     /// Field 22 of /proc/PID/stat.
     pub pid_started: u64,
+    /// Inode of the process's id namespace, 0 when not known.
+    pub pid_namespace: u64,
     /// Name of the program, NUL-padded.
     pub program: [u8; 16],
 }
@@ -151,6 +153,7 @@ impl Segment {
             pid: header.pid,
             uid: header.uid,
             pid_started: header.pid_started,
+            pid_namespace: header.pid_namespace,
             program: header.program,
         }
     }

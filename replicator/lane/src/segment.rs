@@ -39,6 +39,8 @@ pub struct Header {
     pub uid: u32,
     /// When the process started, in clock ticks since boot (field 22 of /proc/PID/stat).
     pub pid_started: u64,
+    /// Inode of the process's id namespace, 0 when not known.
+    pub pid_namespace: u64,
     /// Bytes that frames may take.
     pub capacity: u64,
     /// Name of the program, NUL-padded.

@@ -38,6 +38,8 @@ pub struct Process {
     pub uid: u32,
     /// Field 22 of /proc/PID/stat.
     pub pid_started: u64,
+    /// Inode of the process's id namespace, 0 when not known.
+    pub pid_namespace: u64,
     /// Name of the program, NUL-padded.
     pub program: [u8; 16],
     /// How many lanes were made.
@@ -399,6 +401,7 @@ impl Lane {
             (*header).tid = sys::thread_id();
             (*header).uid = process.uid;
             (*header).pid_started = process.pid_started;
+            (*header).pid_namespace = process.pid_namespace;
             (*header).capacity = (size - segment::HEADER_BYTES) as u64;
             (*header).program = process.program;
         }

@@ -35,6 +35,7 @@ fn stand(lane_bytes_max: u64) -> Stand {
         pid: std::process::id(),
         uid: 0,
         pid_started: 1,
+        pid_namespace: 0,
         program: *b"test\0\0\0\0\0\0\0\0\0\0\0\0",
         lanes: AtomicU32::new(0),
     };

@@ -21,6 +21,9 @@ use twox_hash::XxHash3_128;
 /// Bytes read at once: of a comparison, and of content.
 pub const CHUNK_BYTES: u64 = 256 * 1024;
 
+/// Files longer than this are refused: 32 TiB, twice what ext4 can hold.
+pub const FILE_BYTES_MAX: u64 = 1 << 45;
+
 /// How often directories are looked through for new files.
 const SCAN_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -95,8 +98,8 @@ pub enum What {
         gid: u32,
         /// Size in bytes.
         size: u64,
-        /// Last modification, nanoseconds since 1970.
-        modified_ns: i64,
+        /// Last change of content or attributes, nanoseconds since 1970; unlike the time of modification it can't be set.
+        changed_ns: i64,
     },
     /// There is no such file.
     Missing,
@@ -313,6 +316,12 @@ impl Checker {
             Err(error) => return self.send(path, begin, What::Unreadable(error.to_string())),
         };
         match file.metadata() {
+            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
+                let reason = format!(
+                    "it is longer than the {FILE_BYTES_MAX} bytes that a mirrored file may have"
+                );
+                return self.send(path, begin, What::Unreadable(reason));
+            }
             Ok(metadata) if metadata.is_file() => self.send(path, begin, seen(&metadata))?,
             Ok(_) => {
                 return self.send(
@@ -406,7 +415,7 @@ fn seen(metadata: &std::fs::Metadata) -> What {
         uid: metadata.uid(),
         gid: metadata.gid(),
         size: metadata.len(),
-        modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+        changed_ns: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
     }
 }
 

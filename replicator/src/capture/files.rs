@@ -5,6 +5,7 @@ use counterfoil_lane::board::Board;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
 /// Files in the registry above which those that nobody speaks of any more are forgotten.
@@ -21,6 +22,11 @@ pub(super) struct File {
     pub(super) group: u16,
     /// Wall clock of the last captured change, nanoseconds since 1970.
     pub(super) changed_ns: i64,
+    /// Size and time of change when its directory was last looked through, if a captured change or a comparison accounts
+    /// for them.
+    pub(super) look: Option<(u64, i64)>,
+    /// Wall clock when it was last compared for a change that nobody captured.
+    pub(super) compared_ns: i64,
     /// Permission bits, owner and group, as they were last put into the journal.
     attributes: Option<(u32, u32, u32)>,
     recent: VecDeque<Recent>,
@@ -86,6 +92,8 @@ pub(super) struct Files {
     forget_at: usize,
     by_inode: HashMap<(u64, u64), usize>,
     by_path: HashMap<Arc<[u8]>, usize>,
+    /// An empty file was made: its path, and whether another one had that before.
+    pub(super) made: Option<(Arc<[u8]>, bool)>,
     /// Files that turned up with content that isn't in the journal yet.
     pub(super) to_load: Vec<Arc<[u8]>>,
 }
@@ -102,6 +110,7 @@ impl Files {
             forget_at: FILES_KEPT_MIN,
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
+            made: None,
             to_load: Vec::new(),
         }
     }
@@ -142,7 +151,11 @@ impl Files {
             && let Some(known) = &self.files[file].path
         {
             let path = self.configured(path);
-            if **known == *path || self.group_of(&path).is_none() {
+            // By another link of a file that is still where it was, it is that file.
+            if **known == *path
+                || self.group_of(&path).is_none()
+                || self.is_at(known, device, inode)
+            {
                 return file;
             }
         }
@@ -158,6 +171,8 @@ impl Files {
             path: group.map(|_| Arc::clone(&path)),
             group: group.unwrap_or(0),
             changed_ns: 0,
+            look: None,
+            compared_ns: 0,
             attributes: None,
             recent: VecDeque::new(),
             forgotten_until: 0,
@@ -175,14 +190,23 @@ impl Files {
         self.by_inode.insert((device, inode), file);
         if group.is_some() {
             self.board.add_inode(device, inode);
-            if let Some(before) = self.by_path.insert(Arc::clone(&path), file) {
+            let before = self.by_path.insert(Arc::clone(&path), file);
+            if let Some(before) = before {
                 self.files[before].path = None;
             }
-            if !empty {
+            if empty {
+                self.made = Some((path, before.is_some()));
+            } else {
                 self.to_load.push(path);
             }
         }
         file
+    }
+
+    /// Whether a path leads to this inode at present.
+    pub(super) fn is_at(&self, path: &[u8], device: u64, inode: u64) -> bool {
+        std::fs::symlink_metadata(std::path::Path::new(std::ffi::OsStr::from_bytes(path)))
+            .is_ok_and(|there| there.dev() == device && there.ino() == inode)
     }
 
     /// Whether it is time for [`Files::forget`].

@@ -60,7 +60,7 @@ pub(super) struct Lane {
     /// Reading has begun: from now on segments follow one another.
     begun: bool,
     /// Frames up to this number are in the journal (known from it after a restart).
-    journaled: u64,
+    journaled: HashMap<u16, u64>,
     /// The groups of names, as of the last frame read.
     groups: HashMap<u32, u16>,
     /// What names stand for, as of the last frame released.
@@ -82,7 +82,7 @@ impl Lane {
 
     /// Frames that were read and not released keep the lane from being done, as do frames not read.
     pub(super) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && !self.more && self.unread() == 0
+        self.queue.is_empty() && (self.broken.is_some() || !self.more && self.unread() == 0)
     }
 
     /// End of the last frame read, when there are unread ones behind it: no later frame ends before it.
@@ -163,14 +163,16 @@ impl Lane {
         data: &[u8],
         group_of: &GroupOf<'_>,
     ) {
-        if kind == Kind::Name {
-            if let Some(name) = Name::decode(data) {
-                self.groups.insert(header.name, group_of(&name.path));
-            }
-        } else if header.number <= self.journaled {
-            return;
+        if kind == Kind::Name
+            && let Some(name) = Name::decode(data)
+        {
+            self.groups.insert(header.name, group_of(&name.path));
         }
         let group = self.groups.get(&header.name).copied().unwrap_or(0);
+        let journaled = self.journaled.get(&group).copied().unwrap_or(0);
+        if kind != Kind::Name && header.number <= journaled {
+            return;
+        }
         self.queue.push_back(Queued {
             header,
             kind,
@@ -225,13 +227,16 @@ impl Lane {
 /// Which lane: process number, lane number.
 pub(crate) type LaneKey = (u64, u32);
 
+/// The last frame of each lane that is in the journal, by group.
+pub(crate) type Journaled = HashMap<LaneKey, HashMap<u16, u64>>;
+
 /// All lanes in the directory.
 pub(super) struct Lanes {
     directory: PathBuf,
     board: &'static Board,
     births: Option<u64>,
     /// Last frame per lane known to be in the journal, from before this start.
-    journaled: HashMap<LaneKey, u64>,
+    journaled: Journaled,
     pub(super) lanes: Vec<Lane>,
     by_key: HashMap<LaneKey, usize>,
     /// Segment files that can't be read, with the reason; told once.
@@ -239,11 +244,7 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(
-        directory: &Path,
-        board: &'static Board,
-        journaled: HashMap<LaneKey, u64>,
-    ) -> Lanes {
+    pub(super) fn new(directory: &Path, board: &'static Board, journaled: Journaled) -> Lanes {
         Lanes {
             directory: directory.to_owned(),
             board,
@@ -312,7 +313,7 @@ impl Lanes {
                 current: None,
                 at: 0,
                 begun: false,
-                journaled: self.journaled.get(&key).copied().unwrap_or(0),
+                journaled: self.journaled.get(&key).cloned().unwrap_or_default(),
                 groups: HashMap::new(),
                 names: HashMap::new(),
                 queue: VecDeque::new(),

@@ -5,9 +5,11 @@
 //! guessed but read from the file again.
 
 pub mod check;
+mod directories;
 mod files;
 mod lanes;
 pub mod operation;
+mod processes;
 mod sequencer;
 
 pub use sequencer::{Parts, Sequencer, SequencerOptions, journaled_frames};

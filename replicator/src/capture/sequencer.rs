@@ -12,20 +12,22 @@
 //! Frames stay in their lanes until they are in the journal. A journal that takes nothing (disk full, backlog limit)
 //! leaves them there; programs go on, and past a lane's limit the files concerned are marked to be read again.
 
-use super::check::{CHUNK_BYTES, Finding, Task, Tasks, What};
+use super::check::{CHUNK_BYTES, FILE_BYTES_MAX, Finding, Task, Tasks, What};
+use super::directories::{Directories, Fate};
 use super::files::Files;
-use super::lanes::{LaneKey, Lanes, Name, Queued};
+use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
+use super::processes::Processes;
 use crate::config::Config;
 use crate::progress::Progress;
 use counterfoil_journal::Journal;
 use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::{self, Kind};
+use counterfoil_lane::reader::Writer;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -37,6 +39,12 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const FINDINGS_MAX: usize = 16;
 /// How often processes are looked after.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often journal segments that nobody needs are removed.
+const RELEASE_INTERVAL: Duration = Duration::from_millis(500);
+/// How much later than the last captured change a file may have been changed, by its time: clocks are coarse.
+const UNEXPLAINED_NS: i64 = 50_000_000;
+/// How often a file that others than captured programs write to is compared.
+const COMPARE_INTERVAL_NS: i64 = 1_000_000_000;
 /// Quiet time after which what waits for its second half is published.
 const SETTLE_AFTER_NS: u64 = 20_000_000;
 /// How long lanes are left alone at least, unless so much came that more is waiting already: looking at them more often
@@ -51,7 +59,7 @@ const BUSY_OPERATIONS: u64 = 2000;
 pub struct SequencerOptions {
     /// A call in flight for longer holds nothing back any more.
     pub stuck_after: Duration,
-    /// How long appended operations may wait to be synchronised; zero: for ever.
+    /// How long appended operations may wait to be synchronised.
     pub sync_interval: Duration,
     /// Bytes of journal above which nothing is taken from lanes.
     pub journal_bytes_max: u64,
@@ -76,9 +84,16 @@ pub struct Sequencer {
     expected: HashSet<Arc<[u8]>>,
     seen: HashSet<Arc<[u8]>>,
     last_sync: Instant,
+    last_release: Instant,
     last_processes: Instant,
     /// Processes were looked after since anything was done, and none had ended.
     processes_quiet: bool,
+    broken_lanes: usize,
+    directories: Directories,
+    /// Files of which nobody can say whether they were removed.
+    lost: HashMap<Arc<[u8]>, String>,
+    /// Captured paths that are links to another captured file.
+    links: HashMap<Arc<[u8]>, String>,
     unreadable: HashMap<Arc<[u8]>, String>,
     complaints: Vec<String>,
 }
@@ -117,7 +132,7 @@ pub struct Parts {
     /// An opened journal whose epoch has begun.
     pub journal: Journal,
     /// Last frame of each lane that is in the journal already.
-    pub journaled: HashMap<LaneKey, u64>,
+    pub journaled: Journaled,
     /// To ask for reads.
     pub tasks: Tasks,
     /// What was read.
@@ -138,7 +153,7 @@ impl Sequencer {
             board: parts.board,
             lanes,
             journal_dir: parts.config.site.journal_dir(),
-            files: Files::new(parts.config, parts.board),
+            files: Files::new(Arc::clone(&parts.config), parts.board),
             journal: parts.journal,
             tasks: parts.tasks,
             findings: parts.findings,
@@ -150,8 +165,13 @@ impl Sequencer {
             expected: parts.known,
             seen: HashSet::new(),
             last_sync: Instant::now(),
+            last_release: Instant::now(),
             last_processes: Instant::now(),
             processes_quiet: false,
+            broken_lanes: 0,
+            directories: Directories::open(&parts.config.site.state),
+            lost: HashMap::new(),
+            links: HashMap::new(),
             unreadable: HashMap::new(),
             complaints: Vec::new(),
         };
@@ -195,6 +215,7 @@ impl Sequencer {
         let complete = self.lanes.knows_all();
         let limits = self.limits(now);
         self.read_lanes();
+        self.tell_broken_lanes();
         self.take_findings();
         let mut room = self.flush()?;
         if complete && room && self.journal.stats().bytes < self.options.journal_bytes_max {
@@ -261,6 +282,36 @@ impl Sequencer {
     fn read_lanes(&mut self) {
         let files = &self.files;
         self.lanes.read(&|path| files.group_of_reported(path));
+    }
+
+    /// A lane that can't be read on says nothing of what its program writes: all files are compared, now and when the
+    /// program has ended.
+    fn tell_broken_lanes(&mut self) {
+        let broken: Vec<String> = self
+            .lanes
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.broken.clone())
+            .collect();
+        if broken.len() > self.broken_lanes {
+            for (path, _) in self.files.paths() {
+                self.tasks.ask(Task::Check {
+                    path: Arc::clone(path),
+                });
+            }
+        }
+        if broken.len() != self.broken_lanes {
+            self.broken_lanes = broken.len();
+            let problems: Vec<String> = broken
+                .iter()
+                .map(|what| {
+                    format!(
+                        "a lane can't be read on, restart its program to capture it again: {what}"
+                    )
+                })
+                .collect();
+            self.progress.set_problems("broken lanes", &problems);
+        }
     }
 
     /// Up to which end each group's frames may be released.
@@ -350,6 +401,9 @@ impl Sequencer {
         let Some(file) = self.file_of(lane, frame) else {
             return;
         };
+        if frame.kind == Kind::Open {
+            self.forget_replaced(wall_at(header.end));
+        }
         let lane = &self.lanes.lanes[lane];
         let writer = lane.writer;
         let data = lane.data(frame);
@@ -376,10 +430,30 @@ impl Sequencer {
             Kind::Open if header.flags & frame::OPEN_TRUNCATED != 0 => Some(0..u64::MAX),
             _ => None,
         };
+        // What no file can be isn't what the program did: its lane was damaged, and only the file knows.
+        let possible = header.offset <= FILE_BYTES_MAX
+            && range
+                .as_ref()
+                .is_none_or(|range| range.end == u64::MAX || range.end <= FILE_BYTES_MAX);
+        if !possible
+            && matches!(
+                frame.kind,
+                Kind::Open | Kind::Write | Kind::Truncate | Kind::Reread
+            )
+        {
+            if let Some(path) = self.files.files[file].path.clone() {
+                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.tasks.ask(Task::Check { path });
+            }
+            return;
+        }
         let registered = &mut self.files.files[file];
         let group = registered.group;
         if let Some(group) = self.groups.get_mut(usize::from(group)) {
             group.active = clock::now();
+        }
+        if matches!(frame.kind, Kind::Open | Kind::Rename | Kind::Reread) {
+            registered.changed_ns = at_ns;
         }
         if let Some(range) = range {
             registered.changed_ns = at_ns;
@@ -462,6 +536,26 @@ impl Sequencer {
         });
     }
 
+    /// A program made an empty file. What the path stood for before, now or when this started, is gone. (That a file was
+    /// empty when it was opened says nothing by itself: others may have written to it before this frame's turn.)
+    fn forget_replaced(&mut self, at_ns: i64) {
+        let Some((path, replaced)) = self.files.made.take() else {
+            return;
+        };
+        if (self.expected.remove(&path) || replaced)
+            && let Some(group) = self.files.group_of(&path)
+        {
+            let origin = Origin::default();
+            self.outbox.push(&Operation {
+                group,
+                origin,
+                at_ns,
+                path: &path,
+                action: Action::Removed,
+            });
+        }
+    }
+
     /// Which file a frame is about.
     fn file_of(&mut self, lane: usize, frame: &Queued) -> Option<usize> {
         let name = self.lanes.lanes[lane].names.get_mut(&frame.header.name)?;
@@ -508,37 +602,15 @@ impl Sequencer {
             What::Seen {
                 device,
                 inode,
-                modified_ns,
+                size,
+                changed_ns,
                 ..
             } => {
                 self.seen.insert(Arc::clone(path));
                 self.expected.remove(path);
-                let known = self
-                    .files
-                    .at_inode(*device, *inode)
-                    .filter(|&file| self.files.files[file].path.as_ref() == Some(path));
-                match known {
-                    None => {
-                        // New, or another file than before under this path. A path that is no longer captured under
-                        // this inode is left to the programs' own operations, which come in order.
-                        self.files.place(*device, *inode, path, false);
-                    }
-                    Some(file) => {
-                        // Written later than any captured change, and not just now: by whom we didn't see.
-                        let file = &mut self.files.files[file];
-                        let quiet =
-                            file.changed_ns != 0 && *modified_ns > file.changed_ns + 1_000_000_000;
-                        if quiet && clock::wall() > *modified_ns + 1_000_000_000 {
-                            file.changed_ns = clock::wall();
-                            self.progress.rereads.fetch_add(1, Ordering::Relaxed);
-                            self.tasks.ask(Task::Check {
-                                path: Arc::clone(path),
-                            });
-                        }
-                        if file.changed_ns == 0 {
-                            file.changed_ns = *modified_ns;
-                        }
-                    }
+                self.directories.note(path, *device);
+                if !self.seen_as((*device, *inode), path, (*size, *changed_ns)) {
+                    return;
                 }
             }
             What::Content {
@@ -593,6 +665,59 @@ impl Sequencer {
         }
     }
 
+    /// A file is at a path. False when the path is a link to another captured file.
+    fn seen_as(&mut self, (device, inode): (u64, u64), path: &Arc<[u8]>, look: (u64, i64)) -> bool {
+        let known = self.files.at_inode(device, inode);
+        let other = known
+            .and_then(|file| self.files.files[file].path.clone())
+            .filter(|other| other != path);
+        if let Some(other) = other
+            && self.files.is_at(&other, device, inode)
+        {
+            let problem = format!(
+                "{} and {} are links to one file, which is mirrored as the latter only",
+                String::from_utf8_lossy(path),
+                String::from_utf8_lossy(&other)
+            );
+            if self.links.insert(Arc::clone(path), problem).is_none() {
+                self.progress
+                    .set_problems("links", &self.links.values().cloned().collect::<Vec<_>>());
+            }
+            return false;
+        }
+        if self.links.remove(path).is_some() {
+            self.progress
+                .set_problems("links", &self.links.values().cloned().collect::<Vec<_>>());
+        }
+        let Some(file) = known.filter(|&file| self.files.files[file].path.as_ref() == Some(path))
+        else {
+            // New, or another file than before under this path.
+            let file = self.files.place(device, inode, path, false);
+            self.files.files[file].look = Some(look);
+            return true;
+        };
+        let file = &mut self.files.files[file];
+        if file.look == Some(look) {
+            return true;
+        }
+        // Changed later than by any captured change: by whom, we didn't see. One that is written to all the time is
+        // compared again and again, with a pause.
+        let now = clock::wall();
+        if look.1 > file.changed_ns + UNEXPLAINED_NS {
+            if now - file.compared_ns >= COMPARE_INTERVAL_NS {
+                file.compared_ns = now;
+                file.look = Some(look);
+                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.tasks.ask(Task::Check {
+                    path: Arc::clone(path),
+                });
+            }
+        } else {
+            file.look = Some(look);
+        }
+        true
+    }
+
     /// A read overlapped changes of the same bytes. What they left alone is read again with it, in halves: short reads
     /// find a gap between changes.
     fn read_again(
@@ -635,37 +760,63 @@ impl Sequencer {
             .map(|(path, _)| path)
             .filter(|path| !seen.contains(*path))
             .cloned()
-            .chain(self.expected.drain())
+            .chain(self.expected.iter().cloned())
             .collect();
+        // Those of which nobody can say are looked at again next time.
+        let lost_before = std::mem::take(&mut self.lost);
         for path in unseen {
             self.missing(&path);
         }
+        self.expected.retain(|path| self.lost.contains_key(path));
+        if !lost_before.is_empty() || !self.lost.is_empty() {
+            self.tell_lost();
+        }
+        self.directories.save();
         self.progress.scans.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A file isn't where it was: unless it is there by now, it was removed by somebody unseen.
+    /// A file isn't where it was.
     fn missing(&mut self, path: &Arc<[u8]>) {
-        use std::os::unix::ffi::OsStrExt;
         if self.unreadable.remove(path).is_some() {
             self.tell_unreadable();
         }
-        let gone = std::fs::symlink_metadata(Path::new(std::ffi::OsStr::from_bytes(path)))
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-        if !gone {
-            return;
+        match self.directories.fate(path) {
+            Fate::There => {}
+            Fate::Unknown(why) => {
+                let problem = format!(
+                    "{}: {why}; its rows are kept until it is known whether it was removed",
+                    String::from_utf8_lossy(path)
+                );
+                self.lost.insert(Arc::clone(path), problem);
+            }
+            Fate::Removed => {
+                self.files.removed(path);
+                if let Some(group) = self.files.group_of(path) {
+                    let at_ns = clock::wall();
+                    let origin = Origin::default();
+                    self.outbox.push(&Operation {
+                        group,
+                        origin,
+                        at_ns,
+                        path,
+                        action: Action::Removed,
+                    });
+                }
+            }
         }
-        self.files.removed(path);
-        if let Some(group) = self.files.group_of(path) {
-            let at_ns = clock::wall();
-            let operation = Operation {
-                group,
-                origin: Origin::default(),
-                at_ns,
-                path,
-                action: Action::Removed,
-            };
-            self.outbox.push(&operation);
+    }
+
+    /// Says which files are neither there nor known to be removed; many of one directory need no line each.
+    fn tell_lost(&self) {
+        const TOLD_MAX: usize = 5;
+        let mut problems: Vec<String> = self.lost.values().take(TOLD_MAX).cloned().collect();
+        if self.lost.len() > TOLD_MAX {
+            problems.push(format!(
+                "and {} more files that are not there",
+                self.lost.len() - TOLD_MAX
+            ));
         }
+        self.progress.set_problems("lost files", &problems);
     }
 
     /// Has new files read.
@@ -708,15 +859,11 @@ impl Sequencer {
 
     /// Finds processes that are gone and settles what they left.
     fn look_after_processes(&mut self) -> Result<bool, counterfoil_journal::Error> {
-        let mut processes: HashMap<u64, (u32, u64, bool)> = HashMap::new();
+        let mut processes: HashMap<u64, (Writer, bool)> = HashMap::new();
         for lane in &self.lanes.lanes {
             let writer = &lane.writer;
-            let drained = lane.is_drained() || lane.broken.is_some();
-            let entry =
-                processes
-                    .entry(writer.process)
-                    .or_insert((writer.pid, writer.pid_started, true));
-            entry.2 &= drained;
+            let entry = processes.entry(writer.process).or_insert((*writer, true));
+            entry.1 &= lane.is_drained();
         }
         self.progress
             .programs
@@ -725,18 +872,21 @@ impl Sequencer {
             .lanes
             .store(self.lanes.lanes.len() as u64, Ordering::Relaxed);
         let mut ended = Vec::new();
-        for (process, (pid, started, drained)) in processes {
-            if is_alive(pid, started) {
+        let mut alive = Processes::now();
+        for (process, (writer, drained)) in processes {
+            if alive.may_live(&writer) {
                 continue;
             }
             // It can't write any more, so what its lanes hold now is all there will be.
             self.read_lanes();
             if drained
-                && self.lanes.lanes.iter().all(|lane| {
-                    lane.writer.process != process || lane.is_drained() || lane.broken.is_some()
-                })
+                && self
+                    .lanes
+                    .lanes
+                    .iter()
+                    .all(|lane| lane.writer.process != process || lane.is_drained())
             {
-                ended.push((process, pid));
+                ended.push((process, writer.pid));
             }
         }
         for &(process, pid) in &ended {
@@ -870,7 +1020,7 @@ impl Sequencer {
 
     fn synchronise(&mut self) -> Result<(), counterfoil_journal::Error> {
         let interval = self.options.sync_interval;
-        if !interval.is_zero() && self.last_sync.elapsed() >= interval {
+        if self.last_sync.elapsed() >= interval {
             self.last_sync = Instant::now();
             match self.journal.sync() {
                 Ok(_) => {}
@@ -878,6 +1028,9 @@ impl Sequencer {
                 Err(error) if error.is_retryable() => return Ok(()),
                 Err(error) => return Err(error),
             }
+        }
+        if self.last_release.elapsed() >= RELEASE_INTERVAL {
+            self.last_release = Instant::now();
             let released = self.journal.release();
             let full = self.journal.stats().bytes >= self.options.journal_bytes_max;
             let mut problems = Vec::new();
@@ -953,33 +1106,21 @@ fn wall_at(at: u64) -> i64 {
     at.wrapping_add(OFFSET.load(Ordering::Relaxed)) as i64
 }
 
-/// Whether the process that started then is still there.
-fn is_alive(pid: u32, started: u64) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
-        return false;
-    };
-    // Behind the name in parentheses, which may hold anything, come state (field 3) and so on.
-    let Some((_, fields)) = stat.rsplit_once(')') else {
-        return false;
-    };
-    let mut fields = fields.split_ascii_whitespace();
-    let state = fields.next();
-    let start = fields.nth(18).and_then(|field| field.parse::<u64>().ok());
-    state != Some("Z") && state != Some("X") && start == Some(started)
-}
-
 /// The last frame of each lane that the journal's segments hold: those need not be taken from the lanes again.
-pub fn journaled_frames(
-    journal: &Journal,
-) -> Result<HashMap<LaneKey, u64>, counterfoil_journal::Error> {
-    let mut last = HashMap::new();
+///
+/// By group: frames of a group that was held back were passed over.
+pub fn journaled_frames(journal: &Journal) -> Result<Journaled, counterfoil_journal::Error> {
+    let mut last = Journaled::new();
     let mut reader = journal.reader(journal.first_lsn())?;
     while let Some(entry) = reader.next()? {
         if let Ok(operation) = Operation::decode(entry.payload)
             && operation.origin.frame != 0
         {
+            let lane = (operation.origin.process, operation.origin.lane);
             let frame = last
-                .entry((operation.origin.process, operation.origin.lane))
+                .entry(lane)
+                .or_default()
+                .entry(operation.group)
                 .or_insert(0);
             *frame = operation.origin.frame.max(*frame);
         }

@@ -9,15 +9,17 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const STATUS_EVERY: u32 = 10;
+/// `--until-idle` doesn't wait for ever for what somebody has to mend.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
 
 /// Capture and apply in one process, until it is told to stop (SIGTERM, SIGINT).
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Stop with exit code 0 once all that was captured is applied
+    /// Stop with exit code 0 once all that was captured is applied; with 2 if nothing moves for half a minute before that
     #[arg(long)]
     until_idle: bool,
 }
@@ -35,6 +37,8 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let replicator = Replicator::start(config)?;
     let status_path = replicator.config().site.status_path();
     let mut idle = Idle::default();
+    let mut last_moved = (Status::default(), Instant::now());
+    let mut stuck = None;
     let mut ticks = 0;
     while !asked.load(Ordering::SeqCst) && !replicator.has_ended() {
         if ticks % STATUS_EVERY == 0 {
@@ -43,8 +47,20 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
                 &status_path,
             );
         }
-        if args.until_idle && replicator.is_idle(&mut idle) {
-            break;
+        if args.until_idle {
+            if replicator.is_idle(&mut idle) {
+                break;
+            }
+            let moved = Status {
+                written_ns: 0,
+                ..Status::of(replicator.config(), replicator.progress(), started_ns)
+            };
+            if moved != last_moved.0 {
+                last_moved = (moved, Instant::now());
+            } else if last_moved.1.elapsed() > GIVE_UP_AFTER {
+                stuck = Some(moved.all_problems());
+                break;
+            }
         }
         ticks += 1;
         std::thread::sleep(TICK);
@@ -60,6 +76,17 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     };
     write_status(&status, &status_path);
     result?;
+    if let Some(problems) = stuck {
+        let why = if problems.is_empty() {
+            "a program is in the middle of a call".to_owned()
+        } else {
+            problems.join("; ")
+        };
+        anyhow::bail!(
+            "nothing has moved for {} s, and not everything captured is applied: {why}",
+            GIVE_UP_AFTER.as_secs()
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 

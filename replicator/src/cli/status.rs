@@ -10,13 +10,17 @@ use std::process::ExitCode;
 
 /// Say what is happening.
 ///
-/// Exit codes are those of monitoring plug-ins: 0 all is well, 1 something is wrong, 2 nothing is replicated.
+/// Exit codes are those of monitoring plug-ins: 0 all is well, 1 something is wrong, 2 nothing is replicated, 3 it can't
+/// be found out (the configuration can't be read, say).
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
+
+/// Exit code for "can't be found out".
+const UNKNOWN: u8 = 3;
 
 #[derive(Serialize)]
 struct Report {
@@ -28,7 +32,13 @@ struct Report {
 }
 
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
-    let config = super::load(config)?;
+    let config = match super::load(config) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("counterfoil: {error:#}");
+            return Ok(ExitCode::from(UNKNOWN));
+        }
+    };
     let pid = running(&config);
     let report = Report {
         running: pid.is_some(),
@@ -57,9 +67,13 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
 fn print(report: &Report) {
     let waiting = report.lane_bytes_waiting;
     let Some(status) = &report.status else {
-        println!(
-            "not running, and never was here ({waiting} bytes of captured operations wait); start it with `counterfoil run`"
-        );
+        if report.running {
+            println!("running; it has not said yet how it is doing");
+        } else {
+            println!(
+                "not running, and never was here ({waiting} bytes of captured operations wait); start it with `counterfoil run`"
+            );
+        }
         return;
     };
     let age_ns = clock::wall() - status.written_ns;

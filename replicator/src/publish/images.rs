@@ -392,7 +392,7 @@ impl Images {
                 from_hex(&file.path).ok_or_else(|| wrong(format!("{:?} is no path", file.path)))?;
             images.base.insert(name.into(), file.number);
             images.sizes.insert(file.number, (file.size, file.smallest));
-            images.next_number = images.next_number.max(file.number + 1);
+            images.next_number = images.next_number.max(file.number.saturating_add(1));
         }
         images.cursor = stored.cursor;
         images.refilling = stored.refilling;

@@ -29,6 +29,10 @@ const COMPARE_BYTES: usize = 4096;
 /// Operations at once after which more are looked for without a pause.
 const BUSY_OPERATIONS: u64 = 2000;
 const PAUSE: Duration = Duration::from_millis(4);
+/// Files above which places of files that are gone are used again.
+const TRACKED_KEPT_MIN: usize = 1024;
+/// How often units are looked through for overdue ones.
+const CUT_INTERVAL_NS: i64 = 100_000_000;
 /// How often the status is told what happened to files.
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long to wait for the journal before looking at anything else.
@@ -96,6 +100,8 @@ pub struct Publisher {
     at: At,
     last_checkpoint: Instant,
     last_told: Instant,
+    /// Clock of the operation at which units were last looked through for overdue ones.
+    last_cut_ns: i64,
     refill: Refill,
 }
 
@@ -215,6 +221,7 @@ impl Publisher {
             last_checkpoint: Instant::now(),
             refill: Refill::Reading,
             last_told: Instant::now(),
+            last_cut_ns: 0,
         }
     }
 
@@ -432,6 +439,13 @@ impl Publisher {
             // The configuration lost a group since.
             return Ok(());
         }
+        // By the clock of the operations, so that the same journal gives the same events.
+        if (at_ns - self.last_cut_ns).abs() > CUT_INTERVAL_NS {
+            self.last_cut_ns = at_ns;
+            for group in 0..self.groups.len() {
+                self.cut_overdue(group, at_ns);
+            }
+        }
         // What the process had not finished is as finished as it will be, unless this goes on with it.
         let goes_on = match (self.groups[index].held.get(&process), action) {
             (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
@@ -476,8 +490,8 @@ impl Publisher {
             tracked.told = false;
         }
         match action {
-            Action::Opened { truncated, size } => {
-                if (truncated || size == 0)
+            Action::Opened { truncated, .. } => {
+                if truncated
                     && (self.is_redo()
                         || self
                             .file(file)
@@ -602,8 +616,14 @@ impl Publisher {
             told: false,
             redone_from: None,
         };
-        self.tracked.push(Some(tracked));
-        let file = self.tracked.len() - 1;
+        let file = match self.tracked.iter().position(Option::is_none) {
+            Some(free) if self.tracked.len() > TRACKED_KEPT_MIN => free,
+            _ => {
+                self.tracked.push(None);
+                self.tracked.len() - 1
+            }
+        };
+        self.tracked[file] = Some(tracked);
         self.by_path.insert(path, file);
         self.event(&subject, size, Change::Created);
         Ok(file)

@@ -1,0 +1,95 @@
+//! Which directory is on which device: so that a volume that isn't mounted is not taken for files that were removed.
+//!
+//! A file that is nowhere to be seen counts as removed only if its directory is there, and on the device on which its files
+//! have been seen. Else the mirror keeps what it has, and says so: on the day a volume is lost, that is what it is for.
+
+use crate::publish::images::replace;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Devices by directory, kept in the state directory.
+pub(super) struct Directories {
+    file: PathBuf,
+    devices: BTreeMap<String, u64>,
+    changed: bool,
+}
+
+/// What became of a file that isn't seen any more.
+pub(super) enum Fate {
+    /// It is there after all.
+    There,
+    /// It was removed.
+    Removed,
+    /// Nobody can say; the reason is for people.
+    Unknown(String),
+}
+
+impl Directories {
+    /// What was known at the last stop. Without it, every device is taken for the right one.
+    pub(super) fn open(state: &Path) -> Directories {
+        let file = state.join("directories.json");
+        let devices = std::fs::read(&file)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
+        Directories {
+            file,
+            devices: devices.unwrap_or_default(),
+            changed: false,
+        }
+    }
+
+    /// A file was seen on a device.
+    pub(super) fn note(&mut self, path: &[u8], device: u64) {
+        let Some(directory) = directory_of(path) else {
+            return;
+        };
+        let key = counterfoil_proto::path_text(directory.as_os_str().as_bytes());
+        if self.devices.insert(key, device) != Some(device) {
+            self.changed = true;
+        }
+    }
+
+    /// Keeps what was noted.
+    pub(super) fn save(&mut self) {
+        if std::mem::take(&mut self.changed)
+            && let Ok(text) = serde_json::to_vec_pretty(&self.devices)
+            && let Err(error) = replace(&self.file, &text)
+        {
+            self.changed = true;
+            tracing::debug!("writing {}: {error}", self.file.display());
+        }
+    }
+
+    /// What became of the file at `path`.
+    pub(super) fn fate(&self, path: &[u8]) -> Fate {
+        let file = Path::new(OsStr::from_bytes(path));
+        match std::fs::symlink_metadata(file) {
+            Ok(_) => return Fate::There,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Fate::Unknown(error.to_string()),
+        }
+        let Some(directory) = directory_of(path) else {
+            return Fate::Removed;
+        };
+        let there = match std::fs::metadata(directory) {
+            Ok(there) => there,
+            Err(error) => {
+                return Fate::Unknown(format!("its directory can't be looked at ({error})"));
+            }
+        };
+        let key = counterfoil_proto::path_text(directory.as_os_str().as_bytes());
+        match self.devices.get(&key) {
+            Some(&device) if device != there.dev() => Fate::Unknown(
+                "its directory is on another device than before; is the volume mounted?".to_owned(),
+            ),
+            _ => Fate::Removed,
+        }
+    }
+}
+
+fn directory_of(path: &[u8]) -> Option<&Path> {
+    Path::new(OsStr::from_bytes(path)).parent()
+}

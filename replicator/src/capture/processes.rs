@@ -1,0 +1,118 @@
+//! Whether a captured process is still there. When in doubt it is: taking a live one for dead would lose what it writes.
+
+use counterfoil_lane::reader::Writer;
+use std::collections::HashSet;
+use std::fs;
+
+/// Inode of the host's first process id namespace (`PROC_PID_INIT_INO` of the kernel): from there all others are seen.
+const FIRST_NAMESPACE: u64 = 0xEFFF_FFFC;
+
+/// The processes of other namespaces that this one can see, as of a moment.
+pub(super) struct Processes {
+    own: u64,
+    others: Option<HashSet<(u64, u32, u64)>>,
+}
+
+impl Processes {
+    /// As of now; others are looked for only if they are asked about.
+    pub(super) fn now() -> Processes {
+        Processes {
+            own: namespace("self"),
+            others: None,
+        }
+    }
+
+    /// Whether the process that writes a lane may be alive.
+    pub(super) fn may_live(&mut self, writer: &Writer) -> bool {
+        // An interposer that could not find out its namespace is taken to share ours.
+        if writer.pid_namespace == 0 || writer.pid_namespace == self.own || self.own == 0 {
+            return is_alive(writer.pid, writer.pid_started);
+        }
+        let others = self.others.get_or_insert_with(visible);
+        // From a namespace within another, not being seen means nothing.
+        others.contains(&(writer.pid_namespace, writer.pid, writer.pid_started))
+            || self.own != FIRST_NAMESPACE
+    }
+}
+
+/// Whether the process that started then is still there, with any of its threads.
+fn is_alive(pid: u32, started: u64) -> bool {
+    let Some((state, start)) = stat(&format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    if start != started {
+        return false;
+    }
+    if !matches!(state, 'Z' | 'X') {
+        return true;
+    }
+    // The first thread may have ended before the others.
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    threads
+        .filter_map(|thread| stat(thread.path().join("stat").to_str()?))
+        .any(|(state, _)| !matches!(state, 'Z' | 'X'))
+}
+
+/// State and start time in a `stat` file of /proc.
+fn stat(path: &str) -> Option<(char, u64)> {
+    let text = fs::read_to_string(path).ok()?;
+    // Behind the name in parentheses, which may hold anything, come state (field 3) and so on.
+    let (_, fields) = text.rsplit_once(')')?;
+    let mut fields = fields.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
+}
+
+/// Inode of a process's id namespace, 0 when it can't be found out.
+fn namespace(process: &str) -> u64 {
+    let link = fs::read_link(format!("/proc/{process}/ns/pid")).unwrap_or_default();
+    let text = link.to_string_lossy();
+    text.strip_prefix("pid:[")
+        .and_then(|rest| rest.strip_suffix(']'))
+        .and_then(|inode| inode.parse().ok())
+        .unwrap_or(0)
+}
+
+/// All visible processes: namespace, id within it, start time.
+fn visible() -> HashSet<(u64, u32, u64)> {
+    let mut found = HashSet::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name
+            .to_str()
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+        else {
+            continue;
+        };
+        let Some((_, started)) = stat(&format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        // The last of these is its id in its own namespace.
+        let innermost = status
+            .lines()
+            .find_map(|line| line.strip_prefix("NSpid:"))
+            .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
+        if let Some(innermost) = innermost {
+            found.insert((namespace(pid), innermost, started));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_lives_and_a_later_one_of_its_number_is_another() {
+        let pid = std::process::id();
+        let (_, started) = stat("/proc/self/stat").unwrap();
+        assert!(is_alive(pid, started));
+        assert!(!is_alive(pid, started + 1));
+        assert!(visible().contains(&(namespace("self"), pid, started)));
+    }
+}
