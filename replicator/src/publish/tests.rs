@@ -45,6 +45,11 @@ enum Step {
         process: u64,
         file: usize,
     },
+    /// Opened when it was empty, told late: others have written to it meanwhile.
+    Open {
+        process: u64,
+        file: usize,
+    },
     Lock {
         process: u64,
         file: usize,
@@ -119,6 +124,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|((process, file), parts)| Step::Append { process, file, parts }),
         1 => (who.clone(), at.clone()).prop_map(|((process, file), size)| Step::Truncate { process, file, size }),
         1 => who.clone().prop_map(|(process, file)| Step::Empty { process, file }),
+        1 => who.clone().prop_map(|(process, file)| Step::Open { process, file }),
         2 => who.clone().prop_map(|(process, file)| Step::Lock { process, file }),
         2 => who.clone().prop_map(|(process, file)| Step::Unlock { process, file }),
         1 => who.clone().prop_map(|(process, file)| Step::Sync { process, file }),
@@ -307,6 +313,14 @@ impl Stand {
                         size: 0,
                     },
                 );
+            }
+            Step::Open { process, file } => {
+                self.model.entry(file).or_default();
+                let opened = Action::Opened {
+                    truncated: false,
+                    size: 0,
+                };
+                self.journal(process, &Stand::path(file), opened);
             }
             Step::Lock { process, file } => {
                 self.journal(
