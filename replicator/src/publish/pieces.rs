@@ -15,8 +15,8 @@ const LOOK_BACK: u64 = 1024;
 /// What is known of a file's piece boundaries. Only length-prefixed layouts need to know anything.
 #[derive(Debug, Default)]
 pub(super) struct Parse {
-    /// Some boundaries, ascending, always with 0 first once anything is known. Before each is a record that isn't empty,
-    /// so that what comes behind can't turn the pieces before into a hole.
+    /// Some boundaries, ascending, always with 0 first once anything is known. Before each is no empty record, so that what
+    /// comes behind can't turn the pieces before into a hole.
     index: Vec<u64>,
     /// End of the last whole piece.
     end: u64,
@@ -239,9 +239,11 @@ impl Parse {
             }
             end = piece.offset + piece.len;
             match piece.kind {
-                PieceKind::Record { data: [], .. } | PieceKind::Empty => {
+                PieceKind::Record { data: [], .. } => {
                     zeros_from.get_or_insert(piece.offset);
                 }
+                // A hole is one whatever comes behind it. To look through it again with each chunk that follows would cost
+                // the square of its size.
                 _ => *zeros_from = None,
             }
             if index.last().is_none_or(|&last| end >= last + INDEX_STEP) && zeros_from.is_none() {
@@ -461,6 +463,75 @@ mod tests {
                     prop_assert_eq!(&kept, &whole, "{:?} {:?} {:?}", format, step, span);
                 }
             }
+        }
+    }
+
+    /// A codec that counts the bytes it is given.
+    #[derive(Debug)]
+    struct Counting<'a>(&'a dyn Codec, std::sync::atomic::AtomicU64);
+
+    impl Codec for Counting<'_> {
+        fn boundaries(&self) -> Boundaries {
+            self.0.boundaries()
+        }
+        fn piece_len_max(&self) -> Option<u64> {
+            self.0.piece_len_max()
+        }
+        fn decode(
+            &self,
+            offset: u64,
+            bytes: &[u8],
+            at_end: bool,
+            out: &mut dyn FnMut(Piece<'_>),
+        ) -> usize {
+            let decoded = self.0.decode(offset, bytes, at_end, out);
+            self.1
+                .fetch_add(decoded as u64, std::sync::atomic::Ordering::Relaxed);
+            decoded
+        }
+        fn entry(&self, offset: u64, before: &[u8]) -> Option<u64> {
+            self.0.entry(offset, before)
+        }
+        fn id_at(&self, offset: u64) -> u64 {
+            self.0.id_at(offset)
+        }
+        fn offset_of(&self, id: u64) -> u64 {
+            self.0.offset_of(id)
+        }
+        fn encode(
+            &self,
+            id: u64,
+            data: &[u8],
+            rest: &[u8],
+            out: &mut Vec<u8>,
+        ) -> Result<(), counterfoil_records::EncodeError> {
+            self.0.encode(id, data, rest, out)
+        }
+    }
+
+    /// A hole that is read chunk by chunk isn't looked through anew with each chunk.
+    #[test]
+    fn a_hole_costs_what_it_is_long() {
+        const CHUNK: u64 = 64 * 1024;
+        const CHUNKS: u64 = 100;
+        for format in formats() {
+            let codec = format.codec().unwrap();
+            let codec = Counting(codec.as_ref(), 0.into());
+            let mut bytes: Vec<u8> = Vec::new();
+            let mut parse = Parse::default();
+            for chunk in 0..CHUNKS {
+                let range = chunk * CHUNK..(chunk + 1) * CHUNK;
+                let mut span = parse.before_write(&codec, &bytes, &range);
+                bytes.resize(range.end as usize, 0);
+                parse.after_write(&codec, &bytes, &mut span);
+                parse.whole_until(&codec, &bytes, &span, range.end);
+            }
+            let decoded = codec.1.load(std::sync::atomic::Ordering::Relaxed);
+            assert!(
+                decoded <= 3 * CHUNK * CHUNKS,
+                "{format:?}: {decoded} bytes decoded for {}",
+                CHUNK * CHUNKS
+            );
         }
     }
 }
