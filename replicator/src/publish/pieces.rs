@@ -89,8 +89,7 @@ impl Parse {
                 if at > 0 && bytes[at as usize - 1] == value {
                     return at;
                 }
-                let after = bytes[at as usize..].iter().position(|&byte| byte == value);
-                after.map_or(size, |after| at + after as u64 + 1)
+                settled_after(codec, bytes, at, value)
             }
             Boundaries::Forward => {
                 let entry = self.entry(codec, bytes, at);
@@ -138,13 +137,7 @@ impl Parse {
         }
         let end = match codec.boundaries() {
             // In newline text a changed byte may be the end of a line, so the line behind it counts as touched.
-            Boundaries::After(value) => {
-                let after = bytes[range.end as usize..]
-                    .iter()
-                    .position(|&byte| byte == value);
-                after.map_or(size, |after| range.end + after as u64 + 1)
-            }
-            // In a last piece that isn't whole, or among the zeros before the end, nothing that follows is sure.
+            Boundaries::After(value) => settled_after(codec, bytes, range.end, value),
             Boundaries::Forward if start >= self.stable_end() => u64::MAX,
             _ => self.boundary_behind(codec, bytes, range.end),
         };
@@ -272,6 +265,25 @@ impl Parse {
             Boundaries::Forward if upto >= self.end => self.stable_end().max(span.start),
             Boundaries::Forward => upto,
         }
+    }
+}
+
+/// The first offset behind `at` of which it is certain, from the bytes behind `at` alone, that it is a boundary: behind a line
+/// end, or in the middle of a hole or of a line that is too long (see [`Boundaries::After`]). Going on to the next line end
+/// there would make each change of a hole cost as much as all of it.
+fn settled_after(codec: &dyn Codec, bytes: &[u8], at: u64, value: u8) -> u64 {
+    let size = bytes.len() as u64;
+    let align = RESIDUE_ALIGN as u64;
+    let from = at.next_multiple_of(align);
+    let until = codec
+        .piece_len_max()
+        .and_then(|len_max| from.checked_add(len_max))
+        .filter(|&until| until <= size);
+    let searched = &bytes[at as usize..until.unwrap_or(size) as usize];
+    match searched.iter().position(|&byte| byte == value) {
+        Some(found) => at + found as u64 + 1,
+        None if until.is_some() => from + align,
+        None => size,
     }
 }
 
@@ -548,6 +560,55 @@ mod tests {
                 "{format:?}: {decoded} bytes decoded for {}",
                 2 * CHUNK * CHUNKS
             );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3))]
+        /// The same where lines are too long and holes large: there boundaries are found without a line end, and a small
+        /// change touches little.
+        #[test]
+        fn what_changed_in_long_lines_and_holes_is_found(
+            parts in proptest::collection::vec((0..3u8, 0..3_000_000usize), 1..4),
+            writes in proptest::collection::vec((0..6_000_000u64, 0..3u8, 1..20_000usize), 1..5),
+        ) {
+            let content = |kind: u8, len: usize| match kind {
+                0 => vec![0; len],
+                1 => vec![b'x'; len],
+                _ => [vec![b'y'; len / 2], vec![b'\n'], vec![0; len / 2]].concat(),
+            };
+            let format = formats().remove(5);
+            let codec = format.codec().unwrap();
+            let codec = codec.as_ref();
+            let mut bytes: Vec<u8> = Vec::new();
+            for (kind, len) in parts {
+                bytes.extend(content(kind, len));
+            }
+            let mut parse = Parse::default();
+            let mut kept = pieces(codec, &bytes, 0, u64::MAX).0;
+            for (at, kind, len) in writes {
+                let new = content(kind, len);
+                let at = at % (bytes.len() as u64 + 1);
+                let range = at..at + new.len() as u64;
+                let mut span = parse.before_write(codec, &bytes, &range);
+                if (bytes.len() as u64) < range.end {
+                    bytes.resize(range.end as usize, 0);
+                }
+                bytes[range.start as usize..range.end as usize].copy_from_slice(&new);
+                parse.after_write(codec, &bytes, &mut span);
+                prop_assert!(
+                    span.end <= range.end + (1 << 20) + 2 * RESIDUE_ALIGN as u64,
+                    "{:?} for {:?}", span, range
+                );
+                let (found, end) = pieces(codec, &bytes, span.start, span.end);
+                replace(&mut kept, span.start, end, found);
+                let whole = pieces(codec, &bytes, 0, u64::MAX).0;
+                let first = kept.iter().zip(&whole).find(|(ours, theirs)| ours != theirs);
+                prop_assert!(
+                    kept == whole,
+                    "{:?}: first difference at {:?}", span, first.map(|(ours, theirs)| (ours.0, theirs.0))
+                );
+            }
         }
     }
 }
