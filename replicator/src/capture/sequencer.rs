@@ -565,8 +565,13 @@ impl Sequencer {
                 self.files
                     .opened(name.device, name.inode, &name.path, empty),
             );
-        } else if name.file.is_none() {
-            name.file = Some(self.files.named(name.device, name.inode, &name.path));
+        } else {
+            // A file that lost its path may have turned up under another, if somebody unseen renamed it: what is written
+            // through descriptors opened before goes there.
+            let moved = |file: usize| self.files.files[file].path.is_none();
+            if name.file.is_none_or(moved) {
+                name.file = Some(self.files.named(name.device, name.inode, &name.path));
+            }
         }
         name.file
     }

@@ -15,8 +15,8 @@ const LOOK_BACK: u64 = 1024;
 /// What is known of a file's piece boundaries. Only length-prefixed layouts need to know anything.
 #[derive(Debug, Default)]
 pub(super) struct Parse {
-    /// Some boundaries, ascending, always with 0 first once anything is known. Before each is a record that isn't empty,
-    /// so that what comes behind can't turn the pieces before into a hole.
+    /// Some boundaries, ascending, always with 0 first once anything is known. Before each is no empty record, so that what
+    /// comes behind can't turn the pieces before into a hole.
     index: Vec<u64>,
     /// End of the last whole piece.
     end: u64,
@@ -55,16 +55,7 @@ impl Parse {
         let at = at.min(bytes.len() as u64);
         match codec.boundaries() {
             Boundaries::Pitch(pitch) => at - at % pitch.max(1),
-            Boundaries::After(_) => {
-                let mut look_back = LOOK_BACK;
-                loop {
-                    let from = at.saturating_sub(look_back);
-                    if let Some(entry) = codec.entry(from, &bytes[from as usize..at as usize]) {
-                        return entry;
-                    }
-                    look_back = look_back.saturating_mul(8);
-                }
-            }
+            Boundaries::After(_) => entry_after(codec, bytes, at),
             Boundaries::Forward => {
                 self.learn(codec, bytes);
                 let stable = self.stable_end();
@@ -98,8 +89,7 @@ impl Parse {
                 if at > 0 && bytes[at as usize - 1] == value {
                     return at;
                 }
-                let after = bytes[at as usize..].iter().position(|&byte| byte == value);
-                after.map_or(size, |after| at + after as u64 + 1)
+                settled_after(codec, bytes, at, value)
             }
             Boundaries::Forward => {
                 let entry = self.entry(codec, bytes, at);
@@ -147,13 +137,7 @@ impl Parse {
         }
         let end = match codec.boundaries() {
             // In newline text a changed byte may be the end of a line, so the line behind it counts as touched.
-            Boundaries::After(value) => {
-                let after = bytes[range.end as usize..]
-                    .iter()
-                    .position(|&byte| byte == value);
-                after.map_or(size, |after| range.end + after as u64 + 1)
-            }
-            // In a last piece that isn't whole, or among the zeros before the end, nothing that follows is sure.
+            Boundaries::After(value) => settled_after(codec, bytes, range.end, value),
             Boundaries::Forward if start >= self.stable_end() => u64::MAX,
             _ => self.boundary_behind(codec, bytes, range.end),
         };
@@ -173,7 +157,16 @@ impl Parse {
             self.extend(codec, bytes);
             return;
         }
-        let reached = walk(codec, bytes, span.start, span.end, &mut |_| {});
+        let mut inner = Vec::new();
+        let mut last = span.start;
+        let reached = walk(codec, bytes, span.start, span.end, &mut |piece| {
+            let end = piece.offset + piece.len;
+            let is_empty = matches!(piece.kind, PieceKind::Record { data: [], .. });
+            if !is_empty && end >= last + INDEX_STEP {
+                inner.push(end);
+                last = end;
+            }
+        });
         if reached != span.end || span.end >= self.stable_end() {
             // Boundaries behind it have moved: forget them and find the new ones.
             self.forget_from(span.start);
@@ -181,11 +174,13 @@ impl Parse {
             span.end = u64::MAX;
         } else {
             // Boundaries within it may have moved, and the piece before its end may be an empty record now.
-            let inner = self
+            // The boundaries in between are others now. New ones take their place: without any, the next change of a file
+            // that is written over from its beginning to its end would be looked for from the beginning.
+            let from = self
                 .index
-                .partition_point(|&boundary| boundary <= span.start)
-                ..self.index.partition_point(|&boundary| boundary <= span.end);
-            self.index.drain(inner);
+                .partition_point(|&boundary| boundary <= span.start);
+            let until = self.index.partition_point(|&boundary| boundary <= span.end);
+            self.index.splice(from..until, inner);
         }
     }
 
@@ -239,9 +234,11 @@ impl Parse {
             }
             end = piece.offset + piece.len;
             match piece.kind {
-                PieceKind::Record { data: [], .. } | PieceKind::Empty => {
+                PieceKind::Record { data: [], .. } => {
                     zeros_from.get_or_insert(piece.offset);
                 }
+                // A hole is one whatever comes behind it. To look through it again with each chunk that follows would cost
+                // the square of its size.
                 _ => *zeros_from = None,
             }
             if index.last().is_none_or(|&last| end >= last + INDEX_STEP) && zeros_from.is_none() {
@@ -262,16 +259,43 @@ impl Parse {
         let upto = upto.min(bytes.len() as u64);
         match codec.boundaries() {
             Boundaries::Pitch(pitch) => (upto - upto % pitch.max(1)).max(span.start),
-            Boundaries::After(value) => {
-                let from = span.start.min(upto);
-                let last = bytes[from as usize..upto as usize]
-                    .iter()
-                    .rposition(|&byte| byte == value);
-                last.map_or(span.start, |last| from + last as u64 + 1)
-            }
+            // Not only behind the last line end: a hole, or a line that is too long, would otherwise wait for its end, and be
+            // searched again from its beginning with each chunk that is read.
+            Boundaries::After(_) => entry_after(codec, bytes, upto).max(span.start),
             Boundaries::Forward if upto >= self.end => self.stable_end().max(span.start),
             Boundaries::Forward => upto,
         }
+    }
+}
+
+/// The first offset behind `at` of which it is certain, from the bytes behind `at` alone, that it is a boundary: behind a line
+/// end, or in the middle of a hole or of a line that is too long (see [`Boundaries::After`]). Going on to the next line end
+/// there would make each change of a hole cost as much as all of it.
+fn settled_after(codec: &dyn Codec, bytes: &[u8], at: u64, value: u8) -> u64 {
+    let size = bytes.len() as u64;
+    let align = RESIDUE_ALIGN as u64;
+    let from = at.next_multiple_of(align);
+    let until = codec
+        .piece_len_max()
+        .and_then(|len_max| from.checked_add(len_max))
+        .filter(|&until| until <= size);
+    let searched = &bytes[at as usize..until.unwrap_or(size) as usize];
+    match searched.iter().position(|&byte| byte == value) {
+        Some(found) => at + found as u64 + 1,
+        None if until.is_some() => from + align,
+        None => size,
+    }
+}
+
+/// The entry for a change at `at`, which isn't behind the end of `bytes`, where it can be found by looking back.
+fn entry_after(codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
+    let mut look_back = LOOK_BACK;
+    loop {
+        let from = at.saturating_sub(look_back);
+        if let Some(entry) = codec.entry(from, &bytes[from as usize..at as usize]) {
+            return entry;
+        }
+        look_back = look_back.saturating_mul(8);
     }
 }
 
@@ -460,6 +484,130 @@ mod tests {
                     let whole = pieces(codec, &bytes, 0, u64::MAX).0;
                     prop_assert_eq!(&kept, &whole, "{:?} {:?} {:?}", format, step, span);
                 }
+            }
+        }
+    }
+
+    /// A codec that counts the bytes it is given.
+    #[derive(Debug)]
+    struct Counting<'a>(&'a dyn Codec, std::sync::atomic::AtomicU64);
+
+    impl Codec for Counting<'_> {
+        fn boundaries(&self) -> Boundaries {
+            self.0.boundaries()
+        }
+        fn piece_len_max(&self) -> Option<u64> {
+            self.0.piece_len_max()
+        }
+        fn decode(
+            &self,
+            offset: u64,
+            bytes: &[u8],
+            at_end: bool,
+            out: &mut dyn FnMut(Piece<'_>),
+        ) -> usize {
+            let decoded = self.0.decode(offset, bytes, at_end, out);
+            self.1
+                .fetch_add(decoded as u64, std::sync::atomic::Ordering::Relaxed);
+            decoded
+        }
+        fn entry(&self, offset: u64, before: &[u8]) -> Option<u64> {
+            self.0.entry(offset, before)
+        }
+        fn id_at(&self, offset: u64) -> u64 {
+            self.0.id_at(offset)
+        }
+        fn offset_of(&self, id: u64) -> u64 {
+            self.0.offset_of(id)
+        }
+        fn encode(
+            &self,
+            id: u64,
+            data: &[u8],
+            rest: &[u8],
+            out: &mut Vec<u8>,
+        ) -> Result<(), counterfoil_records::EncodeError> {
+            self.0.encode(id, data, rest, out)
+        }
+    }
+
+    /// A hole that is read chunk by chunk isn't looked through anew with each chunk, neither the first time nor when it is
+    /// written over.
+    #[test]
+    fn a_hole_costs_what_it_is_long() {
+        const CHUNK: u64 = 64 * 1024;
+        const CHUNKS: u64 = 100;
+        for format in formats() {
+            let codec = format.codec().unwrap();
+            let codec = Counting(codec.as_ref(), 0.into());
+            let mut bytes: Vec<u8> = Vec::new();
+            let mut parse = Parse::default();
+            for chunk in (0..CHUNKS).chain(0..CHUNKS) {
+                let range = chunk * CHUNK..(chunk + 1) * CHUNK;
+                let mut span = parse.before_write(&codec, &bytes, &range);
+                bytes.resize(bytes.len().max(range.end as usize), 0);
+                parse.after_write(&codec, &bytes, &mut span);
+                let whole = parse.whole_until(&codec, &bytes, &span, range.end);
+                assert!(
+                    whole + (2 << 20) >= range.end,
+                    "{format:?}: whole until {whole} of {}",
+                    range.end
+                );
+            }
+            let decoded = codec.1.load(std::sync::atomic::Ordering::Relaxed);
+            assert!(
+                decoded <= 10 * CHUNK * CHUNKS,
+                "{format:?}: {decoded} bytes decoded for {}",
+                2 * CHUNK * CHUNKS
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(3))]
+        /// The same where lines are too long and holes large: there boundaries are found without a line end, and a small
+        /// change touches little.
+        #[test]
+        fn what_changed_in_long_lines_and_holes_is_found(
+            parts in proptest::collection::vec((0..3u8, 0..3_000_000usize), 1..4),
+            writes in proptest::collection::vec((0..6_000_000u64, 0..3u8, 1..20_000usize), 1..5),
+        ) {
+            let content = |kind: u8, len: usize| match kind {
+                0 => vec![0; len],
+                1 => vec![b'x'; len],
+                _ => [vec![b'y'; len / 2], vec![b'\n'], vec![0; len / 2]].concat(),
+            };
+            let format = formats().remove(5);
+            let codec = format.codec().unwrap();
+            let codec = codec.as_ref();
+            let mut bytes: Vec<u8> = Vec::new();
+            for (kind, len) in parts {
+                bytes.extend(content(kind, len));
+            }
+            let mut parse = Parse::default();
+            let mut kept = pieces(codec, &bytes, 0, u64::MAX).0;
+            for (at, kind, len) in writes {
+                let new = content(kind, len);
+                let at = at % (bytes.len() as u64 + 1);
+                let range = at..at + new.len() as u64;
+                let mut span = parse.before_write(codec, &bytes, &range);
+                if (bytes.len() as u64) < range.end {
+                    bytes.resize(range.end as usize, 0);
+                }
+                bytes[range.start as usize..range.end as usize].copy_from_slice(&new);
+                parse.after_write(codec, &bytes, &mut span);
+                prop_assert!(
+                    span.end <= range.end + (1 << 20) + 2 * RESIDUE_ALIGN as u64,
+                    "{:?} for {:?}", span, range
+                );
+                let (found, end) = pieces(codec, &bytes, span.start, span.end);
+                replace(&mut kept, span.start, end, found);
+                let whole = pieces(codec, &bytes, 0, u64::MAX).0;
+                let first = kept.iter().zip(&whole).find(|(ours, theirs)| ours != theirs);
+                prop_assert!(
+                    kept == whole,
+                    "{:?}: first difference at {:?}", span, first.map(|(ours, theirs)| (ours.0, theirs.0))
+                );
             }
         }
     }
