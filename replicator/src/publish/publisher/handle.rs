@@ -1,0 +1,541 @@
+//! One operation after the other: what each does to the images, and what of that is touched.
+
+use super::*;
+
+impl Publisher {
+    pub(super) fn handle(
+        &mut self,
+        lsn: u64,
+        epoch: u64,
+        operation: &Operation<'_>,
+    ) -> Result<(), PublishError> {
+        let Operation {
+            group,
+            origin,
+            at_ns,
+            path,
+            action,
+        } = *operation;
+        let process = origin.process;
+        self.at = At {
+            position: Position {
+                epoch,
+                lsn,
+                index: 0,
+            },
+            group: usize::from(group),
+            process,
+            captured_ns: at_ns,
+            pid: origin.pid,
+            snapshot: process == 0,
+        };
+        let index = usize::from(group);
+        if index >= self.groups.len() {
+            // The configuration lost a group since.
+            return Ok(());
+        }
+        // By the clock of the operations, so that the same journal gives the same events.
+        if (at_ns - self.last_cut_ns).abs() > CUT_INTERVAL_NS {
+            self.last_cut_ns = at_ns;
+            for group in 0..self.groups.len() {
+                self.cut_overdue(group, at_ns);
+            }
+        }
+        // What the process had not finished is as finished as it will be, unless this goes on with it.
+        let goes_on = match (self.groups[index].held.get(&process), action) {
+            (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
+                held.upto == offset && self.by_path.get(path) == Some(&held.file)
+            }
+            (Some(_), Action::Synced | Action::Attributes { .. }) => true,
+            _ => false,
+        };
+        if !goes_on {
+            self.release_held(index, process);
+        }
+        match action {
+            Action::Settled => {
+                let waiting: Vec<u64> = self.groups[index].held.keys().copied().collect();
+                for process in waiting {
+                    self.release_held(index, process);
+                }
+                self.cut_overdue(index, at_ns);
+                return Ok(());
+            }
+            Action::Ended => {
+                self.commit(index, process);
+                return Ok(());
+            }
+            _ => {}
+        }
+        // The configuration may have lost a rule since.
+        if path.is_empty()
+            || !self.by_path.contains_key(path) && self.config.rule_for(path).is_none()
+        {
+            return Ok(());
+        }
+        match action {
+            Action::Removed => return self.removed(path),
+            Action::Renamed { to } => return self.renamed(index, process, path, to),
+            _ => {}
+        }
+        let file = self.track(path)?;
+        if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+            tracked.activity.operations += 1;
+            tracked.activity.changed_ns = at_ns;
+            tracked.told = false;
+        }
+        match action {
+            Action::Opened { truncated, .. } => {
+                if truncated
+                    && (self.is_redo()
+                        || self
+                            .file(file)
+                            .is_some_and(|tracked| tracked.image.size() > 0))
+                {
+                    self.resize(file, 0)?;
+                }
+            }
+            Action::Write { offset, bytes } => {
+                self.write(file, offset, bytes, false)?;
+            }
+            Action::Truncate { size } => self.resize(file, size)?,
+            Action::Synced => {
+                if self.groups[index].policy == UnitOfWork::Fsync {
+                    self.release_held(index, process);
+                    self.commit(index, process);
+                }
+            }
+            Action::Locked { offset, extent } => {
+                if self.groups[index].policy == UnitOfWork::Lock {
+                    let unit = self.unit();
+                    let range = offset..offset.saturating_add(extent);
+                    unit.unlock(file, &range);
+                    unit.lock(file, range);
+                }
+            }
+            Action::Unlocked { offset, extent } => {
+                let range = offset..offset.saturating_add(extent);
+                if self.groups[index]
+                    .units
+                    .get_mut(&process)
+                    .is_some_and(|unit| unit.unlock(file, &range))
+                    && self.groups[index].policy == UnitOfWork::Lock
+                {
+                    self.commit(index, process);
+                }
+            }
+            Action::Closed => self.closed(index, process, file),
+            Action::Found {
+                offset,
+                bytes,
+                at_end,
+                load,
+            } => {
+                self.found(file, offset, bytes, at_end, load || self.is_redo())?;
+            }
+            Action::Summed {
+                offset,
+                len,
+                sum,
+                at_end,
+            } => self.compare(file, offset, len, sum, at_end),
+            Action::Attributes { mode, uid, gid } => {
+                if let Some(tracked) = self.file(file) {
+                    let (subject, size) = (tracked.subject.clone(), tracked.image.size());
+                    self.event(&subject, size, Change::Attributes { mode, uid, gid });
+                }
+            }
+            Action::Removed | Action::Renamed { .. } | Action::Settled | Action::Ended => {}
+        }
+        Ok(())
+    }
+
+    /// Whether the images may have the present operation, and later ones, already.
+    pub(super) fn is_redo(&self) -> bool {
+        self.at.position.lsn < self.options.redo_end
+    }
+
+    /// Notes that a repeated operation changes a file from an offset on.
+    pub(super) fn note_redo(&mut self, file: usize, offset: u64) {
+        if self.is_redo()
+            && let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut)
+        {
+            tracked.redone_from = Some(
+                tracked
+                    .redone_from
+                    .map_or(offset, |before| before.min(offset)),
+            );
+        }
+    }
+
+    pub(super) fn file(&self, file: usize) -> Option<&Tracked> {
+        self.tracked.get(file)?.as_ref()
+    }
+
+    /// The file at a path; one without an image gets an empty one.
+    pub(super) fn track(&mut self, path: &[u8]) -> Result<usize, PublishError> {
+        if let Some(&file) = self.by_path.get(path) {
+            return Ok(file);
+        }
+        let path: Arc<[u8]> = path.into();
+        let (images, lsn) = (&mut self.images, self.at.position.lsn);
+        let existing = retry(&self.progress, || images.existing(&path))?;
+        let is_new = existing.is_none();
+        let (number, image) = match existing {
+            Some(existing) => existing,
+            None => retry(&self.progress, || images.create(&path, lsn))?,
+        };
+        let Some((subject, codec)) = self.describe(&path) else {
+            return Err(PublishError::Malformed {
+                lsn: self.at.position.lsn,
+                reason: "its file has no rule".to_owned(),
+            });
+        };
+        let size = image.size();
+        let emitted_end = if is_new && self.options.refill {
+            u64::MAX
+        } else {
+            size
+        };
+        let tracked = Tracked {
+            subject: subject.clone(),
+            codec,
+            parse: Parse::default(),
+            number,
+            image,
+            emitted_end,
+            activity: FileProgress {
+                group: subject.file.group.clone(),
+                ..FileProgress::default()
+            },
+            told: false,
+            redone_from: None,
+        };
+        let file = match self.tracked.iter().position(Option::is_none) {
+            Some(free) if self.tracked.len() > TRACKED_KEPT_MIN => free,
+            _ => {
+                self.tracked.push(None);
+                self.tracked.len() - 1
+            }
+        };
+        self.tracked[file] = Some(tracked);
+        self.by_path.insert(path, file);
+        self.event(&subject, size, Change::Created);
+        Ok(file)
+    }
+
+    pub(super) fn describe(&self, path: &[u8]) -> Option<(Subject, Box<dyn Codec>)> {
+        let (group, rule) = self.config.rule_for(path)?;
+        let rule = &self.config.groups[group].files[rule];
+        let codec = rule.format.codec().ok()?;
+        let description = FileDescription {
+            path: path.to_vec(),
+            group: self.config.groups[group].name.clone(),
+            format: rule.format.clone(),
+            table: rule.table.clone(),
+        };
+        let subject = Subject {
+            group: group as u16,
+            file: Arc::new(description),
+        };
+        Some((subject, codec))
+    }
+
+    pub(super) fn write(
+        &mut self,
+        file: usize,
+        offset: u64,
+        bytes: &[u8],
+        fresh: bool,
+    ) -> Result<(), PublishError> {
+        self.note_redo(file, offset);
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let range = offset..offset + bytes.len() as u64;
+        let size = tracked.image.size();
+        let tail = Parse::tail(tracked.codec.as_ref(), size).filter(|_| range.start > size);
+        let mut span =
+            tracked
+                .parse
+                .before_write(tracked.codec.as_ref(), tracked.image.bytes(), &range);
+        retry_io(&self.progress, || tracked.image.write(offset, bytes))?;
+        tracked
+            .parse
+            .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);
+        let moves = span.overwrites && !matches!(tracked.codec.boundaries(), Boundaries::Pitch(_));
+        span.overwrites |= fresh;
+        if moves {
+            self.rebase(file, &span);
+        }
+        self.touched(file, tail, span, range.end);
+        Ok(())
+    }
+
+    pub(super) fn resize(&mut self, file: usize, size: u64) -> Result<(), PublishError> {
+        self.note_redo(file, size);
+        let redo = self.is_redo();
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let before = tracked.image.size();
+        // A repeated operation finds the size that it, or a later one, made; what it cut off still has to be told.
+        if size == before && !redo {
+            return Ok(());
+        }
+        let codec = tracked.codec.as_ref();
+        let entry = tracked.parse.entry(codec, tracked.image.bytes(), size);
+        retry_io(&self.progress, || tracked.image.truncate(size))?;
+        tracked.parse.resized(codec, entry, tracked.image.bytes());
+        let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
+        let grown = (size > before).then(|| match codec.boundaries() {
+            // Pieces in between were never written. The first and the last may be cut short: by the old end, by the new.
+            Boundaries::Pitch(pitch) => {
+                let last = size - size % pitch.max(1);
+                (
+                    Parse::tail(codec, before),
+                    Span {
+                        start: last,
+                        end: size,
+                        overwrites: last < before,
+                    },
+                )
+            }
+            _ => (
+                None,
+                Span {
+                    start: entry,
+                    end: size,
+                    overwrites: entry < before,
+                },
+            ),
+        });
+        if !pitched {
+            self.rebase(
+                file,
+                &Span {
+                    start: entry,
+                    end: u64::MAX,
+                    overwrites: true,
+                },
+            );
+        }
+        if let Some((tail, span)) = grown {
+            self.touched(file, tail, span, size);
+        } else if self.is_in_unit() {
+            self.unit().dirty(file).clear_from(entry);
+        } else {
+            self.release_held(self.at.group, self.at.process);
+            let mut dirty = Dirty::default();
+            dirty.clear_from(entry);
+            self.emit(file, dirty);
+        }
+        Ok(())
+    }
+
+    pub(super) fn closed(&mut self, group: usize, process: u64, file: usize) {
+        let policy = self.groups[group].policy;
+        let Some(unit) = self.groups[group].units.get_mut(&process) else {
+            return;
+        };
+        match policy {
+            // A close gives up all of the process's locks on the file.
+            UnitOfWork::Lock => {
+                if unit.unlock(file, &(0..u64::MAX)) {
+                    self.commit(group, process);
+                }
+            }
+            UnitOfWork::Close => {
+                if unit.close(file) {
+                    self.commit(group, process);
+                }
+            }
+            UnitOfWork::None | UnitOfWork::Fsync => {}
+        }
+    }
+
+    /// Content that was read: where it differs from the image, it is a change.
+    pub(super) fn found(
+        &mut self,
+        file: usize,
+        offset: u64,
+        bytes: &[u8],
+        at_end: bool,
+        fresh: bool,
+    ) -> Result<(), PublishError> {
+        let end = offset + bytes.len() as u64;
+        if fresh {
+            if !bytes.is_empty() {
+                self.write(file, offset, bytes, true)?;
+            }
+        } else {
+            for range in self.differences(file, offset, bytes) {
+                let part = &bytes[range.clone()];
+                self.write(file, offset + range.start as u64, part, false)?;
+            }
+        }
+        if at_end
+            && (self.is_redo()
+                || self
+                    .file(file)
+                    .is_some_and(|tracked| tracked.image.size() != end))
+        {
+            self.release_held(self.at.group, self.at.process);
+            self.resize(file, end)?;
+        }
+        if at_end
+            && self
+                .file(file)
+                .is_some_and(|tracked| tracked.emitted_end == u64::MAX)
+        {
+            self.release_held(self.at.group, self.at.process);
+            let from = self.boundary_at(file, end);
+            self.emit(
+                file,
+                Dirty {
+                    spans: Vec::new(),
+                    cleared_from: Some(from),
+                },
+            );
+        }
+        Ok(())
+    }
+
+    /// The last boundary that isn't behind `at`.
+    pub(super) fn boundary_at(&mut self, file: usize, at: u64) -> u64 {
+        let tracked = self.tracked.get_mut(file).and_then(Option::as_mut);
+        tracked.map_or(at, |tracked| {
+            tracked
+                .parse
+                .entry(tracked.codec.as_ref(), tracked.image.bytes(), at)
+        })
+    }
+
+    /// Ranges of `bytes` that the image doesn't have at `offset`.
+    pub(super) fn differences(
+        &self,
+        file: usize,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Vec<std::ops::Range<usize>> {
+        let Some(tracked) = self.file(file) else {
+            return Vec::new();
+        };
+        let image = tracked.image.bytes();
+        let known = image
+            .get(offset.min(image.len() as u64) as usize..)
+            .unwrap_or(&[]);
+        let mut differences: Vec<std::ops::Range<usize>> = Vec::new();
+        for (index, block) in bytes.chunks(COMPARE_BYTES).enumerate() {
+            let start = index * COMPARE_BYTES;
+            if known.get(start..start + block.len()) == Some(block) {
+                continue;
+            }
+            match differences.last_mut() {
+                Some(last) if last.end == start => last.end = start + block.len(),
+                _ => differences.push(start..start + block.len()),
+            }
+        }
+        differences
+    }
+
+    /// A checksum of the file: where the image has another, the content is asked for.
+    pub(super) fn compare(&mut self, file: usize, offset: u64, len: u64, sum: u128, at_end: bool) {
+        let Some(tracked) = self.file(file) else {
+            return;
+        };
+        let image = tracked.image.bytes();
+        let end = offset.saturating_add(len);
+        tracked.image.note_touched(len);
+        let same = usize::try_from(offset)
+            .ok()
+            .zip(usize::try_from(end).ok())
+            .and_then(|(start, end)| image.get(start..end))
+            .is_some_and(|known| checksum(known) == sum)
+            && (!at_end || image.len() as u64 == end);
+        if !same {
+            let extent = if at_end { CHUNK_BYTES } else { len };
+            let path = tracked.subject.file.path.as_slice().into();
+            self.tasks.ask(Task::Read {
+                path,
+                offset,
+                extent,
+            });
+        }
+    }
+
+    pub(super) fn removed(&mut self, path: &[u8]) -> Result<(), PublishError> {
+        let lsn = self.at.position.lsn;
+        let subject = match self.by_path.remove(path) {
+            Some(file) => {
+                self.forget(file);
+                self.tracked[file].take().map(|tracked| tracked.subject)
+            }
+            // It has an image that was not needed since the start, or sinks know it from before.
+            None => self.describe(path).map(|(subject, _)| subject),
+        };
+        self.images.assign(&path.into(), None, lsn);
+        self.progress.remove_file(&path_text(path));
+        if let Some(subject) = subject {
+            self.event(&subject, 0, Change::Removed);
+        }
+        Ok(())
+    }
+
+    pub(super) fn renamed(
+        &mut self,
+        group: usize,
+        process: u64,
+        from: &[u8],
+        to: &[u8],
+    ) -> Result<(), PublishError> {
+        if from == to {
+            return Ok(());
+        }
+        let file = self.track(from)?;
+        self.release_held(group, process);
+        self.publish_pending(file);
+        let Some((subject, codec)) = self.describe(to) else {
+            return self.removed(from);
+        };
+        let lsn = self.at.position.lsn;
+        let to: Arc<[u8]> = to.into();
+        if let Some(replaced) = self.by_path.remove(&to) {
+            self.forget(replaced);
+            self.tracked[replaced] = None;
+        }
+        self.by_path.remove(from);
+        let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
+            return Ok(());
+        };
+        let before = std::mem::replace(&mut tracked.subject, subject.clone());
+        self.progress.remove_file(&path_text(from));
+        self.images.assign(&from.into(), None, lsn);
+        self.images.assign(&to, Some(tracked.number), lsn);
+        self.by_path.insert(to, file);
+        let size = tracked.image.size();
+        if before.file.format == subject.file.format && before.group == subject.group {
+            self.event(&subject, size, Change::Renamed { from: before.file });
+            return Ok(());
+        }
+        // Other records than before, or another stream: gone there, new here.
+        tracked.codec = codec;
+        tracked.parse = Parse::default();
+        tracked.emitted_end = 0;
+        self.event(&before, 0, Change::Removed);
+        self.event(&subject, size, Change::Removed);
+        let all = Span {
+            start: 0,
+            end: u64::MAX,
+            overwrites: false,
+        };
+        self.emit(
+            file,
+            Dirty {
+                spans: vec![all],
+                cleared_from: None,
+            },
+        );
+        Ok(())
+    }
+}
