@@ -1,0 +1,296 @@
+//! What the checker found, and what it is asked to look at.
+
+use super::*;
+
+impl Sequencer {
+    pub(super) fn take_findings(&mut self) {
+        while self.waiting.len() < FINDINGS_MAX {
+            match self.findings.try_recv() {
+                Ok(finding) => self.waiting.push_back(finding),
+                Err(_) => break,
+            }
+        }
+    }
+
+    pub(super) fn release_finding(&mut self, finding: &Finding) {
+        self.consider(finding);
+        // Only now: until then the finding itself, and then what became of it, keep everything from looking idle.
+        self.progress.findings.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn consider(&mut self, finding: &Finding) {
+        let path = &finding.path;
+        match &finding.what {
+            What::Scanned => return self.scanned(),
+            What::Missing => return self.missing(path),
+            What::Unreadable(reason) => {
+                let problem = format!(
+                    "reading {}: {reason}; its table is not complete until it can be read (see `counterfoil check`)",
+                    String::from_utf8_lossy(path)
+                );
+                self.unreadable.insert(Arc::clone(path), problem);
+                return self.tell_unreadable();
+            }
+            What::Seen {
+                device,
+                inode,
+                size,
+                changed_ns,
+                ..
+            } => {
+                self.seen.insert(Arc::clone(path));
+                self.expected.remove(path);
+                self.directories.note(path, *device);
+                if !self.seen_as((*device, *inode), path, (*size, *changed_ns)) {
+                    return;
+                }
+            }
+            What::Content {
+                offset,
+                bytes,
+                at_end,
+                ..
+            } => {
+                let end = if *at_end {
+                    u64::MAX
+                } else {
+                    offset + bytes.len() as u64
+                };
+                let changed = self
+                    .files
+                    .at_path(path)
+                    .map(|file| &self.files.files[file])
+                    .and_then(|file| {
+                        file.changed_since(finding.begin, &(*offset..end.max(*offset + 1)))
+                    });
+                if let Some(changed) = changed {
+                    return self.read_again(path, *offset, bytes.len() as u64, *at_end, changed);
+                }
+                if self.unreadable.remove(path).is_some() {
+                    self.tell_unreadable();
+                }
+            }
+            What::Sum { .. } => {}
+        }
+        let Some(file) = self.files.at_path(path) else {
+            return;
+        };
+        let group = self.files.files[file].group;
+        // A scan sees every file again and again: attributes are kept when they changed.
+        if let What::Seen { mode, uid, gid, .. } = finding.what
+            && !self.files.files[file].note_attributes(mode, uid, gid)
+        {
+            return;
+        }
+        if let Some(action) = finding.what.action() {
+            if let Some(group) = self.groups.get_mut(usize::from(group)) {
+                group.active = clock::now();
+            }
+            let at_ns = wall_at(finding.end);
+            self.outbox.push(&Operation {
+                group,
+                origin: Origin::default(),
+                at_ns,
+                path,
+                action,
+            });
+        }
+    }
+
+    /// A file is at a path. False when the path is a link to another captured file.
+    pub(super) fn seen_as(
+        &mut self,
+        (device, inode): (u64, u64),
+        path: &Arc<[u8]>,
+        look: (u64, i64),
+    ) -> bool {
+        let known = self.files.at_inode(device, inode);
+        let other = known
+            .and_then(|file| self.files.files[file].path.clone())
+            .filter(|other| other != path);
+        if let Some(other) = other
+            && self.files.is_at(&other, device, inode)
+        {
+            let problem = format!(
+                "{} and {} are links to one file, which is mirrored as the latter only",
+                String::from_utf8_lossy(path),
+                String::from_utf8_lossy(&other)
+            );
+            if self.links.insert(Arc::clone(path), problem).is_none() {
+                self.progress
+                    .set_problems("links", &self.links.values().cloned().collect::<Vec<_>>());
+            }
+            return false;
+        }
+        if self.links.remove(path).is_some() {
+            self.progress
+                .set_problems("links", &self.links.values().cloned().collect::<Vec<_>>());
+        }
+        let Some(file) = known.filter(|&file| self.files.files[file].path.as_ref() == Some(path))
+        else {
+            // New, or another file than before under this path.
+            let file = self.files.place(device, inode, path, false);
+            self.files.files[file].look = Some(look);
+            return true;
+        };
+        let file = &mut self.files.files[file];
+        if file.look == Some(look) {
+            return true;
+        }
+        // Changed later than by any captured change: by whom, we didn't see. One that is written to all the time is
+        // compared again and again, with a pause.
+        let now = clock::wall();
+        if look.1 > file.changed_ns + UNEXPLAINED_NS {
+            if now - file.compared_ns >= COMPARE_INTERVAL_NS {
+                file.compared_ns = now;
+                file.look = Some(look);
+                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.tasks.ask(Task::Check {
+                    path: Arc::clone(path),
+                });
+            }
+        } else {
+            file.look = Some(look);
+        }
+        true
+    }
+
+    /// A read overlapped changes of the same bytes. What they left alone is read again with it, in halves: short reads
+    /// find a gap between changes.
+    pub(super) fn read_again(
+        &self,
+        path: &Arc<[u8]>,
+        offset: u64,
+        len: u64,
+        at_end: bool,
+        changed: Range<u64>,
+    ) {
+        self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+        let ask = |offset, extent| {
+            self.tasks.ask(Task::Read {
+                path: Arc::clone(path),
+                offset,
+                extent,
+            });
+        };
+        if len > 4096 && changed.start < offset + len {
+            let half = (len / 2).next_multiple_of(4096);
+            ask(offset, half);
+            ask(offset + half, if at_end { CHUNK_BYTES } else { len - half });
+        } else {
+            ask(offset, if at_end { CHUNK_BYTES } else { len });
+        }
+    }
+
+    pub(super) fn tell_unreadable(&self) {
+        self.progress.set_problems(
+            "unreadable",
+            &self.unreadable.values().cloned().collect::<Vec<_>>(),
+        );
+    }
+
+    pub(super) fn scanned(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        let unseen: Vec<Arc<[u8]>> = self
+            .files
+            .paths()
+            .map(|(path, _)| path)
+            .filter(|path| !seen.contains(*path))
+            .cloned()
+            .chain(self.expected.iter().cloned())
+            .collect();
+        // Those of which nobody can say are looked at again next time.
+        let lost_before = std::mem::take(&mut self.lost);
+        for path in unseen {
+            self.missing(&path);
+        }
+        self.expected.retain(|path| self.lost.contains_key(path));
+        if !lost_before.is_empty() || !self.lost.is_empty() {
+            self.tell_lost();
+        }
+        self.directories.save();
+        self.progress.scans.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A file isn't where it was.
+    pub(super) fn missing(&mut self, path: &Arc<[u8]>) {
+        if self.unreadable.remove(path).is_some() {
+            self.tell_unreadable();
+        }
+        match self.directories.fate(path) {
+            Fate::There => {}
+            Fate::Unknown(why) => {
+                let problem = format!(
+                    "{}: {why}; its rows are kept until it is known whether it was removed",
+                    String::from_utf8_lossy(path)
+                );
+                self.lost.insert(Arc::clone(path), problem);
+            }
+            Fate::Removed => {
+                self.files.removed(path);
+                if let Some(group) = self.files.group_of(path) {
+                    let at_ns = clock::wall();
+                    let origin = Origin::default();
+                    self.outbox.push(&Operation {
+                        group,
+                        origin,
+                        at_ns,
+                        path,
+                        action: Action::Removed,
+                    });
+                }
+            }
+        }
+    }
+
+    /// Says which files are neither there nor known to be removed; many of one directory need no line each.
+    pub(super) fn tell_lost(&self) {
+        const TOLD_MAX: usize = 5;
+        let mut problems: Vec<String> = self.lost.values().take(TOLD_MAX).cloned().collect();
+        if self.lost.len() > TOLD_MAX {
+            problems.push(format!(
+                "and {} more files that are not there",
+                self.lost.len() - TOLD_MAX
+            ));
+        }
+        self.progress.set_problems("lost files", &problems);
+    }
+
+    /// Has new files read.
+    pub(super) fn load(&mut self) {
+        for path in self.files.to_load.drain(..) {
+            self.tasks.ask(Task::Check { path });
+        }
+    }
+
+    /// Has files read that programs could not report on.
+    pub(super) fn take_gaps(&mut self) {
+        let gaps = self.board.gaps.load(Ordering::SeqCst);
+        if gaps == self.gaps {
+            return;
+        }
+        self.gaps = gaps;
+        let mut hashes = HashSet::new();
+        let everything = self.board.take_gaps(|hash| {
+            hashes.insert(hash);
+        });
+        let mut marked = Vec::new();
+        for (path, _) in self.files.paths() {
+            if everything || hashes.contains(&path_hash(path)) {
+                marked.push(Arc::clone(path));
+            }
+        }
+        // A mark that fits no known path is of a file by another name: a link, or a directory that is one.
+        if everything || marked.len() < hashes.len() {
+            marked = self
+                .files
+                .paths()
+                .map(|(path, _)| Arc::clone(path))
+                .collect();
+        }
+        for path in marked {
+            self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+            self.tasks.ask(Task::Check { path });
+        }
+    }
+}

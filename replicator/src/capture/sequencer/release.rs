@@ -1,0 +1,267 @@
+//! Frames in order: which may be released, and what becomes of them in the journal.
+
+use super::*;
+
+impl Sequencer {
+    /// Up to which end each group's frames may be released.
+    pub(super) fn limits(&self, now: u64) -> Vec<u64> {
+        let mut limits = vec![now; self.groups.len()];
+        let stuck_after = self.options.stuck_after.as_nanos() as u64;
+        for lane in &self.lanes.lanes {
+            if let Some(call) = lane.in_flight()
+                && now.saturating_sub(call.begin) < stuck_after
+                && let Some(limit) = limits.get_mut(usize::from(call.group))
+            {
+                *limit = (*limit).min(call.begin);
+            }
+        }
+        limits
+    }
+
+    /// Releases what is due, in order, until the outbox is full.
+    pub(super) fn release(&mut self, limits: &[u64]) -> bool {
+        // No frame that is still unread ends before the last one read of its lane.
+        let unread = self
+            .lanes
+            .lanes
+            .iter()
+            .filter_map(|lane| lane.read_limit())
+            .min()
+            .unwrap_or(u64::MAX);
+        let mut heads: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        for lane in 0..self.lanes.lanes.len() {
+            if let Some((end, _)) = self.head(lane, limits) {
+                heads.push(Reverse((end, lane)));
+            }
+        }
+        let mut released = false;
+        while !self.outbox.is_full() {
+            let next = heads.peek().map(|Reverse((end, _))| *end);
+            if let Some(read) = self.waiting.front()
+                && next.is_none_or(|next| read.end <= next)
+                && read.end <= unread
+                && limits.iter().all(|&limit| read.end <= limit)
+            {
+                if let Some(finding) = self.waiting.pop_front() {
+                    self.release_finding(&finding);
+                    released = true;
+                }
+                continue;
+            }
+            let Some(Reverse((end, lane))) = heads.pop() else {
+                break;
+            };
+            if end > unread {
+                break;
+            }
+            let Some((_, at)) = self.head(lane, limits) else {
+                continue;
+            };
+            if let Some(frame) = self.lanes.lanes[lane].queue.remove(at) {
+                self.release_frame(lane, &frame);
+                released = true;
+            }
+            if let Some((end, _)) = self.head(lane, limits) {
+                heads.push(Reverse((end, lane)));
+            }
+        }
+        released
+    }
+
+    /// The first frame of a lane that may be released: its end, and its place in the queue. Frames of a group that is held
+    /// back are passed over.
+    pub(super) fn head(&self, lane: usize, limits: &[u64]) -> Option<(u64, usize)> {
+        let queue = &self.lanes.lanes[lane].queue;
+        queue.iter().enumerate().find_map(|(at, frame)| {
+            let limit = limits.get(usize::from(frame.group)).copied().unwrap_or(0);
+            (frame.header.end <= limit).then_some((frame.header.end, at))
+        })
+    }
+
+    pub(super) fn release_frame(&mut self, lane: usize, frame: &Queued) {
+        let header = frame.header;
+        if frame.kind == Kind::Name {
+            let lane = &mut self.lanes.lanes[lane];
+            if let Some(name) = Name::decode(lane.data(frame)) {
+                lane.names.insert(header.name, name);
+            }
+            return;
+        }
+        let Some(file) = self.file_of(lane, frame) else {
+            return;
+        };
+        if frame.kind == Kind::Open {
+            self.forget_replaced(wall_at(header.end));
+        }
+        let lane = &self.lanes.lanes[lane];
+        let writer = lane.writer;
+        let data = lane.data(frame);
+        let program_len = writer
+            .program
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(writer.program.len());
+        let origin = Origin {
+            process: writer.process,
+            pid: writer.pid,
+            lane: writer.lane,
+            frame: header.number,
+            program: &writer.program[..program_len],
+        };
+        let at_ns = wall_at(header.end);
+        self.progress.operations.fetch_add(1, Ordering::Relaxed);
+        self.progress.captured_ns.store(at_ns, Ordering::Relaxed);
+        let range = match frame.kind {
+            Kind::Write => {
+                Some(header.offset..header.offset.saturating_add(u64::from(header.data_len)))
+            }
+            Kind::Truncate => Some(header.offset..u64::MAX),
+            Kind::Open if header.flags & frame::OPEN_TRUNCATED != 0 => Some(0..u64::MAX),
+            _ => None,
+        };
+        // What no file can be isn't what the program did: its lane was damaged, and only the file knows.
+        let possible = header.offset <= FILE_BYTES_MAX
+            && range
+                .as_ref()
+                .is_none_or(|range| range.end == u64::MAX || range.end <= FILE_BYTES_MAX);
+        if !possible
+            && matches!(
+                frame.kind,
+                Kind::Open | Kind::Write | Kind::Truncate | Kind::Reread
+            )
+        {
+            if let Some(path) = self.files.files[file].path.clone() {
+                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.tasks.ask(Task::Check { path });
+            }
+            return;
+        }
+        let registered = &mut self.files.files[file];
+        let group = registered.group;
+        if let Some(group) = self.groups.get_mut(usize::from(group)) {
+            group.active = clock::now();
+        }
+        if matches!(frame.kind, Kind::Open | Kind::Rename | Kind::Reread) {
+            registered.changed_ns = at_ns;
+        }
+        if let Some(range) = range {
+            registered.changed_ns = at_ns;
+            let doubtful = registered.changed_since(header.begin, &range);
+            registered.note_change(header.end, range);
+            if let (Some(range), Some(path)) = (doubtful, registered.path.clone()) {
+                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                reread(&self.tasks, path, range);
+            }
+        }
+        let Some(path) = registered.path.clone() else {
+            // It has no captured path (any more): only a rename can give it one.
+            if frame.kind == Kind::Rename {
+                rename_in(&mut self.files, file, data);
+            }
+            return;
+        };
+        let action = match frame.kind {
+            Kind::Open => Action::Opened {
+                truncated: header.flags & frame::OPEN_TRUNCATED != 0,
+                size: header.offset,
+            },
+            Kind::Write => Action::Write {
+                offset: header.offset,
+                bytes: data,
+            },
+            Kind::Truncate => Action::Truncate {
+                size: header.offset,
+            },
+            Kind::Reread => {
+                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                let end = header.offset.saturating_add(header.extent);
+                registered.note_change(header.end, header.offset..end);
+                return reread(&self.tasks, path, header.offset..end);
+            }
+            Kind::Rename => {
+                let Some((_, to)) = split_rename(data) else {
+                    return;
+                };
+                let to = self.files.configured(to).into_owned();
+                self.files.renamed(file, &to);
+                let action = match self.files.group_of(&to) {
+                    Some(_) => Action::Renamed { to: &to },
+                    None => Action::Removed,
+                };
+                let operation = Operation {
+                    group,
+                    origin,
+                    at_ns,
+                    path: &path,
+                    action,
+                };
+                return self.outbox.push(&operation);
+            }
+            Kind::Unlink => {
+                if *self.files.configured(data) != *path || self.files.removed(&path).is_none() {
+                    // Another link of the file was removed.
+                    return;
+                }
+                Action::Removed
+            }
+            Kind::Sync => Action::Synced,
+            Kind::Lock => Action::Locked {
+                offset: header.offset,
+                extent: header.extent,
+            },
+            Kind::Unlock => Action::Unlocked {
+                offset: header.offset,
+                extent: header.extent,
+            },
+            Kind::Close => Action::Closed,
+            Kind::Name => return,
+        };
+        self.outbox.push(&Operation {
+            group,
+            origin,
+            at_ns,
+            path: &path,
+            action,
+        });
+    }
+
+    /// A program made an empty file. What the path stood for before, now or when this started, is gone. (That a file was
+    /// empty when it was opened says nothing by itself: others may have written to it before this frame's turn.)
+    pub(super) fn forget_replaced(&mut self, at_ns: i64) {
+        let Some((path, replaced)) = self.files.made.take() else {
+            return;
+        };
+        if (self.expected.remove(&path) || replaced)
+            && let Some(group) = self.files.group_of(&path)
+        {
+            let origin = Origin::default();
+            self.outbox.push(&Operation {
+                group,
+                origin,
+                at_ns,
+                path: &path,
+                action: Action::Removed,
+            });
+        }
+    }
+
+    /// Which file a frame is about.
+    pub(super) fn file_of(&mut self, lane: usize, frame: &Queued) -> Option<usize> {
+        let name = self.lanes.lanes[lane].names.get_mut(&frame.header.name)?;
+        if frame.kind == Kind::Open {
+            let empty = frame.header.offset == 0;
+            name.file = Some(
+                self.files
+                    .opened(name.device, name.inode, &name.path, empty),
+            );
+        } else {
+            // A file that lost its path may have turned up under another, if somebody unseen renamed it: what is written
+            // through descriptors opened before goes there.
+            let moved = |file: usize| self.files.files[file].path.is_none();
+            if name.file.is_none_or(moved) {
+                name.file = Some(self.files.named(name.device, name.inode, &name.path));
+            }
+        }
+        name.file
+    }
+}
