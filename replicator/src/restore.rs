@@ -36,6 +36,14 @@ pub enum RestoreError {
         /// What is wrong.
         reason: String,
     },
+    /// Not all of a file's content has reached the target.
+    #[error(
+        "{path} was not loaded to its end when the target last heard of it; let `counterfoil run --until-idle` finish, or say --force to take what is there"
+    )]
+    Incomplete {
+        /// The file, as text for people.
+        path: String,
+    },
     /// There is a file already.
     #[error("{} exists; restore to an empty directory, or say --force to replace it", path.display())]
     Exists {
@@ -67,6 +75,12 @@ pub fn restore(
     let mut restored = Vec::new();
     for stream in streams {
         for file in snapshot.files(stream)? {
+            // Attributes are sent when the content is there.
+            if !force && file.attributes.mode.is_none() {
+                return Err(RestoreError::Incomplete {
+                    path: counterfoil_proto::path_text(&file.description.path),
+                });
+            }
             let path = place(directory, &file.description.path)?;
             if !force && path.symlink_metadata().is_ok() {
                 return Err(RestoreError::Exists { path });

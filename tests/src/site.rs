@@ -105,8 +105,8 @@ pub struct Verdict {
 pub struct Difference {
     /// The file.
     pub path: String,
-    /// The record's identity.
-    pub record: u64,
+    /// The record's identity; none when the file itself differs.
+    pub record: Option<u64>,
     /// What kind of difference.
     pub kind: String,
 }
@@ -350,9 +350,7 @@ impl Site {
             for difference in file["differences"].as_array().into_iter().flatten() {
                 verdict.differences.push(Difference {
                     path: path.to_owned(),
-                    record: difference["record"]
-                        .as_u64()
-                        .with_context(|| format!("no `record` in {difference}"))?,
+                    record: difference["record"].as_u64(),
                     kind: difference["kind"].as_str().unwrap_or_default().to_owned(),
                 });
             }

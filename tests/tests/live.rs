@@ -191,3 +191,65 @@ fn a_second_replicator_on_the_same_state_is_refused() -> Result<()> {
     site.finish();
     Ok(())
 }
+
+/// A directory that is away (a volume not mounted, say) is no reason to give up what was mirrored from it. One that is
+/// there without the files is: somebody removed them.
+#[test]
+fn rows_outlive_a_directory_that_is_away_and_not_files_that_were_removed() -> Result<()> {
+    let site = Site::with(
+        "away",
+        &[Group::new("group", "none").file("sub/*.dat", RECORD)],
+    )?;
+    std::fs::create_dir(site.path("sub"))?;
+    site.exec_to_end(&c("record_writer")?, &["sub/records.dat", "50"])?;
+    site.settle()?;
+    let away = site.root().join("away");
+    std::fs::rename(site.path("sub"), &away)?;
+    site.settle()?;
+    assert_eq!(
+        site.rows("records_dat")?.len(),
+        50,
+        "rows of a directory that is away"
+    );
+    assert!(
+        !site.verify()?.equal,
+        "verify says that the file isn't there"
+    );
+    std::fs::rename(&away, site.path("sub"))?;
+    site.assert_mirrored()?;
+    std::fs::remove_file(site.path("sub/records.dat"))?;
+    site.settle()?;
+    assert_eq!(
+        site.tables()?,
+        Vec::<String>::new(),
+        "a file that was removed"
+    );
+    site.finish();
+    Ok(())
+}
+
+/// Neither an old time of modification nor a captured write shortly before hides what somebody unseen did.
+#[test]
+fn what_an_uncaptured_program_changes_is_found_whatever_the_times_say() -> Result<()> {
+    let site = Site::with(
+        "unseen",
+        &[Group::new("group", "none").file("*.dat", RECORD)],
+    )?;
+    let writer = c("record_writer")?;
+    site.uncaptured(&writer, &["other", "100"])?;
+    let replicator = site.replicator()?;
+    site.exec_to_end(&writer, &["records.dat", "100"])?;
+    wait_for_rows(&site, "records_dat", 100)?;
+    site.uncaptured(&Program::named("truncate"), &["-s", "3000", "other"])?;
+    site.uncaptured(&Program::named("touch"), &["-d", "2001-01-01", "other"])?;
+    site.uncaptured(&Program::named("cp"), &["-p", "other", "records.dat"])?;
+    wait_until("the copy to be noticed", || match site.verify() {
+        Ok(verdict) if verdict.equal => Ok(()),
+        Ok(_) => Err("verify finds differences".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    })?;
+    site.stop(replicator)?;
+    site.assert_mirrored()?;
+    site.finish();
+    Ok(())
+}

@@ -445,8 +445,7 @@ impl What {
                 sum,
                 at_end,
             },
-            What::Seen { mode, uid, gid, .. } => operation::Action::Attributes { mode, uid, gid },
-            What::Missing | What::Unreadable(_) | What::Scanned => return None,
+            What::Seen { .. } | What::Missing | What::Unreadable(_) | What::Scanned => return None,
         })
     }
 }

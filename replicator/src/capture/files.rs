@@ -27,6 +27,9 @@ pub(super) struct File {
     pub(super) look: Option<(u64, i64)>,
     /// Wall clock when it was last compared for a change that nobody captured.
     pub(super) compared_ns: i64,
+    /// Its content isn't in the journal yet.
+    loading: bool,
+    attributes_seen: Option<(u32, u32, u32)>,
     /// Permission bits, owner and group, as they were last put into the journal.
     attributes: Option<(u32, u32, u32)>,
     recent: VecDeque<Recent>,
@@ -63,9 +66,24 @@ impl File {
         overlap
     }
 
-    /// Notes attributes. True when they were others before.
-    pub(super) fn note_attributes(&mut self, mode: u32, uid: u32, gid: u32) -> bool {
-        self.attributes.replace((mode, uid, gid)) != Some((mode, uid, gid))
+    /// Notes attributes. Gives them back when they are to go into the journal: when they are others than before, and the
+    /// file's content is there already. A target that has a file's attributes has all of its content.
+    pub(super) fn note_attributes(
+        &mut self,
+        attributes: (u32, u32, u32),
+    ) -> Option<(u32, u32, u32)> {
+        self.attributes_seen = Some(attributes);
+        if self.loading {
+            return None;
+        }
+        (self.attributes.replace(attributes) != Some(attributes)).then_some(attributes)
+    }
+
+    /// The end of the file was read: its content is in the journal. Gives attributes back as above.
+    pub(super) fn note_loaded(&mut self) -> Option<(u32, u32, u32)> {
+        self.loading = false;
+        self.attributes_seen
+            .and_then(|attributes| self.note_attributes(attributes))
     }
 
     /// Notes a change.
@@ -173,6 +191,8 @@ impl Files {
             changed_ns: 0,
             look: None,
             compared_ns: 0,
+            loading: group.is_some() && !empty,
+            attributes_seen: None,
             attributes: None,
             recent: VecDeque::new(),
             forgotten_until: 0,

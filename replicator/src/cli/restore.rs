@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// The sink to take them from; needed when there are several
     #[arg(long, value_name = "NAME")]
     sink: Option<String>,
-    /// Replace files that exist
+    /// Replace files that exist, and give back what there is of files that are not completely loaded
     #[arg(long)]
     force: bool,
 }

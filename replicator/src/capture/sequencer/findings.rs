@@ -76,24 +76,38 @@ impl Sequencer {
             return;
         };
         let group = self.files.files[file].group;
-        // A scan sees every file again and again: attributes are kept when they changed.
-        if let What::Seen { mode, uid, gid, .. } = finding.what
-            && !self.files.files[file].note_attributes(mode, uid, gid)
-        {
-            return;
+        let at_ns = wall_at(finding.end);
+        if let Some(state) = self.groups.get_mut(usize::from(group)) {
+            state.active = clock::now();
         }
-        if let Some(action) = finding.what.action() {
-            if let Some(group) = self.groups.get_mut(usize::from(group)) {
-                group.active = clock::now();
-            }
-            let at_ns = wall_at(finding.end);
+        let mut keep = |action| {
+            let origin = Origin::default();
             self.outbox.push(&Operation {
                 group,
-                origin: Origin::default(),
+                origin,
                 at_ns,
                 path,
                 action,
             });
+        };
+        let registered = &mut self.files.files[file];
+        let attributes = match &finding.what {
+            // A scan sees every file again and again: attributes are kept when they changed.
+            What::Seen { mode, uid, gid, .. } => registered.note_attributes((*mode, *uid, *gid)),
+            What::Content { at_end, .. } | What::Sum { at_end, .. } => {
+                if let Some(action) = finding.what.action() {
+                    keep(action);
+                }
+                if *at_end {
+                    registered.note_loaded()
+                } else {
+                    None
+                }
+            }
+            What::Missing | What::Unreadable(_) | What::Scanned => None,
+        };
+        if let Some((mode, uid, gid)) = attributes {
+            keep(Action::Attributes { mode, uid, gid });
         }
     }
 
