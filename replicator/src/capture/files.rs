@@ -30,6 +30,8 @@ pub(super) struct File {
     /// Its content isn't in the journal yet.
     loading: bool,
     attributes_seen: Option<(u32, u32, u32)>,
+    /// [`File::doubt`] was said of it at this value of [`Files::doubts`].
+    in_doubt: Option<u64>,
     /// Permission bits, owner and group, as they were last put into the journal.
     attributes: Option<(u32, u32, u32)>,
     recent: VecDeque<Recent>,
@@ -79,6 +81,11 @@ impl File {
         (self.attributes.replace(attributes) != Some(attributes)).then_some(attributes)
     }
 
+    /// Something of it is to be read again; `doubts` are [`Files::doubts`].
+    pub(super) fn doubt(&mut self, doubts: u64) {
+        self.in_doubt = Some(doubts);
+    }
+
     /// The end of the file was read: its content is in the journal. Gives attributes back as above.
     pub(super) fn note_loaded(&mut self) -> Option<(u32, u32, u32)> {
         self.loading = false;
@@ -110,6 +117,8 @@ pub(super) struct Files {
     forget_at: usize,
     by_inode: HashMap<(u64, u64), usize>,
     by_path: HashMap<Arc<[u8]>, usize>,
+    /// Grows when everything that was to be read has been.
+    doubts: u64,
     /// An empty file was made: its path, and whether another one had that before.
     pub(super) made: Option<(Arc<[u8]>, bool)>,
     /// Files that turned up with content that isn't in the journal yet.
@@ -128,6 +137,7 @@ impl Files {
             forget_at: FILES_KEPT_MIN,
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
+            doubts: 0,
             made: None,
             to_load: Vec::new(),
         }
@@ -193,6 +203,7 @@ impl Files {
             compared_ns: 0,
             loading: group.is_some() && !empty,
             attributes_seen: None,
+            in_doubt: None,
             attributes: None,
             recent: VecDeque::new(),
             forgotten_until: 0,
@@ -267,8 +278,28 @@ impl Files {
                 self.files[before].path = None;
             }
             self.files[file].group = group;
-            self.files[file].path = Some(to);
+            self.files[file].path = Some(Arc::clone(&to));
+            // What was to be read under the old name won't be found there any more.
+            if self.files[file].loading || self.files[file].in_doubt == Some(self.doubts) {
+                self.to_load.push(to);
+            }
         }
+    }
+
+    /// How often everything that was to be read has been.
+    pub(super) fn doubts(&self) -> u64 {
+        self.doubts
+    }
+
+    /// A file came to a captured path from one that isn't: nothing of its content is in the journal.
+    pub(super) fn renamed_in(&mut self, file: usize, to: &[u8]) {
+        self.files[file].loading = true;
+        self.renamed(file, to);
+    }
+
+    /// Everything that was to be read has been.
+    pub(super) fn no_doubts(&mut self) {
+        self.doubts += 1;
     }
 
     /// The file at this path is gone.

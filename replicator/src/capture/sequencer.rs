@@ -225,6 +225,11 @@ impl Sequencer {
             worked |= self.release(&limits);
             room = self.flush()?;
         }
+        if self.progress.tasks.load(Ordering::SeqCst) == 0
+            && self.progress.findings.load(Ordering::SeqCst) == 0
+        {
+            self.files.no_doubts();
+        }
         if room {
             self.lanes.settle();
             self.load();
@@ -543,10 +548,7 @@ fn rename_in(files: &mut Files, file: usize, data: &[u8]) {
     let Some((_, to)) = split_rename(data) else {
         return;
     };
-    files.renamed(file, to);
-    if let Some(path) = files.files[file].path.clone() {
-        files.to_load.push(path);
-    }
+    files.renamed_in(file, to);
 }
 
 /// The wall clock when the monotonic clock showed `at`.

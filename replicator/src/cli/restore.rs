@@ -51,10 +51,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     )?;
     opened.close()?;
     if restored.is_empty() {
-        anyhow::bail!(
-            "the sink {} has no file of this configuration: nothing to restore",
-            sink.name
-        );
+        println!("the sink {} has no file of this configuration", sink.name);
     }
     println!("{} files restored to {}", restored.len(), args.to.display());
     Ok(ExitCode::SUCCESS)

@@ -136,6 +136,7 @@ impl Sequencer {
             }
             return;
         }
+        let doubts = self.files.doubts();
         let registered = &mut self.files.files[file];
         let group = registered.group;
         if let Some(group) = self.groups.get_mut(usize::from(group)) {
@@ -149,6 +150,7 @@ impl Sequencer {
             let doubtful = registered.changed_since(header.begin, &range);
             registered.note_change(header.end, range);
             if let (Some(range), Some(path)) = (doubtful, registered.path.clone()) {
+                registered.doubt(doubts);
                 self.progress.rereads.fetch_add(1, Ordering::Relaxed);
                 reread(&self.tasks, path, range);
             }
@@ -176,6 +178,7 @@ impl Sequencer {
                 self.progress.rereads.fetch_add(1, Ordering::Relaxed);
                 let end = header.offset.saturating_add(header.extent);
                 registered.note_change(header.end, header.offset..end);
+                registered.doubt(doubts);
                 return reread(&self.tasks, path, header.offset..end);
             }
             Kind::Rename => {
