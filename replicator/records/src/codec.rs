@@ -193,6 +193,34 @@ struct Found<'a> {
     kind: PieceKind<'a>,
 }
 
+/// [`Codec::decode`] of a layout whose pieces have no common size and are identified by their byte address.
+///
+/// `find` gives the piece at the begin of some bytes, or `None` if that takes more of them. It is told, and moves on, how
+/// many of these bytes it has been through already without finding an end.
+fn decode_addressed<'a>(
+    offset: u64,
+    bytes: &'a [u8],
+    out: &mut dyn FnMut(Piece<'_>),
+    find: impl Fn(u64, &'a [u8], &mut usize) -> Option<Found<'a>>,
+) -> usize {
+    let (mut at, mut seen) = (0, 0);
+    while at < bytes.len() {
+        let offset = offset.saturating_add(at as u64);
+        let Some(found) = find(offset, &bytes[at..], &mut seen) else {
+            break;
+        };
+        out(Piece {
+            id: offset,
+            offset,
+            len: found.len as u64,
+            kind: found.kind,
+        });
+        at += found.len;
+        seen = seen.saturating_sub(found.len);
+    }
+    at
+}
+
 /// Bytes from `offset` to the next multiple of [`RESIDUE_ALIGN`], at least 1.
 fn residue_room(offset: u64) -> usize {
     RESIDUE_ALIGN - (offset % RESIDUE_ALIGN as u64) as usize

@@ -12,7 +12,9 @@
 //!   `RESIDUE_ALIGN` of them follow from there (or from the line's begin, when that is a multiple
 //!   itself). This is what a log looks like that was truncated under a writer that doesn't append.
 
-use super::{Boundaries, Codec, EncodeError, Found, Piece, PieceKind, residue_room};
+use super::{
+    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, decode_addressed, residue_room,
+};
 use crate::RESIDUE_ALIGN;
 use crate::bytes::{all_zero, position};
 
@@ -117,22 +119,9 @@ impl Codec for Lines {
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        let (mut at, mut searched) = (0, 0);
-        while at < bytes.len() {
-            let offset = offset.saturating_add(at as u64);
-            let Some(found) = self.find(offset, &bytes[at..], at_end, &mut searched) else {
-                break;
-            };
-            out(Piece {
-                id: offset,
-                offset,
-                len: found.len as u64,
-                kind: found.kind,
-            });
-            at += found.len;
-            searched = searched.saturating_sub(found.len);
-        }
-        at
+        decode_addressed(offset, bytes, out, |offset, bytes, searched| {
+            self.find(offset, bytes, at_end, searched)
+        })
     }
 
     fn id_at(&self, offset: u64) -> u64 {

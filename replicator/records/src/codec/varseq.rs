@@ -7,7 +7,10 @@
 //! Nothing marks where a record begins, so a prefix that makes no sense can't be stepped over: the
 //! bytes up to the next multiple of `RESIDUE_ALIGN` are residue, and reading goes on there.
 
-use super::{Boundaries, Codec, EncodeError, Found, Piece, PieceKind, no_rest, residue_room};
+use super::{
+    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, decode_addressed, no_rest,
+    residue_room,
+};
 use crate::{RESIDUE_ALIGN, VarseqFormat};
 
 /// Codec of variable sequential records.
@@ -138,22 +141,9 @@ impl Codec for Varseq {
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        let (mut at, mut zeros) = (0, 0);
-        while at < bytes.len() {
-            let offset = offset.saturating_add(at as u64);
-            let Some(found) = self.find(offset, &bytes[at..], at_end, &mut zeros) else {
-                break;
-            };
-            out(Piece {
-                id: offset,
-                offset,
-                len: found.len as u64,
-                kind: found.kind,
-            });
-            at += found.len;
-            zeros = zeros.saturating_sub(found.len);
-        }
-        at
+        decode_addressed(offset, bytes, out, |offset, bytes, zeros| {
+            self.find(offset, bytes, at_end, zeros)
+        })
     }
 
     fn id_at(&self, offset: u64) -> u64 {
