@@ -3,6 +3,7 @@
 //! The wire form is `counterfoil.v1.ChangeEvent`; past one machine events are encoded to it, within one process they are
 //! handed over as they are.
 
+use crate::capture::operation::Attributes;
 use counterfoil_proto::Position;
 use counterfoil_sinks::FileDescription;
 use std::sync::Arc;
@@ -70,15 +71,8 @@ pub enum Change {
     },
     /// The file is gone.
     Removed,
-    /// Permission bits and owner.
-    Attributes {
-        /// Permission bits.
-        mode: u32,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-    },
+    /// Kind, permissions, owner and time.
+    Attributes(Attributes),
 }
 
 /// Events of whole units, in order, and how far they reach.

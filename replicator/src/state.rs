@@ -12,6 +12,7 @@
 
 use crate::config::Config;
 use crate::publish::images::replace;
+use counterfoil_lane::REVISION;
 use counterfoil_lane::board::{self, Board};
 use counterfoil_lane::rules::{self, Rule};
 use rustix::fs::FlockOperation;
@@ -213,6 +214,7 @@ pub fn prepare_lanes(config: &Config) -> Result<&'static Board, StateError> {
     board
         .lane_bytes_max
         .store(config.site.lane_bytes_max, Ordering::Relaxed);
+    board.revision.store(REVISION, Ordering::SeqCst);
     announce_rules(config, directory, board)?;
     Ok(board)
 }

@@ -10,7 +10,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use counterfoil_lane::board::{self, Board};
 use counterfoil_lane::rules::Rules;
 use counterfoil_lane::writer::{DIRECTORY_BYTES_MAX, Process};
-use counterfoil_lane::{clock, sys};
+use counterfoil_lane::{clock, segment, sys};
 use libc::c_int;
 
 const PAGE_BYTES: usize = 4096;
@@ -58,6 +58,9 @@ pub(crate) fn start() {
     // SAFETY: the handlers are plain functions that may run at any time.
     unsafe { libc::pthread_atfork(Some(before_fork), None, Some(in_child)) };
     crate::patch::start();
+    if let Some(state) = current() {
+        state.process.mode.store(mode(), Ordering::Relaxed);
+    }
     crate::hooks::start();
     look_at_rules();
 }
@@ -275,6 +278,7 @@ fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Opt
             pid_started,
             pid_namespace: pid_namespace(),
             program,
+            mode: AtomicU32::new(mode()),
             lanes: AtomicU32::new(0),
         },
         epoch,
@@ -282,6 +286,15 @@ fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Opt
     // SAFETY: fresh memory of that size, aligned to 16.
     unsafe { memory.write(state) };
     Some(memory)
+}
+
+/// How this process is captured, for its segments.
+fn mode() -> u32 {
+    if crate::patch::is_patched() {
+        segment::MODE_PATCHED
+    } else {
+        0
+    }
 }
 
 /// When the process started: field 22 of /proc/self/stat, 0 when that can't be read.

@@ -22,7 +22,8 @@ pub struct Board {
     pub magic: u64,
     /// [`crate::VERSION`].
     pub version: u32,
-    _reserved: u32,
+    /// [`crate::REVISION`] of the replicator that uses it, or used it last.
+    pub revision: AtomicU32,
     /// Most bytes of segments that one lane may have.
     pub lane_bytes_max: AtomicU64,
     /// Grows when a new rules file has been put in place: `rules-<this number>`.

@@ -77,17 +77,45 @@ pub enum Kind {
     Unlock = 10,
     /// Closed the last descriptor of an open file description that this process had.
     Close = 11,
+    /// Mapped `offset..offset + extent` shared and writable: the file may change at any time from now on, unseen.
+    /// Revision 1.
+    Map = 12,
+    /// Such a mapping of `offset..offset + extent` ended. Revision 1.
+    Unmap = 13,
+    /// Gave the file another name: data is that path. Revision 1.
+    Link = 14,
+    /// Changed permissions, owner or times. Revision 1.
+    Attributes = 15,
+    /// Began a unit of work; concerns no file. `offset` is the group, `u64::MAX` for all. Revision 1.
+    Begin = 16,
+    /// Completed a unit of work, likewise. Revision 1.
+    Commit = 17,
+    /// Gave a unit of work up, likewise. Revision 1.
+    Abort = 18,
+    /// Of a kind this version doesn't know: anything may have happened to the file. Never written.
+    Unknown = u16::MAX,
 }
 
 impl Kind {
-    /// The kind with this number, if there is one.
-    pub fn from_number(number: u16) -> Option<Kind> {
+    /// The kind with this number.
+    pub fn from_number(number: u16) -> Kind {
         use Kind::*;
         [
-            Name, Open, Write, Truncate, Reread, Rename, Unlink, Sync, Lock, Unlock, Close,
+            Name, Open, Write, Truncate, Reread, Rename, Unlink, Sync, Lock, Unlock, Close, Map,
+            Unmap, Link, Attributes, Begin, Commit, Abort,
         ]
         .into_iter()
         .find(|kind| *kind as u16 == number)
+        .unwrap_or(Unknown)
+    }
+
+    /// The first [`crate::REVISION`] of a replicator that understands it.
+    pub const fn revision(self) -> u32 {
+        if self as u16 > Kind::Close as u16 {
+            1
+        } else {
+            0
+        }
     }
 }
 

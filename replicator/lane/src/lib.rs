@@ -21,5 +21,11 @@ pub mod segment;
 pub mod sys;
 pub mod writer;
 
-/// Version of everything shared with running programs. Both sides refuse what they don't know.
+/// Version of the layout of everything shared with running programs. Both sides refuse what they don't know: the replicator
+/// loudly, an interposer by capturing nothing.
 pub const VERSION: u32 = 1;
+
+/// Revision of what is said in that layout; grows with every addition. The board has that of the replicator, so that an
+/// interposer says nothing it wouldn't understand; a segment has that of the interposer. Nobody refuses another's revision:
+/// a replicator takes a frame of a kind it doesn't know as a change of the whole file.
+pub const REVISION: u32 = 1;

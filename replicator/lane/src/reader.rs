@@ -70,6 +70,12 @@ pub struct Writer {
     pub pid_namespace: u64,
     /// Name of the program, NUL-padded.
     pub program: [u8; 16],
+    /// [`crate::REVISION`] of its interposer.
+    pub revision: u32,
+    /// `MODE_` flags of [`segment`].
+    pub mode: u32,
+    /// Version of its interposer as text, NUL-padded.
+    pub release: [u8; 16],
 }
 
 /// The call a thread is in, as published.
@@ -155,6 +161,9 @@ impl Segment {
             pid_started: header.pid_started,
             pid_namespace: header.pid_namespace,
             program: header.program,
+            revision: header.revision,
+            mode: header.mode,
+            release: header.release,
         }
     }
 
@@ -248,9 +257,7 @@ impl Segment {
         {
             return Err("a frame longer than its segment");
         }
-        let Some(kind) = Kind::from_number(header.kind) else {
-            return Err("a frame of an unknown kind");
-        };
+        let kind = Kind::from_number(header.kind);
         // SAFETY: the data lies within the frame, which lies within the mapping.
         let data = unsafe {
             std::slice::from_raw_parts(base.add(frame::HEADER_BYTES), header.data_len as usize)

@@ -2,8 +2,8 @@
 //!
 //! A rules file never changes once it has its name; a new set of rules is a new file, announced on the board. Layout,
 //! little-endian: magic (8), version (4), number of entries (4), then per entry: group (2), flags (2: 1 = exclude),
-//! length of the literal prefix (2), length of the pattern (2), pattern. Entries are in order, the first that matches
-//! decides.
+//! length of the literal prefix (2), length of the pattern (2), pattern. Flags that a reader doesn't know mean nothing to it.
+//! Entries are in order, the first that matches decides.
 
 use crate::{VERSION, glob};
 

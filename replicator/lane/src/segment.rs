@@ -18,6 +18,9 @@ pub const STATE_FULL: u32 = 2;
 /// Everything in it is in the journal: the writer may use it again.
 pub const STATE_FREE: u32 = 3;
 
+/// [`Header::mode`]: libc's own calls are seen too (stdio), not only those by symbol.
+pub const MODE_PATCHED: u32 = 1;
+
 /// The header, as it is mapped.
 #[repr(C)]
 pub struct Header {
@@ -49,7 +52,13 @@ pub struct Header {
     pub sequence: AtomicU64,
     /// A `STATE_` constant.
     pub state: AtomicU32,
-    _pad0: [u8; 64 - 20],
+    /// [`crate::REVISION`] of the interposer.
+    pub revision: u32,
+    /// `MODE_` flags: how the program is captured.
+    pub mode: u32,
+    /// Version of the interposer as text, NUL-padded.
+    pub release: [u8; 16],
+    _pad0: [u8; 64 - 20 - 24],
     /// Bytes of complete frames.
     pub tail: Line<AtomicU64>,
     /// Bytes of frames that are in the journal.

@@ -6,7 +6,7 @@
 use crate::board::Board;
 use crate::frame::{self, DATA_BYTES_MAX, Kind, NameHeader, frame_bytes};
 use crate::segment::{self, STATE_FREE, STATE_FULL, STATE_OPEN};
-use crate::{VERSION, clock, sys};
+use crate::{REVISION, VERSION, clock, sys};
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Longest path of a lanes directory, in bytes.
@@ -18,6 +18,18 @@ const SEGMENTS_MAX: usize = 256;
 const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
+
+/// What [`segment::Header::release`] says.
+const RELEASE: [u8; 16] = {
+    let text = env!("CARGO_PKG_VERSION").as_bytes();
+    let mut release = [0; 16];
+    let mut at = 0;
+    while at < text.len() && at < release.len() {
+        release[at] = text[at];
+        at += 1;
+    }
+    release
+};
 
 const _: () = assert!(
     FIRST_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
@@ -42,6 +54,8 @@ pub struct Process {
     pub pid_namespace: u64,
     /// Name of the program, NUL-padded.
     pub program: [u8; 16],
+    /// `MODE_` flags of [`segment`].
+    pub mode: AtomicU32,
     /// How many lanes were made.
     pub lanes: AtomicU32,
 }
@@ -404,6 +418,9 @@ impl Lane {
             (*header).pid_namespace = process.pid_namespace;
             (*header).capacity = (size - segment::HEADER_BYTES) as u64;
             (*header).program = process.program;
+            (*header).revision = REVISION;
+            (*header).mode = process.mode.load(Ordering::Relaxed);
+            (*header).release = RELEASE;
         }
         self.mapped[self.segments] = header;
         self.start_segment(self.segments);

@@ -37,6 +37,7 @@ fn stand(lane_bytes_max: u64) -> Stand {
         pid_started: 1,
         pid_namespace: 0,
         program: *b"test\0\0\0\0\0\0\0\0\0\0\0\0",
+        mode: AtomicU32::new(0),
         lanes: AtomicU32::new(0),
     };
     Stand { directory, process }

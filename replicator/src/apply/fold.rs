@@ -87,10 +87,13 @@ impl Fold {
                 self.by_path.remove(&event.file.path);
                 self.last = None;
             }
-            Change::Attributes { mode, uid, gid } => {
-                changes.attributes.mode = Some(mode);
-                changes.attributes.uid = Some(uid);
-                changes.attributes.gid = Some(gid);
+            Change::Attributes(attributes) => {
+                changes.attributes.mode = Some(attributes.mode);
+                changes.attributes.uid = Some(attributes.uid);
+                changes.attributes.gid = Some(attributes.gid);
+                if attributes.modified_ns != 0 {
+                    changes.attributes.modified_ns = Some(attributes.modified_ns);
+                }
             }
         }
     }

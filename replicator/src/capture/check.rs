@@ -3,7 +3,7 @@
 //! It reads in bounded chunks and hands each to the sequencer with the clock before and after, which orders it among the
 //! programs' operations. It never holds a lock on a file and never blocks a writer.
 
-use super::operation;
+use super::operation::{self, Attributes, FileKind};
 use crate::progress::Progress;
 use counterfoil_lane::clock;
 use std::collections::HashSet;
@@ -90,12 +90,8 @@ pub enum What {
         device: u64,
         /// Inode.
         inode: u64,
-        /// Permission bits.
-        mode: u32,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
+        /// Kind, permissions, owner and time.
+        attributes: Attributes,
         /// Size in bytes.
         size: u64,
         /// Last change of content or attributes, nanoseconds since 1970; unlike the time of modification it can't be set.
@@ -411,11 +407,26 @@ fn seen(metadata: &std::fs::Metadata) -> What {
     What::Seen {
         device: metadata.dev(),
         inode: metadata.ino(),
-        mode: metadata.mode() & 0o7777,
-        uid: metadata.uid(),
-        gid: metadata.gid(),
+        attributes: Attributes {
+            kind: kind_of(metadata),
+            mode: metadata.mode() & 0o7777,
+            uid: metadata.uid(),
+            gid: metadata.gid(),
+            modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+        },
         size: metadata.len(),
         changed_ns: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
+    }
+}
+
+fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        FileKind::Directory
+    } else if kind.is_symlink() {
+        FileKind::Link
+    } else {
+        FileKind::Regular
     }
 }
 

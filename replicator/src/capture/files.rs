@@ -1,5 +1,6 @@
 //! The registry of captured files: which inode has which path, and what happened to it lately.
 
+use super::operation::Attributes;
 use crate::config::Config;
 use counterfoil_lane::board::Board;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -29,11 +30,13 @@ pub(super) struct File {
     pub(super) compared_ns: i64,
     /// Its content isn't in the journal yet.
     loading: bool,
-    attributes_seen: Option<(u32, u32, u32)>,
+    attributes_seen: Option<Attributes>,
     /// [`File::doubt`] was said of it at this value of [`Files::doubts`].
     in_doubt: Option<u64>,
-    /// Permission bits, owner and group, as they were last put into the journal.
-    attributes: Option<(u32, u32, u32)>,
+    /// As they were last put into the journal.
+    attributes: Option<Attributes>,
+    /// Shared writable mappings of it, by process: how many there are.
+    pub(super) mapped: HashMap<u64, u32>,
     recent: VecDeque<Recent>,
     /// Changes that ended before this clock may have been forgotten.
     forgotten_until: u64,
@@ -70,10 +73,11 @@ impl File {
 
     /// Notes attributes. Gives them back when they are to go into the journal: when they are others than before, and the
     /// file's content is there already. A target that has a file's attributes has all of its content.
-    pub(super) fn note_attributes(
-        &mut self,
-        attributes: (u32, u32, u32),
-    ) -> Option<(u32, u32, u32)> {
+    pub(super) fn note_attributes(&mut self, attributes: Attributes) -> Option<Attributes> {
+        let attributes = Attributes {
+            modified_ns: 0,
+            ..attributes
+        };
         self.attributes_seen = Some(attributes);
         if self.loading {
             return None;
@@ -87,7 +91,7 @@ impl File {
     }
 
     /// The end of the file was read: its content is in the journal. Gives attributes back as above.
-    pub(super) fn note_loaded(&mut self) -> Option<(u32, u32, u32)> {
+    pub(super) fn note_loaded(&mut self) -> Option<Attributes> {
         self.loading = false;
         self.attributes_seen
             .and_then(|attributes| self.note_attributes(attributes))
@@ -205,6 +209,7 @@ impl Files {
             attributes_seen: None,
             in_doubt: None,
             attributes: None,
+            mapped: HashMap::new(),
             recent: VecDeque::new(),
             forgotten_until: 0,
         };
@@ -289,6 +294,16 @@ impl Files {
     /// How often everything that was to be read has been.
     pub(super) fn doubts(&self) -> u64 {
         self.doubts
+    }
+
+    /// The inode got a further name. One that had no captured path has that now, and its content is to be loaded; one that
+    /// has keeps it.
+    pub(super) fn linked(&mut self, file: usize, path: &[u8]) {
+        if self.files[file].path.is_none() {
+            self.renamed_in(file, path);
+            let path = self.files[file].path.clone();
+            self.to_load.extend(path);
+        }
     }
 
     /// A file came to a captured path from one that isn't: nothing of its content is in the journal.

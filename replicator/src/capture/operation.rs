@@ -52,6 +52,34 @@ pub struct Origin<'a> {
     pub program: &'a [u8],
 }
 
+/// What a file is, beside its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attributes {
+    /// What kind of file.
+    pub kind: FileKind,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Last modification, nanoseconds since 1970; 0 where it isn't mirrored, as of files that are written all the time.
+    pub modified_ns: i64,
+}
+
+/// What kind of file something is; others aren't mirrored.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    #[default]
+    Regular = 0,
+    /// A directory; only of trees.
+    Directory = 1,
+    /// A symbolic link, whose content is what it leads to; only of trees.
+    Link = 2,
+}
+
 /// What was done. The first ten are what programs do, the rest is what the replicator found out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action<'a> {
@@ -123,15 +151,14 @@ pub enum Action<'a> {
         /// The file ended right behind it.
         at_end: bool,
     },
-    /// Permission bits and owner.
-    Attributes {
-        /// Permission bits.
-        mode: u32,
-        /// Owner.
-        uid: u32,
-        /// Group.
-        gid: u32,
-    },
+    /// What kind of file it is, its permissions, owner and time.
+    Attributes(Attributes),
+    /// The program began a unit of work.
+    Begun,
+    /// The program completed its unit of work.
+    Committed,
+    /// The program gave its unit of work up.
+    Aborted,
     /// Nothing happened in the group for a moment: what waits for its second half needn't wait longer.
     Settled,
 }
@@ -204,13 +231,21 @@ impl<'a> Operation<'a> {
                 out.extend(sum.to_le_bytes());
                 out.push(u8::from(at_end));
             }
-            Action::Attributes { mode, uid, gid } => {
-                for value in [mode, uid, gid] {
+            Action::Attributes(attributes) => {
+                put(attributes.modified_ns as u64);
+                for value in [attributes.mode, attributes.uid, attributes.gid] {
                     out.extend(value.to_le_bytes());
                 }
+                out.push(attributes.kind as u8);
             }
-            Action::Removed | Action::Synced | Action::Closed | Action::Ended | Action::Settled => {
-            }
+            Action::Removed
+            | Action::Synced
+            | Action::Closed
+            | Action::Ended
+            | Action::Begun
+            | Action::Committed
+            | Action::Aborted
+            | Action::Settled => {}
         }
         &[]
     }
@@ -280,12 +315,22 @@ impl<'a> Operation<'a> {
                     at_end: fields.byte()? != 0,
                 }
             }
-            13 => Action::Attributes {
+            14 => Action::Settled,
+            15 => Action::Begun,
+            16 => Action::Committed,
+            17 => Action::Aborted,
+            18 => Action::Attributes(Attributes {
+                modified_ns: fields.u64()? as i64,
                 mode: fields.u32()?,
                 uid: fields.u32()?,
                 gid: fields.u32()?,
-            },
-            14 => Action::Settled,
+                kind: match fields.byte()? {
+                    0 => FileKind::Regular,
+                    1 => FileKind::Directory,
+                    2 => FileKind::Link,
+                    _ => return Err(Malformed("its kind of file is unknown")),
+                },
+            }),
             _ => return Err(Malformed("its action is unknown")),
         };
         let bytes = match action {
@@ -332,8 +377,12 @@ impl Action<'_> {
             Action::Ended => 10,
             Action::Found { .. } => 11,
             Action::Summed { .. } => 12,
-            Action::Attributes { .. } => 13,
+            // 13 was a shorter form of attributes.
             Action::Settled => 14,
+            Action::Begun => 15,
+            Action::Committed => 16,
+            Action::Aborted => 17,
+            Action::Attributes(_) => 18,
         }
     }
 }
@@ -419,11 +468,16 @@ mod tests {
                 sum: u128::from(a) << 64 | u128::from(b),
                 at_end: b & 1 == 1,
             },
-            Action::Attributes {
+            Action::Attributes(Attributes {
+                kind: FileKind::Link,
                 mode: a as u32,
                 uid: b as u32,
                 gid: 3,
-            },
+                modified_ns: b as i64,
+            }),
+            Action::Begun,
+            Action::Committed,
+            Action::Aborted,
             Action::Settled,
         ]
     }

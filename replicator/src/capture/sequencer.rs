@@ -403,6 +403,16 @@ impl Sequencer {
                     }
                 }
             }
+            // The kernel wrote back what it had mapped, without a word.
+            for file in &mut self.files.files {
+                if file.mapped.remove(&process).is_some()
+                    && let Some(path) = &file.path
+                {
+                    self.tasks.ask(Task::Check {
+                        path: Arc::clone(path),
+                    });
+                }
+            }
             let at_ns = clock::wall();
             for (group, state) in self.groups.iter_mut().enumerate() {
                 let origin = Origin {

@@ -309,7 +309,14 @@ impl Frame {
             Kind::Close => format!("{file} close"),
             Kind::Rename => format!("{file} rename"),
             Kind::Unlink => format!("{file} unlink"),
-            Kind::Name => unreachable!(),
+            Kind::Map => format!("{file} map {offset}+{}", self.extent as i64),
+            Kind::Unmap => format!("{file} unmap {offset}+{}", self.extent as i64),
+            Kind::Link => format!("{file} link {text}"),
+            Kind::Attributes => format!("{file} attributes"),
+            Kind::Begin => "begin".to_owned(),
+            Kind::Commit => "commit".to_owned(),
+            Kind::Abort => "abort".to_owned(),
+            Kind::Name | Kind::Unknown => unreachable!(),
         }
     }
 }

@@ -93,7 +93,7 @@ impl Sequencer {
         let registered = &mut self.files.files[file];
         let attributes = match &finding.what {
             // A scan sees every file again and again: attributes are kept when they changed.
-            What::Seen { mode, uid, gid, .. } => registered.note_attributes((*mode, *uid, *gid)),
+            What::Seen { attributes, .. } => registered.note_attributes(*attributes),
             What::Content { at_end, .. } | What::Sum { at_end, .. } => {
                 if let Some(action) = finding.what.action() {
                     keep(action);
@@ -106,8 +106,8 @@ impl Sequencer {
             }
             What::Missing | What::Unreadable(_) | What::Scanned => None,
         };
-        if let Some((mode, uid, gid)) = attributes {
-            keep(Action::Attributes { mode, uid, gid });
+        if let Some(attributes) = attributes {
+            keep(Action::Attributes(attributes));
         }
     }
 

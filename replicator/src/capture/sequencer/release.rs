@@ -87,6 +87,9 @@ impl Sequencer {
             }
             return;
         }
+        if matches!(frame.kind, Kind::Begin | Kind::Commit | Kind::Abort) {
+            return self.mark_unit(lane, frame);
+        }
         let Some(file) = self.file_of(lane, frame) else {
             return;
         };
@@ -96,18 +99,7 @@ impl Sequencer {
         let lane = &self.lanes.lanes[lane];
         let writer = lane.writer;
         let data = lane.data(frame);
-        let program_len = writer
-            .program
-            .iter()
-            .position(|&byte| byte == 0)
-            .unwrap_or(writer.program.len());
-        let origin = Origin {
-            process: writer.process,
-            pid: writer.pid,
-            lane: writer.lane,
-            frame: header.number,
-            program: &writer.program[..program_len],
-        };
+        let origin = origin_of(&writer, header.number);
         let at_ns = wall_at(header.end);
         self.progress.operations.fetch_add(1, Ordering::Relaxed);
         self.progress.captured_ns.store(at_ns, Ordering::Relaxed);
@@ -142,8 +134,21 @@ impl Sequencer {
         if let Some(group) = self.groups.get_mut(usize::from(group)) {
             group.active = clock::now();
         }
-        if matches!(frame.kind, Kind::Open | Kind::Rename | Kind::Reread) {
-            registered.changed_ns = at_ns;
+        match frame.kind {
+            Kind::Open | Kind::Rename | Kind::Reread | Kind::Link | Kind::Attributes => {
+                registered.changed_ns = at_ns;
+            }
+            Kind::Map => *registered.mapped.entry(writer.process).or_default() += 1,
+            Kind::Unmap => {
+                registered.changed_ns = at_ns;
+                if let Some(count) = registered.mapped.get_mut(&writer.process) {
+                    *count -= 1;
+                    if *count == 0 {
+                        registered.mapped.remove(&writer.process);
+                    }
+                }
+            }
+            _ => {}
         }
         if let Some(range) = range {
             registered.changed_ns = at_ns;
@@ -156,9 +161,11 @@ impl Sequencer {
             }
         }
         let Some(path) = registered.path.clone() else {
-            // It has no captured path (any more): only a rename can give it one.
-            if frame.kind == Kind::Rename {
-                rename_in(&mut self.files, file, data);
+            // It has no captured path (any more): only a rename or a link can give it one.
+            match frame.kind {
+                Kind::Rename => rename_in(&mut self.files, file, data),
+                Kind::Link => self.files.linked(file, data),
+                _ => {}
             }
             return;
         };
@@ -174,7 +181,8 @@ impl Sequencer {
             Kind::Truncate => Action::Truncate {
                 size: header.offset,
             },
-            Kind::Reread => {
+            // What a mapping changed, and when, nobody saw.
+            Kind::Reread | Kind::Unmap => {
                 self.progress.rereads.fetch_add(1, Ordering::Relaxed);
                 let end = header.offset.saturating_add(header.extent);
                 registered.note_change(header.end, header.offset..end);
@@ -217,7 +225,14 @@ impl Sequencer {
                 extent: header.extent,
             },
             Kind::Close => Action::Closed,
-            Kind::Name => return,
+            // From a later version: whatever it was, the file has it.
+            Kind::Unknown | Kind::Attributes => {
+                self.tasks.ask(Task::Check { path });
+                return;
+            }
+            Kind::Map | Kind::Link | Kind::Name | Kind::Begin | Kind::Commit | Kind::Abort => {
+                return;
+            }
         };
         self.outbox.push(&Operation {
             group,
@@ -226,6 +241,32 @@ impl Sequencer {
             path: &path,
             action,
         });
+    }
+
+    /// A program marked where a unit of work begins or ends, in one group or in all.
+    fn mark_unit(&mut self, lane: usize, frame: &Queued) {
+        let lane = &self.lanes.lanes[lane];
+        let header = frame.header;
+        let action = match frame.kind {
+            Kind::Begin => Action::Begun,
+            Kind::Commit => Action::Committed,
+            _ => Action::Aborted,
+        };
+        let groups = match usize::try_from(header.offset) {
+            Ok(group) if group < self.groups.len() => group..group + 1,
+            _ => 0..self.groups.len(),
+        };
+        self.progress.operations.fetch_add(1, Ordering::Relaxed);
+        for group in groups {
+            self.groups[group].active = clock::now();
+            self.outbox.push(&Operation {
+                group: group as u16,
+                origin: origin_of(&lane.writer, header.number),
+                at_ns: wall_at(header.end),
+                path: b"",
+                action,
+            });
+        }
     }
 
     /// A program made an empty file. What the path stood for before, now or when this started, is gone. (That a file was
@@ -266,5 +307,17 @@ impl Sequencer {
             }
         }
         name.file
+    }
+}
+
+/// Who made a frame, for the journal.
+fn origin_of(writer: &Writer, frame: u64) -> Origin<'_> {
+    let program = writer.program.split(|&byte| byte == 0).next();
+    Origin {
+        process: writer.process,
+        pid: writer.pid,
+        lane: writer.lane,
+        frame,
+        program: program.unwrap_or_default(),
     }
 }

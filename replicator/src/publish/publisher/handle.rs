@@ -46,7 +46,7 @@ impl Publisher {
             (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
                 held.upto == offset && self.by_path.get(path) == Some(&held.file)
             }
-            (Some(_), Action::Synced | Action::Attributes { .. }) => true,
+            (Some(_), Action::Synced | Action::Attributes(_)) => true,
             _ => false,
         };
         if !goes_on {
@@ -139,13 +139,19 @@ impl Publisher {
                 sum,
                 at_end,
             } => self.compare(file, offset, len, sum, at_end),
-            Action::Attributes { mode, uid, gid } => {
+            Action::Attributes(attributes) => {
                 if let Some(tracked) = self.file(file) {
                     let (subject, size) = (tracked.subject.clone(), tracked.image.size());
-                    self.event(&subject, size, Change::Attributes { mode, uid, gid });
+                    self.event(&subject, size, Change::Attributes(attributes));
                 }
             }
-            Action::Removed | Action::Renamed { .. } | Action::Settled | Action::Ended => {}
+            Action::Removed
+            | Action::Renamed { .. }
+            | Action::Settled
+            | Action::Ended
+            | Action::Begun
+            | Action::Committed
+            | Action::Aborted => {}
         }
         Ok(())
     }
