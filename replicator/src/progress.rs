@@ -48,6 +48,27 @@ pub struct Progress {
     pub units_cut: AtomicU64,
     sinks: Mutex<BTreeMap<String, SinkProgress>>,
     files: Mutex<BTreeMap<String, FileProgress>>,
+    uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
+}
+
+/// Programs and files kept of changes that no lane told of: the most recent ones.
+pub const UNCAPTURED_MAX: usize = 64;
+
+/// A program that was seen changing a file without a lane telling of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UncapturedWriter {
+    /// Its process id, of the most recent process if there were several.
+    pub pid: u32,
+    /// Its name, as the kernel has it; empty when it was gone before it could be asked.
+    pub program: String,
+    /// Path of its executable, or empty.
+    pub executable: String,
+    /// The file, as text for people.
+    pub path: String,
+    /// When it did so last, nanoseconds since 1970.
+    pub at_ns: i64,
+    /// How often it was seen doing so.
+    pub count: u64,
 }
 
 /// What happened to a file since the start.
@@ -160,6 +181,31 @@ impl Progress {
         lock(&self.files).clone()
     }
 
+    /// A program was seen changing a file without a lane telling of it. What the same program did to the same file is
+    /// added up.
+    pub fn note_uncaptured(&self, writer: UncapturedWriter) {
+        let mut all = lock(&self.uncaptured);
+        let key = (writer.program.clone(), writer.path.clone());
+        let before = all.get(&key).map_or(0, |before| before.count);
+        let count = before.saturating_add(writer.count);
+        all.insert(key, UncapturedWriter { count, ..writer });
+        if all.len() > UNCAPTURED_MAX
+            && let Some(oldest) = all
+                .iter()
+                .min_by_key(|(_, writer)| writer.at_ns)
+                .map(|(key, _)| key.clone())
+        {
+            all.remove(&oldest);
+        }
+    }
+
+    /// Programs seen changing files without a lane telling of it, the most recent first.
+    pub fn uncaptured(&self) -> Vec<UncapturedWriter> {
+        let mut all: Vec<_> = lock(&self.uncaptured).values().cloned().collect();
+        all.sort_by_key(|writer| std::cmp::Reverse(writer.at_ns));
+        all
+    }
+
     /// First lsn that some sink still needs.
     pub fn applied_end(&self) -> u64 {
         lock(&self.sinks)
@@ -167,5 +213,37 @@ impl Progress {
             .map(|sink| sink.applied_end)
             .min()
             .unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uncaptured_writers_are_added_up_by_program_and_file_and_the_oldest_are_forgotten() {
+        let progress = Progress::default();
+        let writer = |program: &str, pid, at_ns| UncapturedWriter {
+            pid,
+            program: program.to_owned(),
+            path: "/srv/a.dat".to_owned(),
+            at_ns,
+            count: 2,
+            ..UncapturedWriter::default()
+        };
+        progress.note_uncaptured(writer("vi", 7, 10));
+        progress.note_uncaptured(writer("vi", 8, 20));
+        let seen = progress.uncaptured();
+        assert_eq!(
+            seen.iter().map(|w| (w.pid, w.count)).collect::<Vec<_>>(),
+            [(8, 4)]
+        );
+        for i in 0..UNCAPTURED_MAX as u32 {
+            progress.note_uncaptured(writer(&format!("p{i}"), i, 30 + i64::from(i)));
+        }
+        let seen = progress.uncaptured();
+        assert_eq!(seen.len(), UNCAPTURED_MAX);
+        assert!(seen.iter().all(|writer| writer.program != "vi"));
+        assert_eq!(seen[0].pid, UNCAPTURED_MAX as u32 - 1);
     }
 }
