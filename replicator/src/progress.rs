@@ -1,5 +1,8 @@
 //! What the threads tell each other and the status about how far they are.
 
+use crate::coverage::Look;
+use counterfoil_lane::clock;
+use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -29,9 +32,15 @@ pub struct Progress {
     /// First lsn the publisher has not handled.
     pub published_end: AtomicU64,
     /// Operations taken from lanes.
-    pub operations: AtomicU64,
+    pub operations: Operations,
     /// Ranges read again because order or content was in doubt.
-    pub rereads: AtomicU64,
+    pub rereads: Rereads,
+    /// Ranges that were read again and are as they were known.
+    pub compared_equal: AtomicU64,
+    /// Ranges that were read again and differed from what was known.
+    pub compared_different: AtomicU64,
+    /// By which way records came.
+    pub records: Ways,
     /// Events published.
     pub events: AtomicU64,
     /// Bytes in the journal's segments.
@@ -49,6 +58,166 @@ pub struct Progress {
     sinks: Mutex<BTreeMap<String, SinkProgress>>,
     files: Mutex<BTreeMap<String, FileProgress>>,
     uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
+    look: Mutex<(i64, Look)>,
+    captured_programs: Mutex<Vec<CapturedProgram>>,
+}
+
+/// Operations by kind. Only the sequencer counts.
+#[derive(Debug, Default)]
+pub struct Operations([AtomicU64; KINDS_MAX]);
+
+/// Above the number of any [`Kind`]; one that isn't known is counted under 0.
+const KINDS_MAX: usize = 32;
+
+impl Operations {
+    /// Counts one.
+    pub fn count(&self, kind: Kind) {
+        let slot = self.0.get(kind as usize).unwrap_or(&self.0[0]);
+        slot.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many there were of each kind there was any of, by its name.
+    pub fn by_kind(&self) -> BTreeMap<String, u64> {
+        (0u16..)
+            .zip(&self.0)
+            .map(|(number, slot)| (Kind::from_number(number), slot.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| (format!("{kind:?}").to_lowercase(), count))
+            .collect()
+    }
+}
+
+/// Why a range of a file is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Two writers were at the same bytes at once: their order can't be known.
+    Overlap,
+    /// A process died in a call.
+    Died,
+    /// There was no room in a lane, or no lane.
+    Gap,
+    /// The kernel filled the range (`sendfile`, `copy_file_range`, ...), or where the bytes went can't be known.
+    Kernel,
+    /// The range was mapped, so it could be changed without a call.
+    Mapped,
+    /// The file was changed by somebody who isn't captured.
+    Uncaptured,
+    /// A later version's interposer told of something this one doesn't know.
+    Unknown,
+    /// A lane held what can't be.
+    Damaged,
+    /// The range was changed while it was read.
+    Busy,
+}
+
+impl Reason {
+    /// All of them, in the order they are shown in.
+    pub const ALL: [Reason; 9] = [
+        Reason::Overlap,
+        Reason::Died,
+        Reason::Gap,
+        Reason::Kernel,
+        Reason::Mapped,
+        Reason::Uncaptured,
+        Reason::Unknown,
+        Reason::Damaged,
+        Reason::Busy,
+    ];
+
+    /// One word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Overlap => "overlap",
+            Reason::Died => "died",
+            Reason::Gap => "gap",
+            Reason::Kernel => "kernel",
+            Reason::Mapped => "mapped",
+            Reason::Uncaptured => "uncaptured",
+            Reason::Unknown => "unknown",
+            Reason::Damaged => "damaged",
+            Reason::Busy => "busy",
+        }
+    }
+}
+
+/// Ranges read again, by reason.
+#[derive(Debug, Default)]
+pub struct Rereads([AtomicU64; Reason::ALL.len()]);
+
+impl Rereads {
+    /// Counts one.
+    pub fn count(&self, reason: Reason) {
+        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many there were for each reason.
+    pub fn by_reason(&self) -> BTreeMap<String, u64> {
+        Reason::ALL
+            .iter()
+            .map(|&reason| {
+                let count = self.0[reason as usize].load(Ordering::Relaxed);
+                (reason.word().to_owned(), count)
+            })
+            .collect()
+    }
+}
+
+/// The way by which a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A captured program wrote it.
+    Captured,
+    /// The file was read again, and it was other than known.
+    Found,
+    /// The file was read for the first time.
+    Loaded,
+}
+
+/// Records by way.
+#[derive(Debug, Default)]
+pub struct Ways([AtomicU64; 3]);
+
+impl Ways {
+    /// Counts some.
+    pub fn count(&self, way: Way, records: u64) {
+        self.0[way as usize].fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How many came by this way.
+    pub fn of(&self, way: Way) -> u64 {
+        self.0[way as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// A program with lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapturedProgram {
+    /// Its process id, in its own namespace.
+    pub pid: u32,
+    /// Its name, NUL-padded.
+    pub program: [u8; 16],
+    /// Release of its interposer, NUL-padded.
+    pub release: [u8; 16],
+    /// Revision of its interposer.
+    pub revision: u32,
+    /// `MODE_` flags of its segments.
+    pub mode: u32,
+    /// How many lanes it has.
+    pub lanes: u64,
+    /// Operations taken from them since the start of the replicator.
+    pub operations: u64,
+    /// Wall clock of the last of them, nanoseconds since 1970; 0 for none.
+    pub at_ns: i64,
 }
 
 /// Programs and files kept of changes that no lane told of: the most recent ones.
@@ -80,6 +249,14 @@ pub struct FileProgress {
     pub operations: u64,
     /// Events made of them.
     pub events: u64,
+    /// Records that captured programs wrote.
+    pub captured: u64,
+    /// Records that were found to be other than known when it was read again.
+    pub found: u64,
+    /// Records from when it was read for the first time.
+    pub loaded: u64,
+    /// Ranges that were read again and compared with what is known.
+    pub rereads: u64,
     /// Its size in bytes, as of the last operation handled.
     pub size: u64,
     /// Wall clock of the last operation, nanoseconds since 1970.
@@ -185,6 +362,14 @@ impl Progress {
     /// added up.
     pub fn note_uncaptured(&self, writer: UncapturedWriter) {
         let mut all = lock(&self.uncaptured);
+        if !all.keys().any(|(program, _)| *program == writer.program) {
+            tracing::warn!(
+                "{} was changed by {} (process {}), which isn't captured",
+                writer.path,
+                writer.program,
+                writer.pid
+            );
+        }
         let key = (writer.program.clone(), writer.path.clone());
         let before = all.get(&key).map_or(0, |before| before.count);
         let count = before.saturating_add(writer.count);
@@ -203,6 +388,45 @@ impl Progress {
     pub fn uncaptured(&self) -> Vec<UncapturedWriter> {
         let mut all: Vec<_> = lock(&self.uncaptured).values().cloned().collect();
         all.sort_by_key(|writer| std::cmp::Reverse(writer.at_ns));
+        all
+    }
+
+    /// What a look at the running programs saw, now.
+    pub fn set_look(&self, look: Look) {
+        let mut last = lock(&self.look);
+        for program in &look.programs {
+            let is_known = |before: &crate::coverage::Program| {
+                (before.pid, before.started) == (program.pid, program.started)
+                    && before.uncaptured.is_some()
+            };
+            if let Some(why) = &program.uncaptured
+                && !last.1.programs.iter().any(is_known)
+            {
+                tracing::warn!(
+                    "{} (process {}) has {} open for writing and isn't captured: it {why}",
+                    program.name,
+                    program.pid,
+                    program.files_text()
+                );
+            }
+        }
+        *last = (clock::wall(), look);
+    }
+
+    /// When running programs were last looked at, in nanoseconds since 1970 (0 for never), and what was seen.
+    pub fn look(&self) -> (i64, Look) {
+        lock(&self.look).clone()
+    }
+
+    /// Replaces what is known of programs with lanes.
+    pub fn set_captured_programs(&self, programs: Vec<CapturedProgram>) {
+        *lock(&self.captured_programs) = programs;
+    }
+
+    /// Programs with lanes, the most recently active first.
+    pub fn captured_programs(&self) -> Vec<CapturedProgram> {
+        let mut all = lock(&self.captured_programs).clone();
+        all.sort_by_key(|program| std::cmp::Reverse((program.at_ns, program.pid)));
         all
     }
 
@@ -245,5 +469,28 @@ mod tests {
         assert_eq!(seen.len(), UNCAPTURED_MAX);
         assert!(seen.iter().all(|writer| writer.program != "vi"));
         assert_eq!(seen[0].pid, UNCAPTURED_MAX as u32 - 1);
+    }
+
+    #[test]
+    fn operations_and_rereads_are_counted_by_kind_and_reason() {
+        let progress = Progress::default();
+        for kind in [Kind::Write, Kind::Write, Kind::Abort, Kind::Unknown] {
+            progress.operations.count(kind);
+        }
+        assert_eq!(progress.operations.total(), 4);
+        let by_kind = progress.operations.by_kind();
+        let expected = [("abort", 1), ("unknown", 1), ("write", 2)];
+        assert_eq!(
+            by_kind,
+            expected.map(|(kind, n)| (kind.to_owned(), n)).into()
+        );
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "counters are indexed by it");
+        }
+        progress.rereads.count(Reason::Gap);
+        progress.rereads.count(Reason::Busy);
+        assert_eq!(progress.rereads.total(), 2);
+        assert_eq!(progress.rereads.by_reason()["gap"], 1);
+        assert_eq!(progress.rereads.by_reason()["died"], 0);
     }
 }

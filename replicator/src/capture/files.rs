@@ -333,7 +333,7 @@ impl Files {
 }
 
 /// Directories that the configuration reaches through symbolic links: what programs open is reported by its real path.
-fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut aliases = Vec::new();
     for rule in config.groups.iter().flat_map(|group| &group.files) {
         let configured = rule.pattern.directory();

@@ -1,8 +1,9 @@
 //! `counterfoil run`: capture and apply in one process.
 
 use anyhow::Context;
+use counterfoil::coverage::Lookout;
 use counterfoil::replicator::{Idle, Replicator};
-use counterfoil::status::Status;
+use counterfoil::status::{Coverage, Status};
 use counterfoil_lane::clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::Path;
@@ -37,11 +38,13 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let replicator = Replicator::start(config)?;
     let status_path = replicator.config().site.status_path();
     let mut idle = Idle::default();
+    let mut lookout = Lookout::default();
     let mut last_moved = (Status::default(), Instant::now());
     let mut stuck = None;
     let mut ticks = 0;
     while !asked.load(Ordering::SeqCst) && !replicator.has_ended() {
         if ticks % STATUS_EVERY == 0 {
+            lookout.look_if_due(replicator.config(), replicator.progress());
             write_status(
                 &Status::of(replicator.config(), replicator.progress(), started_ns),
                 &status_path,
@@ -53,6 +56,8 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             }
             let moved = Status {
                 written_ns: 0,
+                // Programs that come and go move nothing here.
+                coverage: Coverage::default(),
                 ..Status::of(replicator.config(), replicator.progress(), started_ns)
             };
             if moved != last_moved.0 {
