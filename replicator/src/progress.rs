@@ -1,6 +1,7 @@
 //! What the threads tell each other and the status about how far they are.
 
 use crate::coverage::Look;
+use crate::status::who;
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
@@ -251,7 +252,7 @@ pub struct FileProgress {
     pub events: u64,
     /// Records that captured programs wrote.
     pub captured: u64,
-    /// Records that were found to be other than known when it was read again.
+    /// Records in blocks that were found to be other than known when it was read again.
     pub found: u64,
     /// Records from when it was read for the first time.
     pub loaded: u64,
@@ -364,10 +365,9 @@ impl Progress {
         let mut all = lock(&self.uncaptured);
         if !all.keys().any(|(program, _)| *program == writer.program) {
             tracing::warn!(
-                "{} was changed by {} (process {}), which isn't captured",
+                "{} was changed by {}, which isn't captured",
                 writer.path,
-                writer.program,
-                writer.pid
+                who(&writer.program, writer.pid)
             );
         }
         let key = (writer.program.clone(), writer.path.clone());

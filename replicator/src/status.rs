@@ -82,7 +82,7 @@ pub struct Coverage {
     pub operations: BTreeMap<String, u64>,
     /// Records that captured programs wrote.
     pub records_captured: u64,
-    /// Records that were found to be other than known when their file was read again.
+    /// Records in blocks that were found to be other than known when their file was read again.
     pub records_found: u64,
     /// Records from when their file was read for the first time.
     pub records_loaded: u64,
@@ -162,7 +162,7 @@ pub struct FileStatus {
     /// Records that captured programs wrote.
     #[serde(default)]
     pub captured: u64,
-    /// Records that were found to be other than known when it was read again.
+    /// Records in blocks that were found to be other than known when it was read again.
     #[serde(default)]
     pub found: u64,
     /// Records from when it was read for the first time.
@@ -375,6 +375,11 @@ impl UncapturedStatus {
         all
     }
 
+    /// The program in words.
+    pub fn who(&self) -> String {
+        who(&self.program, self.pid)
+    }
+
     fn problem(&self) -> String {
         let first = self.files.first().map_or("a file", String::as_str);
         let more = match self.files.len().saturating_sub(1) + self.files_more {
@@ -387,11 +392,7 @@ impl UncapturedStatus {
             (true, false) => "has open for writing",
             (false, _) => "changed",
         };
-        let who = if self.pid == 0 {
-            "a program that isn't known".to_owned()
-        } else {
-            format!("{} (process {})", self.program, self.pid)
-        };
+        let who = self.who();
         let why = match &self.why {
             Some(why) => format!(": it {why}"),
             None => String::new(),
@@ -447,6 +448,14 @@ impl SinkStatus {
     }
 }
 
+/// A program that may not be known, in words.
+pub(crate) fn who(program: &str, pid: u32) -> String {
+    match pid {
+        0 => "a program that isn't known".to_owned(),
+        _ => format!("{program} (process {pid})"),
+    }
+}
+
 /// Bytes of captured operations that wait in lanes, for when no replicator runs.
 pub fn waiting_bytes(lanes: &Path) -> u64 {
     let entries = std::fs::read_dir(lanes).into_iter().flatten().flatten();
@@ -460,4 +469,99 @@ pub fn waiting_bytes(lanes: &Path) -> u64 {
         .filter(|segment| !segment.is_free())
         .map(|segment| segment.tail().saturating_sub(segment.consumed()) as u64)
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::{Look, OpenFile, Program, Why};
+    use crate::progress::UncapturedWriter;
+
+    fn open(pid: u32, uncaptured: Option<Why>) -> Program {
+        Program {
+            pid,
+            started: 5,
+            name: "loader".to_owned(),
+            executable: "/bin/loader".to_owned(),
+            uid: 0,
+            files: vec![OpenFile {
+                path: "/srv/a.dat".to_owned(),
+                is_mapping: false,
+            }],
+            files_more: 0,
+            uncaptured,
+        }
+    }
+
+    fn wrote(pid: u32, path: &str, at_ns: i64) -> UncapturedWriter {
+        UncapturedWriter {
+            pid,
+            program: "loader".to_owned(),
+            path: path.to_owned(),
+            at_ns,
+            count: 1,
+            ..UncapturedWriter::default()
+        }
+    }
+
+    #[test]
+    fn who_has_files_open_and_who_changed_some_become_one_list() {
+        let progress = Progress::default();
+        progress.set_look(Look {
+            programs: vec![open(7, Some(Why::Static)), open(8, None)],
+            hidden: 2,
+        });
+        progress.note_uncaptured(wrote(7, "/srv/a.dat", 1000));
+        progress.note_uncaptured(wrote(7, "/srv/b.dat", 2000));
+        progress.note_uncaptured(wrote(9, "/srv/c.dat", 500));
+        let coverage = Coverage::of(&progress);
+        let seen: Vec<_> = coverage
+            .uncaptured
+            .iter()
+            .map(|program| (program.pid, program.open, program.changes, program.last_ns))
+            .collect();
+        assert_eq!(seen, [(7, true, 2, 2000), (9, false, 1, 500)]);
+        assert_eq!(coverage.uncaptured[0].files, ["/srv/a.dat", "/srv/b.dat"]);
+        assert_eq!(coverage.processes_hidden, 2);
+    }
+
+    #[test]
+    fn a_writer_is_a_problem_while_it_has_a_file_open_and_for_a_while_after_its_last_change() {
+        let progress = Progress::default();
+        progress.note_uncaptured(wrote(9, "/srv/c.dat", 500));
+        let problems = Coverage::of(&progress).problems(500 + UNCAPTURED_RECENT_NS - 1);
+        assert_eq!(
+            problems,
+            ["loader (process 9) changed /srv/c.dat without being captured"]
+        );
+        let late = 500 + UNCAPTURED_RECENT_NS;
+        assert!(Coverage::of(&progress).problems(late).is_empty());
+        progress.set_look(Look {
+            programs: vec![open(7, Some(Why::Static))],
+            hidden: 0,
+        });
+        let problems = Coverage::of(&progress).problems(late);
+        assert!(problems.len() == 1 && problems[0].contains("it is statically linked"));
+        // Many become few lines.
+        progress.set_look(Look {
+            programs: (1..=30).map(|pid| open(pid, Some(Why::Static))).collect(),
+            hidden: 0,
+        });
+        let problems = Coverage::of(&progress).problems(late);
+        assert!(
+            problems.len() == 11 && problems[10].contains("20 more"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn a_status_of_an_earlier_release_can_be_read() {
+        let progress = Progress::default();
+        let coverage = serde_json::to_value(Coverage::of(&progress)).unwrap();
+        let mut status = serde_json::to_value(Status::default()).unwrap();
+        status.as_object_mut().unwrap().remove("coverage");
+        let status: Status = serde_json::from_value(status).unwrap();
+        assert_eq!(status.coverage, Coverage::default());
+        assert!(coverage["rereads"]["overlap"].is_u64());
+    }
 }

@@ -218,7 +218,7 @@ fn print_programs(coverage: &Coverage) {
     }
     if coverage.processes_hidden > 0 {
         println!(
-            "{} processes of other users can't be looked into: whether they have captured files open isn't known",
+            "{} processes can't be looked into by the replicator's user: whether they have captured files open isn't known",
             coverage.processes_hidden
         );
     }

@@ -217,8 +217,13 @@ fn seen(look: &Look) -> String {
 }
 
 fn hidden(look: &Look) -> String {
+    let root = if rustix::process::geteuid().is_root() {
+        ""
+    } else {
+        "; root sees all"
+    };
     format!(
-        "{} of other users can't be looked into: run this as root to see what they have open",
+        "this user may not look into {}: whether captured files are open there isn't known{root}",
         if look.hidden == 1 {
             "1 process".to_owned()
         } else {
@@ -252,7 +257,7 @@ fn so_far(status: &Status, look: &Look) -> Vec<Finding> {
     let ended = ended.map(|writer| {
         Finding::warning(
             "coverage",
-            format!("{} (process {})", writer.program, writer.pid),
+            writer.who(),
             format!(
                 "changed {} without being captured",
                 writer.files.first().map_or("a file", String::as_str)

@@ -254,8 +254,9 @@ impl Publisher {
             }
         }
         let subject = tracked.subject.clone();
-        let records = changes.len() as u64;
-        tracked.activity.events += records;
+        tracked.activity.events += changes.len() as u64;
+        let is_record = |change: &&Change| !matches!(change, Change::Cleared { .. });
+        let records = changes.iter().filter(is_record).count() as u64;
         // What no program did was read from the file.
         let (way, counter) = match (self.at.pid, tracked.loading) {
             (0, true) => (Way::Loaded, &mut tracked.activity.loaded),
