@@ -517,7 +517,9 @@ impl Lookout {
             return;
         }
         progress.set_look(look(config));
-        self.next = Some(begin + LOOK_INTERVAL.max(begin.elapsed() * LOOK_SHARE));
+        let took = begin.elapsed();
+        tracing::debug!("looking at all programs took {took:?}");
+        self.next = Some(begin + LOOK_INTERVAL.max(took * LOOK_SHARE));
     }
 }
 

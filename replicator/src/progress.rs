@@ -57,7 +57,7 @@ pub struct Progress {
     /// Units of work cut because they were too long or too large.
     pub units_cut: AtomicU64,
     sinks: Mutex<BTreeMap<String, SinkProgress>>,
-    files: Mutex<BTreeMap<String, FileProgress>>,
+    files: Mutex<AllFiles>,
     uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
     look: Mutex<(i64, Look)>,
     captured_programs: Mutex<Vec<CapturedProgram>>,
@@ -264,6 +264,14 @@ pub struct FileProgress {
     pub changed_ns: i64,
 }
 
+/// All files that something happened to. There may be very many, and the status asks often for the newest.
+#[derive(Debug, Default)]
+struct AllFiles {
+    all: BTreeMap<String, FileProgress>,
+    /// The most recently changed, as many as were last asked for; empty when something has changed since.
+    newest: Vec<(String, FileProgress)>,
+}
+
 /// How far a sink is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SinkProgress {
@@ -346,17 +354,40 @@ impl Progress {
 
     /// Replaces what is known of files.
     pub fn update_files(&self, files: impl Iterator<Item = (String, FileProgress)>) {
-        lock(&self.files).extend(files);
+        let mut files = files.peekable();
+        if files.peek().is_some() {
+            let mut known = lock(&self.files);
+            known.all.extend(files);
+            known.newest.clear();
+        }
     }
 
     /// Forgets a file that is no more.
     pub fn remove_file(&self, path: &str) {
-        lock(&self.files).remove(path);
+        let mut known = lock(&self.files);
+        known.all.remove(path);
+        known.newest.clear();
     }
 
-    /// All files that something happened to since the start.
-    pub fn files(&self) -> BTreeMap<String, FileProgress> {
-        lock(&self.files).clone()
+    /// The files that something happened to since the start, the most recently changed first; at most `max`.
+    pub fn newest_files(&self, max: usize) -> Vec<(String, FileProgress)> {
+        let mut known = lock(&self.files);
+        if known.newest.len() != known.all.len().min(max) {
+            let newest_first = |a: &(&String, &FileProgress), b: &(&String, &FileProgress)| {
+                b.1.changed_ns.cmp(&a.1.changed_ns)
+            };
+            let mut files: Vec<(&String, &FileProgress)> = known.all.iter().collect();
+            if files.len() > max {
+                files.select_nth_unstable_by(max, newest_first);
+                files.truncate(max);
+            }
+            files.sort_by(newest_first);
+            known.newest = files
+                .into_iter()
+                .map(|(path, file)| (path.clone(), file.clone()))
+                .collect();
+        }
+        known.newest.clone()
     }
 
     /// A program was seen changing a file without a lane telling of it. What the same program did to the same file is
@@ -469,6 +500,29 @@ mod tests {
         assert_eq!(seen.len(), UNCAPTURED_MAX);
         assert!(seen.iter().all(|writer| writer.program != "vi"));
         assert_eq!(seen[0].pid, UNCAPTURED_MAX as u32 - 1);
+    }
+
+    #[test]
+    fn the_newest_of_many_files_are_told_and_a_change_is_noticed() {
+        let progress = Progress::default();
+        let file = |number: i64, changed_ns| {
+            let file = FileProgress {
+                changed_ns,
+                ..FileProgress::default()
+            };
+            (format!("/srv/{number}"), file)
+        };
+        progress.update_files((0..100).map(|number| file(number, number)));
+        let told = |max| -> Vec<String> {
+            let files = progress.newest_files(max);
+            files.into_iter().map(|(path, _)| path).collect()
+        };
+        assert_eq!(told(3), ["/srv/99", "/srv/98", "/srv/97"]);
+        progress.update_files(std::iter::once(file(5, 1000)));
+        assert_eq!(told(3), ["/srv/5", "/srv/99", "/srv/98"]);
+        progress.remove_file("/srv/99");
+        assert_eq!(told(2), ["/srv/5", "/srv/98"]);
+        assert_eq!(told(1000).len(), 99);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Status: what a running replicator says of itself, and how others read it.
 //!
-//! The replicator replaces `status.json` in its state directory a few times a second. That needs no port and no
+//! The replicator replaces `status.json` in its state directory a few times a second while it has news, else once. That needs no port and no
 //! permission beyond reading the directory, and it tells even of a replicator that is no more.
 
 use crate::config::Config;
@@ -403,8 +403,8 @@ impl UncapturedStatus {
 
 impl FileStatus {
     fn of(progress: &Progress) -> Vec<FileStatus> {
-        let mut files: Vec<FileStatus> = progress
-            .files()
+        progress
+            .newest_files(FILES_MAX)
             .into_iter()
             .map(|(path, file)| FileStatus {
                 path,
@@ -418,10 +418,7 @@ impl FileStatus {
                 size: file.size,
                 changed_ns: file.changed_ns,
             })
-            .collect();
-        files.sort_by_key(|file| std::cmp::Reverse(file.changed_ns));
-        files.truncate(FILES_MAX);
-        files
+            .collect()
     }
 }
 
