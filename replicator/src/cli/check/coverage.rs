@@ -287,3 +287,71 @@ fn bounded(mut findings: Vec<Finding>, what: &str) -> Vec<Finding> {
     }
     findings
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Level;
+    use super::*;
+    use counterfoil_lane::reader::Writer;
+
+    fn owner(release: &str, revision: u32, mode: u32) -> LaneOwner {
+        let padded = |text: &str| {
+            let mut bytes = [0; 16];
+            bytes[..text.len()].copy_from_slice(text.as_bytes());
+            bytes
+        };
+        LaneOwner {
+            writer: Writer {
+                process: 1,
+                lane: 0,
+                pid: 7,
+                uid: 0,
+                pid_started: 1,
+                pid_namespace: 0,
+                program: padded("payroll"),
+                revision,
+                mode,
+                release: padded(release),
+            },
+            lanes: 1,
+        }
+    }
+
+    #[test]
+    fn an_interposer_of_another_revision_is_a_warning_and_of_another_release_is_said() {
+        let level = |release: &str, revision| {
+            let owner = owner(release, revision, MODE_PATCHED);
+            let process = Living {
+                pid: 7,
+                owner: &owner,
+            };
+            other_release(&process).map(|finding| (finding.level, finding.help.is_some()))
+        };
+        assert_eq!(level(RELEASE, REVISION), None);
+        assert_eq!(level("9.9.9", REVISION), Some((Level::Ok, false)));
+        assert_eq!(level("9.9.9", REVISION + 1), Some((Level::Warning, true)));
+        assert_eq!(level("", REVISION - 1), Some((Level::Warning, true)));
+    }
+
+    #[test]
+    fn only_symbols_is_a_warning_with_name_and_process() {
+        let finding = |mode| {
+            let owner = owner(RELEASE, REVISION, mode);
+            captured_in_part(&Living {
+                pid: 8,
+                owner: &owner,
+            })
+        };
+        assert_eq!(finding(MODE_PATCHED), None);
+        assert_eq!(finding(0).unwrap().subject, "payroll (process 8)");
+    }
+
+    #[test]
+    fn many_findings_become_a_bounded_list() {
+        let one = Finding::warning("coverage", "x", "y", "z");
+        assert_eq!(bounded(vec![one.clone(); TOLD_MAX], "x").len(), TOLD_MAX);
+        let many = bounded(vec![one; TOLD_MAX + 5], "x");
+        assert_eq!(many.len(), TOLD_MAX + 1);
+        assert!(many[TOLD_MAX].message.starts_with("5 more"));
+    }
+}
