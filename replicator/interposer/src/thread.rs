@@ -9,7 +9,9 @@ use counterfoil_lane::clock;
 use counterfoil_lane::writer::Lane;
 
 const LANES_PER_THREAD: usize = 2;
-const FREE_LANES: usize = 4096;
+const FREE_LANES: usize = 1 << 14;
+/// Lanes made before none can be made any more.
+const SPARE_LANES: usize = 4;
 /// After a lane couldn't be made, for how long no new attempt is made.
 const RETRY_AFTER_NS: u64 = 1_000_000_000;
 
@@ -152,6 +154,21 @@ impl Ticket {
     }
 }
 
+/// Makes lanes, and room in the calling thread's, for when that isn't possible any more.
+pub(crate) fn reserve(state: &'static State) {
+    if let Some(ticket) = enter(state) {
+        ticket.lane.reserve(&state.process);
+        ticket.done();
+    }
+    for _ in 0..SPARE_LANES {
+        let Some(lane) = Lane::create(&state.process) else {
+            return;
+        };
+        lane.reserve(&state.process);
+        put_free(lane);
+    }
+}
+
 /// In a forked child: lanes that ended threads left belong to the parent.
 pub(crate) fn reset() {
     let end = FREE_END.load(Ordering::Relaxed) as usize;
@@ -224,13 +241,16 @@ extern "C" fn ended(_: *mut libc::c_void) {
 
 fn put_free(lane: *mut Lane) {
     for (at, slot) in FREE.iter().enumerate() {
-        let placed = slot.compare_exchange(
-            core::ptr::null_mut(),
-            lane,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-        if placed.is_ok() {
+        let placed = slot.load(Ordering::Relaxed).is_null()
+            && slot
+                .compare_exchange(
+                    core::ptr::null_mut(),
+                    lane,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok();
+        if placed {
             FREE_END.fetch_max(at as u64 + 1, Ordering::AcqRel);
             return;
         }

@@ -80,6 +80,7 @@ impl Stand {
             pattern: stand.data().join(text).as_os_str().as_bytes().to_vec(),
         };
         stand.set_rules(&[pattern("**/*.skip", true), pattern("**", false)]);
+        stand.set_revision(counterfoil_lane::REVISION);
         stand
     }
 
@@ -100,6 +101,14 @@ impl Stand {
             .to_vec();
         path.push(0);
         board::attach(&path).expect("the stand's own board")
+    }
+
+    /// Lets the board be that of a replicator of this revision.
+    pub fn set_revision(&self, revision: u32) {
+        let board = self.board();
+        board
+            .revision
+            .store(revision, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Puts new rules in place as the replicator does: file first, then the number.
@@ -161,6 +170,21 @@ impl Stand {
         let output = self.command(program).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         output
+    }
+
+    /// Runs a program in both modes, each on a stand of its own: libc's entries replaced, and by symbol.
+    pub fn run_in_both_modes(source: &str, check: impl Fn(&Stand, &str)) {
+        for mode in ["1", "0"] {
+            let stand = Stand::new();
+            let program = stand.compile(source);
+            let output = stand
+                .command(program)
+                .env("COUNTERFOIL_PATCH", mode)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "mode {mode}: {output:?}");
+            check(&stand, mode);
+        }
     }
 
     /// Everything in all lanes, by end time.
@@ -334,6 +358,7 @@ const PRELUDE: &str = r#"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
