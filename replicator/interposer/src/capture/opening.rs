@@ -16,6 +16,9 @@ use libc::{c_char, c_int};
 /// Directories whose text is also their real path, by hash: a file made there needs no second look.
 static PLAIN_DIRECTORIES: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
 
+/// What such paths lead to is open already, here or elsewhere.
+const LINKS_TO_OPEN: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"/dev/std"];
+
 /// A path as the program gave it.
 #[derive(Clone, Copy)]
 struct Given {
@@ -364,6 +367,11 @@ unsafe fn is_captured_elsewhere(board: &Board, fd: c_int, given: Given, flags: c
         return false;
     };
     if board.has_inode(status.st_dev, status.st_ino) {
+        return true;
+    }
+    // SAFETY: the call succeeded, so the path ends with NUL.
+    let text = unsafe { core::ffi::CStr::from_ptr(given.path) }.to_bytes();
+    if LINKS_TO_OPEN.iter().any(|link| text.starts_with(link)) {
         return true;
     }
     // A file just made isn't on the board: has the path led through a symbolic link?

@@ -154,9 +154,18 @@ impl Stand {
         path
     }
 
-    /// A command for a program under the interposer, in the data directory.
+    /// A command for a program under the interposer, in the data directory. `COUNTERFOIL_TEST_UNDER` may name words to go
+    /// before it, such as `valgrind --quiet --error-exitcode=98`.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let under = std::env::var("COUNTERFOIL_TEST_UNDER").unwrap_or_default();
+        let mut words = under.split_ascii_whitespace();
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
+            None => Command::new(program.as_ref()),
+        };
+        if !under.is_empty() {
+            command.args(words).arg(program);
+        }
         command
             .current_dir(self.data())
             .env("LD_PRELOAD", library())
@@ -287,6 +296,9 @@ impl Stand {
             self.replay(file) == real,
             "{file} differs: {:#?}",
             self.story()
+                .iter()
+                .map(|line| line.chars().take(100).collect::<String>())
+                .collect::<Vec<_>>()
         );
     }
 
