@@ -104,12 +104,15 @@ fn a_descriptor_fetched_from_another_process_is_captured() {
     let stand = Stand::new();
     stand.run(
         r#"
+        #include <sys/prctl.h>
         int main(void) {
             int ends[2];
             char byte;
             CHECK(pipe(ends) == 0);
             int child = fork();
             if (child == 0) {
+                // It ends with its parent, whatever becomes of that.
+                prctl(PR_SET_PDEATHSIG, SIGKILL);
                 int fd = open("a", O_WRONLY | O_CREAT, 0644);
                 CHECK(fd == 5 && write(fd, "child ", 6) == 6 && write(ends[1], "x", 1) == 1);
                 pause();

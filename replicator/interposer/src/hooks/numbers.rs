@@ -3,13 +3,13 @@
 //! another stack, or never.
 
 use super::{
-    allocate, answer, attributes, control, control_device, directory, duplicate_to, link_at,
-    symbolic_link, transfer_between,
+    allocate, answer, attributes, control, control_device, directory, link_at, symbolic_link,
+    transfer_between,
 };
 use crate::capture::attributes::{of_descriptor, of_path};
 use crate::capture::{Cancel, arriving, closing, leaving, locks, memory, naming, opening, writing};
 use crate::descriptors;
-use crate::kernel::{self, HERE};
+use crate::kernel;
 use libc::{c_char, c_int, c_long, c_uint};
 
 const NUMBERS_MAX: usize = 512;
@@ -184,7 +184,6 @@ fn dir(fd: usize) -> usize {
 }
 
 const NEVER: Cancel = Cancel::Never;
-const NOFOLLOW: c_int = libc::AT_SYMLINK_NOFOLLOW;
 
 numbers! {
     libc::SYS_write = (fd, data, len) { writing::write(fd as c_int, data as *const _, len, NEVER) }
@@ -203,12 +202,12 @@ numbers! {
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_open = (path, flags, mode) {
-        opening::open(HERE, at(path), flags as c_int, mode as u32, NEVER)
+        opening::open(kernel::HERE, at(path), flags as c_int, mode as u32, NEVER)
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_creat = (path, mode) {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC;
-        opening::open(HERE, at(path), flags, mode as u32, NEVER)
+        opening::open(kernel::HERE, at(path), flags, mode as u32, NEVER)
     }
     libc::SYS_openat = (fd, path, flags, mode) {
         opening::open(dir(fd), at(path), flags as c_int, mode as u32, NEVER)
@@ -225,7 +224,7 @@ numbers! {
     }
     libc::SYS_dup = (fd) { closing::duplicate(fd as c_int, libc::SYS_dup, [fd, 0, 0, 0, 0, 0]) }
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_dup2 = (old, new) { duplicate_to(old as c_int, new as c_int) }
+    libc::SYS_dup2 = (old, new) { super::duplicate_to(old as c_int, new as c_int) }
     libc::SYS_dup3 = (old, new, flags) {
         closing::duplicate(old as c_int, libc::SYS_dup3, [old, new, flags, 0, 0, 0])
     }
@@ -255,7 +254,7 @@ numbers! {
     libc::SYS_fsync = (fd) { writing::sync(fd as c_int, libc::SYS_fsync, NEVER) }
     libc::SYS_fdatasync = (fd) { writing::sync(fd as c_int, libc::SYS_fdatasync, NEVER) }
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_rename = (old, new) { naming::rename(HERE, at(old), HERE, at(new), 0) }
+    libc::SYS_rename = (old, new) { naming::rename(kernel::HERE, at(old), kernel::HERE, at(new), 0) }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_renameat = (old_fd, old, new_fd, new) {
         naming::rename(dir(old_fd), at(old), dir(new_fd), at(new), 0)
@@ -264,15 +263,15 @@ numbers! {
         naming::rename(dir(old_fd), at(old), dir(new_fd), at(new), flags as c_uint)
     }
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_link = (old, new) { link_at(HERE, at(old), HERE, at(new), 0) }
+    libc::SYS_link = (old, new) { link_at(kernel::HERE, at(old), kernel::HERE, at(new), 0) }
     libc::SYS_linkat = (old_fd, old, new_fd, new, flags) {
         link_at(dir(old_fd), at(old), dir(new_fd), at(new), flags as c_int)
     }
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_symlink = (target, path) { symbolic_link(at(target), HERE, at(path)) }
+    libc::SYS_symlink = (target, path) { symbolic_link(at(target), kernel::HERE, at(path)) }
     libc::SYS_symlinkat = (target, fd, path) { symbolic_link(at(target), dir(fd), at(path)) }
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_unlink = (path) { naming::unlink(HERE, at(path), 0) }
+    libc::SYS_unlink = (path) { naming::unlink(kernel::HERE, at(path), 0) }
     libc::SYS_unlinkat = (fd, path, flags) { naming::unlink(dir(fd), at(path), flags as c_int) }
     libc::SYS_mmap = (address, len, protection, flags, fd, offset) {
         memory::map([address, len, protection, flags, fd, offset])
@@ -306,7 +305,7 @@ numbers! {
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chmod = (path, mode) {
-        of_path((HERE, at(path)), 0, &|| kernel::call(libc::SYS_chmod, [path, mode, 0, 0, 0, 0]))
+        of_path((kernel::HERE, at(path)), 0, &|| kernel::call(libc::SYS_chmod, [path, mode, 0, 0, 0, 0]))
     }
     libc::SYS_fchmod = (fd, mode) {
         of_descriptor(fd as c_int, &|| kernel::call(libc::SYS_fchmod, [fd, mode, 0, 0, 0, 0]))
@@ -321,11 +320,11 @@ numbers! {
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_chown = (path, owner, group) {
-        attributes::own(HERE, at(path), owner as u32, group as u32, 0)
+        attributes::own(kernel::HERE, at(path), owner as u32, group as u32, 0)
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_lchown = (path, owner, group) {
-        attributes::own(HERE, at(path), owner as u32, group as u32, NOFOLLOW)
+        attributes::own(kernel::HERE, at(path), owner as u32, group as u32, libc::AT_SYMLINK_NOFOLLOW)
     }
     libc::SYS_fchown = (fd, owner, group) {
         let args = [fd, owner, group, 0, 0, 0];
@@ -336,11 +335,11 @@ numbers! {
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_utime = (path, times) {
-        of_path((HERE, at(path)), 0, &|| kernel::call(libc::SYS_utime, [path, times, 0, 0, 0, 0]))
+        of_path((kernel::HERE, at(path)), 0, &|| kernel::call(libc::SYS_utime, [path, times, 0, 0, 0, 0]))
     }
     #[cfg(target_arch = "x86_64")]
     libc::SYS_utimes = (path, times) {
-        of_path((HERE, at(path)), 0, &|| kernel::call(libc::SYS_utimes, [path, times, 0, 0, 0, 0]))
+        of_path((kernel::HERE, at(path)), 0, &|| kernel::call(libc::SYS_utimes, [path, times, 0, 0, 0, 0]))
     }
     libc::SYS_utimensat = (fd, path, times, flags) {
         attributes::set_times(dir(fd), at(path), times as *const _, flags as c_int)
