@@ -70,11 +70,11 @@ macro_rules! passing {
     (@word $argument:ident) => { usize };
 }
 
-mod arriving;
-mod attributes;
+pub(crate) mod arriving;
+pub(crate) mod attributes;
 mod memory;
-mod numbers;
-mod privileges;
+pub(crate) mod numbers;
+pub(crate) mod privileges;
 
 hook! { open, open64, __open, __open64 = (path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     opening::open(HERE, path, flags, mode, Cancel::Point)

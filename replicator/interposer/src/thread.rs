@@ -10,8 +10,8 @@ use counterfoil_lane::writer::Lane;
 
 const LANES_PER_THREAD: usize = 2;
 const FREE_LANES: usize = 1 << 14;
-/// Lanes made before none can be made any more.
-const SPARE_LANES: usize = 4;
+/// Small lanes made before none can be made any more.
+const SPARE_LANES: usize = 3;
 /// After a lane couldn't be made, for how long no new attempt is made.
 const RETRY_AFTER_NS: u64 = 1_000_000_000;
 
@@ -154,18 +154,24 @@ impl Ticket {
     }
 }
 
-/// Makes lanes, and room in the calling thread's, for when that isn't possible any more.
+/// Makes lanes, and room in the calling thread's if it has one, for when that isn't possible any more.
 pub(crate) fn reserve(state: &'static State) {
-    if let Some(ticket) = enter(state) {
+    let this = this();
+    // SAFETY: the thread's own memory.
+    let has_lane = unsafe { (*this).epoch == state.epoch && !(*this).lanes[0].is_null() };
+    if has_lane && let Some(ticket) = enter(state) {
         ticket.lane.reserve(&state.process);
         ticket.done();
     }
-    for _ in 0..SPARE_LANES {
-        let Some(lane) = Lane::create(&state.process) else {
-            return;
-        };
+    // Most programs that do this have one thread; it takes the first.
+    if !has_lane && let Some(lane) = Lane::create(&state.process) {
         lane.reserve(&state.process);
         put_free(lane);
+    }
+    for _ in 0..SPARE_LANES {
+        if let Some(lane) = Lane::create_spare(&state.process) {
+            put_free(lane);
+        }
     }
 }
 

@@ -129,21 +129,38 @@ fn a_process_made_by_number_shares_what_is_open() {
 
 #[test]
 fn python_that_calls_by_number_is_captured() {
+    // By its name libc is reached past every symbol.
+    for libc in ["None", "'libc.so.6'"] {
+        python(libc);
+    }
+}
+
+fn python(libc: &str) {
     let stand = Stand::new();
     let status = stand
         .command("/usr/bin/python3")
         .arg("-c")
-        .arg(
+        .arg(format!(
             "import ctypes, os\n\
-             libc = ctypes.CDLL(None, use_errno=True)\n\
+             libc = ctypes.CDLL({libc}, use_errno=True)\n\
              fd = os.open('a', os.O_WRONLY | os.O_CREAT)\n\
-             number = {'x86_64': 18, 'aarch64': 68}[os.uname().machine]\n\
+             number = {{'x86_64': 18, 'aarch64': 68}}[os.uname().machine]\n\
              assert libc.syscall(number, fd, b'abc', 3, ctypes.c_long(5)) == 3\n\
              assert libc.syscall(number, 999, b'abc', 3, ctypes.c_long(5)) == -1\n\
-             assert ctypes.get_errno() == 9\n",
-        )
+             assert ctypes.get_errno() == 9\n\
+             assert libc.fchmod(fd, 0o600) == 0 and libc.link(b'a', b'b') == 0\n"
+        ))
         .status()
         .unwrap();
     assert!(status.success());
-    assert_eq!(stand.story(), ["a open 0 created", "a write 5 abc"]);
+    let link = format!("b link {}/b", stand.data().display());
+    assert_eq!(
+        stand.story(),
+        [
+            "a open 0 created",
+            "a write 5 abc",
+            "a attributes",
+            link.as_str()
+        ]
+    );
 }

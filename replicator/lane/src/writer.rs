@@ -127,6 +127,21 @@ pub struct Lane {
 impl Lane {
     /// Makes a lane with its first segment. `None` when that is impossible (no memory, no space, no permission).
     pub fn create(process: &Process) -> Option<&'static mut Lane> {
+        Lane::make(process, |lane| lane.add_segment(process))
+    }
+
+    /// Makes a lane for later, of two small segments, as none can be added then.
+    pub fn create_spare(process: &Process) -> Option<&'static mut Lane> {
+        Lane::make(process, |lane| {
+            lane.make_segment(process, CROWD_SEGMENT_BYTES, true)
+                && lane.make_segment(process, CROWD_SEGMENT_BYTES, false)
+        })
+    }
+
+    fn make(
+        process: &Process,
+        add_segments: impl FnOnce(&mut Lane) -> bool,
+    ) -> Option<&'static mut Lane> {
         let memory = sys::map_private(size_of::<Lane>());
         if memory.is_null() {
             return None;
@@ -138,7 +153,7 @@ impl Lane {
         unsafe { sys::advise(memory, size_of::<Lane>(), libc::MADV_DONTFORK) };
         lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
         lane.next_frame = 1;
-        if !lane.add_segment(process) {
+        if !add_segments(lane) && lane.segments == 0 {
             // SAFETY: nobody else knows of this memory.
             unsafe { sys::unmap(memory, size_of::<Lane>()) };
             return None;
