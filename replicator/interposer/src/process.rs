@@ -5,9 +5,10 @@
 
 use crate::kernel;
 use crate::scratch::{self, Scratch};
-use crate::{arena, cancellation, capture, descriptors, paths, thread};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::{arena, cancellation, capture, descriptors, mappings, paths, thread};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use counterfoil_lane::board::{self, Board};
+use counterfoil_lane::frame::Kind;
 use counterfoil_lane::rules::Rules;
 use counterfoil_lane::writer::{DIRECTORY_BYTES_MAX, Process};
 use counterfoil_lane::{clock, segment, sys};
@@ -27,6 +28,20 @@ pub(crate) struct State {
     pub(crate) process: Process,
     /// Grows with every fork on the way from the first process; lanes of another epoch are another process's.
     pub(crate) epoch: u64,
+    /// Spare lanes were made, or are being made.
+    has_reserved: AtomicBool,
+}
+
+impl State {
+    /// True for the first who asks.
+    pub(crate) fn begin_reserving(&self) -> bool {
+        !self.has_reserved.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the replicator understands frames of this kind.
+    pub(crate) fn knows(&self, kind: Kind) -> bool {
+        self.process.board.revision.load(Ordering::Relaxed) >= kind.revision()
+    }
 }
 
 struct RulesView {
@@ -105,6 +120,10 @@ extern "C" fn in_child() {
     if let Some(cookie) = unsafe { COOKIE.load(Ordering::Acquire).as_ref() } {
         cookie.store(COOKIE_WIPED, Ordering::Release);
     }
+    // What it has in memory it may change without any call.
+    if mappings::any() {
+        current();
+    }
 }
 
 /// This process, or `None` when nothing is captured at all.
@@ -155,6 +174,9 @@ fn renew() -> bool {
         Some(new) => {
             CURRENT.store(new, Ordering::Release);
             cookie.store(COOKIE_SET, Ordering::Release);
+            mappings::reset();
+            // SAFETY: states live for ever.
+            capture::memory::tell_all(unsafe { &*new });
             true
         }
         None => {
@@ -282,6 +304,7 @@ fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Opt
             lanes: AtomicU32::new(0),
         },
         epoch,
+        has_reserved: AtomicBool::new(false),
     };
     // SAFETY: fresh memory of that size, aligned to 16.
     unsafe { memory.write(state) };

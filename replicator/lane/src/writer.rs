@@ -17,6 +17,9 @@ pub const NAMES_MAX: usize = 1 << 16;
 const SEGMENTS_MAX: usize = 256;
 const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
+/// Lanes of a process from this number on are small at first: with thousands of threads, most of them write little.
+const CROWD_LANES: u32 = 64;
+const CROWD_SEGMENT_BYTES: usize = 96 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
 
 /// What [`segment::Header::release`] says.
@@ -32,7 +35,7 @@ const RELEASE: [u8; 16] = {
 };
 
 const _: () = assert!(
-    FIRST_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    CROWD_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
     "the longest frame and the name before it fit in every segment"
 );
 
@@ -124,6 +127,21 @@ pub struct Lane {
 impl Lane {
     /// Makes a lane with its first segment. `None` when that is impossible (no memory, no space, no permission).
     pub fn create(process: &Process) -> Option<&'static mut Lane> {
+        Lane::make(process, |lane| lane.add_segment(process))
+    }
+
+    /// Makes a lane for later, of two small segments, as none can be added then.
+    pub fn create_spare(process: &Process) -> Option<&'static mut Lane> {
+        Lane::make(process, |lane| {
+            lane.make_segment(process, CROWD_SEGMENT_BYTES, true)
+                && lane.make_segment(process, CROWD_SEGMENT_BYTES, false)
+        })
+    }
+
+    fn make(
+        process: &Process,
+        add_segments: impl FnOnce(&mut Lane) -> bool,
+    ) -> Option<&'static mut Lane> {
         let memory = sys::map_private(size_of::<Lane>());
         if memory.is_null() {
             return None;
@@ -135,7 +153,7 @@ impl Lane {
         unsafe { sys::advise(memory, size_of::<Lane>(), libc::MADV_DONTFORK) };
         lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
         lane.next_frame = 1;
-        if !lane.add_segment(process) {
+        if !add_segments(lane) && lane.segments == 0 {
             // SAFETY: nobody else knows of this memory.
             unsafe { sys::unmap(memory, size_of::<Lane>()) };
             return None;
@@ -365,13 +383,30 @@ impl Lane {
         header.state.store(STATE_OPEN, Ordering::Release);
     }
 
+    /// Makes a further segment for later, unless there is a free one: for a lane that will soon not be able to.
+    pub fn reserve(&mut self, process: &Process) {
+        let has_spare = (0..self.segments).any(|index| {
+            // SAFETY: mapped for good.
+            index != self.current
+                && unsafe { (*self.mapped[index]).state.load(Ordering::Acquire) == STATE_FREE }
+        });
+        if !has_spare {
+            self.make_segment(process, FIRST_SEGMENT_BYTES, false);
+        }
+    }
+
     /// Makes, maps and starts a further segment file.
     fn add_segment(&mut self, process: &Process) -> bool {
-        let size = if self.segments == 0 {
-            FIRST_SEGMENT_BYTES
-        } else {
-            SEGMENT_BYTES
+        let size = match self.segments {
+            0 if self.number >= CROWD_LANES => CROWD_SEGMENT_BYTES,
+            0 => FIRST_SEGMENT_BYTES,
+            _ if self.number >= CROWD_LANES => FIRST_SEGMENT_BYTES,
+            _ => SEGMENT_BYTES,
         };
+        self.make_segment(process, size, true)
+    }
+
+    fn make_segment(&mut self, process: &Process, size: usize, starts: bool) -> bool {
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
             return false;
@@ -423,7 +458,12 @@ impl Lane {
             (*header).release = RELEASE;
         }
         self.mapped[self.segments] = header;
-        self.start_segment(self.segments);
+        if starts {
+            self.start_segment(self.segments);
+        } else {
+            // SAFETY: the mapping is ours alone until its magic is written.
+            unsafe { (*header).state.store(STATE_FREE, Ordering::Relaxed) };
+        }
         // SAFETY: as above.
         unsafe {
             core::sync::atomic::fence(Ordering::Release);

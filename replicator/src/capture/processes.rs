@@ -40,7 +40,8 @@ fn is_alive(pid: u32, started: u64) -> bool {
     let Some((state, start)) = stat(&format!("/proc/{pid}/stat")) else {
         return false;
     };
-    if start != started {
+    // A process that can't see /proc doesn't know when it started.
+    if start != started && started != 0 {
         return false;
     }
     if !matches!(state, 'Z' | 'X') {

@@ -213,8 +213,23 @@ impl Sequencer {
                 return self.outbox.push(&operation);
             }
             Kind::Unlink => {
-                if *self.files.configured(data) != *path || self.files.removed(&path).is_none() {
+                if *self.files.configured(data) != *path {
                     // Another link of the file was removed.
+                    return;
+                }
+                if let Some(to) = self.files.other_link(file) {
+                    // The old way to rename a file: link and unlink.
+                    self.files.renamed(file, &to);
+                    let operation = Operation {
+                        group,
+                        origin,
+                        at_ns,
+                        path: &path,
+                        action: Action::Renamed { to: &to },
+                    };
+                    return self.outbox.push(&operation);
+                }
+                if self.files.removed(&path).is_none() {
                     return;
                 }
                 Action::Removed
