@@ -124,6 +124,8 @@ impl Kind {
 pub const OPEN_TRUNCATED: u16 = 1;
 /// [`Kind::Open`]: `O_CREAT` was given and the file was empty after it.
 pub const OPEN_CREATED: u16 = 2;
+/// [`Kind::Close`]: locks that the process holds on the file belong to other descriptions and stay.
+pub const CLOSE_KEEPS_LOCKS: u16 = 1;
 /// [`Kind::Write`]: this frame goes on with the write of the frame before.
 pub const WRITE_CONTINUED: u16 = 1;
 
