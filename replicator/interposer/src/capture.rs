@@ -10,6 +10,7 @@ pub(crate) mod closing;
 pub(crate) mod locks;
 pub(crate) mod naming;
 pub(crate) mod opening;
+pub(crate) mod posix_locks;
 pub(crate) mod units;
 pub(crate) mod writing;
 

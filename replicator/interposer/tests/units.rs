@@ -4,7 +4,7 @@ mod common;
 
 use common::{Frame, Stand};
 use counterfoil_lane::REVISION;
-use counterfoil_lane::frame::{Kind, MARK_RESUMED};
+use counterfoil_lane::frame::{CLOSE_KEEPS_LOCKS, Kind, MARK_RESUMED};
 use std::process::Command;
 use std::sync::atomic::Ordering;
 
@@ -225,4 +225,116 @@ int main(void) {
     assert_eq!(marks(&frames), ["commit 1", "commit 0"]);
     assert_eq!(frames[0].flags, MARK_RESUMED);
     assert_eq!(frames[1].flags, 0);
+}
+
+#[test]
+fn locks_that_go_with_another_descriptor_are_told() {
+    let stand = stand();
+    stand.run(
+        r#"
+static void lock(int fd, int command, short type, off_t start) {
+    struct flock region = {.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = 10};
+    CHECK(fcntl(fd, command, &region) == 0);
+}
+int main(void) {
+    int status;
+    int fd = open("a", O_CREAT | O_RDWR, 0600);
+    lock(fd, F_SETLK, F_WRLCK, 0);
+    CHECK(close(open("/dev/null", O_RDONLY)) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        close(open("a", O_RDONLY)); // has no lock to lose
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK(close(open("a", O_RDONLY)) == 0); // gives it up
+    CHECK(close(open("a", O_RDONLY)) == 0); // nothing any more
+    lock(fd, F_OFD_SETLK, F_WRLCK, 20);
+    int other = open("a", O_RDWR);
+    CHECK(pwrite(other, "x", 1, 0) == 1);
+    CHECK(close(other) == 0); // keeps it
+    CHECK(close(fd) == 0); // gives it up
+    return 0;
+}"#,
+    );
+    let story = stand.story();
+    assert_eq!(
+        story,
+        [
+            "a open 0 created",
+            "a lock 0+10",
+            "a unlock 0+-1",
+            "a lock 20+10",
+            "a open 0",
+            "a write 0 x",
+            "a close",
+            "a close",
+        ]
+    );
+    let closes = stand.frames();
+    let closes = closes.iter().filter(|frame| frame.kind == Kind::Close);
+    let keeps: Vec<u16> = closes.map(|frame| frame.flags).collect();
+    assert_eq!(keeps, [CLOSE_KEEPS_LOCKS, 0]);
+}
+
+#[test]
+fn the_samples_run_alone_and_mark_their_unit_when_captured() {
+    let samples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/samples");
+    let include = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
+    let built = tempfile::tempdir().unwrap();
+    let compile = |command: &mut Command| {
+        let output = command.output().unwrap_or_else(|error| {
+            panic!("{command:?}: {error}; install the packages gcc and gnucobol3")
+        });
+        assert!(output.status.success(), "{output:?}");
+    };
+    let (c, cobol) = (
+        built.path().join("units-c"),
+        built.path().join("units-cobol"),
+    );
+    compile(
+        Command::new("cc")
+            .args(["-Wall", "-Wextra", "-Werror", "-I"])
+            .arg(include)
+            .arg("-o")
+            .arg(&c)
+            .arg(samples.join("units.c")),
+    );
+    compile(
+        Command::new("cobc")
+            .args(["-x", "-o"])
+            .arg(&cobol)
+            .arg(samples.join("units.cob")),
+    );
+    for words in [
+        vec![c],
+        vec![cobol],
+        vec!["/usr/bin/python3".into(), samples.join("units.py")],
+    ] {
+        let stand = stand();
+        let mut alone = Command::new(&words[0]);
+        alone.args(&words[1..]).current_dir(stand.data());
+        let output = alone.output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        let output = stand.command(&words[0]).args(&words[1..]).output().unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        for file in ["debits.txt", "credits.txt"] {
+            let text = std::fs::read_to_string(stand.data().join(file)).unwrap();
+            assert_eq!(text.lines().count(), 2, "{words:?}: {text:?}");
+        }
+        let frames = stand.frames();
+        let marks = marks(&frames);
+        assert_eq!(
+            marks.first().map(String::as_str),
+            Some("begin 1"),
+            "{words:?}"
+        );
+        assert_eq!(
+            marks.last().map(String::as_str),
+            Some("commit 0"),
+            "{words:?}"
+        );
+        let writes = frames.iter().filter(|frame| frame.kind == Kind::Write);
+        assert_eq!(writes.count(), 2, "{words:?}: {:?}", stand.story());
+    }
 }
