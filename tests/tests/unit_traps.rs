@@ -10,16 +10,20 @@ use std::time::Instant;
 const FILES: [&str; 3] = ["first.dat", "second.dat", "third.dat"];
 const RECORD: usize = 32;
 
-/// Three files of records in one group.
-fn group(unit_of_work: &str) -> Group {
-    let files = FILES.iter();
-    files.fold(Group::new("group", unit_of_work), |group, file| {
+/// Files of records in one group.
+fn group_of(name: &str, unit_of_work: &str, files: &[&str]) -> Group {
+    let files = files.iter();
+    files.fold(Group::new(name, unit_of_work), |group, file| {
         group.file(file, Shape::Fixed { size: RECORD })
     })
 }
 
+fn group(unit_of_work: &str) -> Group {
+    group_of("group", unit_of_work, &FILES)
+}
+
 /// The value of a record in each of the three tables, as of one moment; none where there is no such record.
-fn values(site: &Site, slot: u64) -> Result<Option<Vec<Option<String>>>> {
+fn values(site: &Site, files: &[&str], slot: u64) -> Result<Vec<Option<String>>> {
     let mut connection = site.sqlite()?;
     let transaction = connection.transaction()?;
     // The first read fixes the moment.
@@ -27,7 +31,7 @@ fn values(site: &Site, slot: u64) -> Result<Option<Vec<Option<String>>>> {
         row.get::<_, i64>(0)
     })?;
     let mut values = Vec::new();
-    for file in FILES {
+    for file in files {
         let table = file.replace('.', "_");
         let sql = format!("SELECT data FROM {table} WHERE record_number = ?1");
         let Ok(mut statement) = transaction.prepare(&sql) else {
@@ -44,7 +48,25 @@ fn values(site: &Site, slot: u64) -> Result<Option<Vec<Option<String>>>> {
         let record = record.filter(|record| record.iter().any(|&byte| byte != 0));
         values.push(record.map(|record| String::from_utf8_lossy(&record).into_owned()));
     }
-    Ok(Some(values))
+    Ok(values)
+}
+
+/// The value of a record, which must be the same in all files, and in both of its halves; none where there is none yet.
+fn look(site: &Site, files: &[&str], slot: u64) -> Result<Option<String>> {
+    let Ok(values) = values(site, files, slot) else {
+        // There is no database yet.
+        return Ok(None);
+    };
+    let first = &values[0];
+    ensure!(
+        values.iter().all(|value| value == first),
+        "half of a unit is in the mirror, in record {slot}: {values:?} (see {})",
+        site.root().display()
+    );
+    let Some(value) = first else { return Ok(None) };
+    let (half, other) = value.split_at(RECORD / 2);
+    ensure!(half == other, "half a record is in the mirror: {value:?}");
+    Ok(Some(half.to_owned()))
 }
 
 /// Reads while programs run. Each record must be the same in all files, and in both of its halves. Gives the values seen.
@@ -56,20 +78,7 @@ fn watch(site: &Site, programs: &mut [Process]) -> Result<BTreeSet<String>> {
             running |= program.is_running()?;
         }
         for slot in 1..=programs.len() as u64 {
-            let Ok(Some(values)) = values(site, slot) else {
-                continue;
-            };
-            let first = &values[0];
-            ensure!(
-                values.iter().all(|value| value == first),
-                "half of a unit is in the mirror, in record {slot}: {values:?} (see {})",
-                site.root().display()
-            );
-            if let Some(value) = first {
-                let (half, other) = value.split_at(RECORD / 2);
-                ensure!(half == other, "half a record is in the mirror: {value:?}");
-                seen.insert(format!("{slot}:{half}"));
-            }
+            seen.extend(look(site, &FILES, slot)?.map(|value| format!("{slot}:{value}")));
         }
         if !running {
             return Ok(seen);
@@ -444,6 +453,64 @@ fn a_process_that_dies_inside_a_unit_ends_it() -> Result<()> {
         })?;
         site.stop(replicator)?;
         site.assert_mirrored().with_context(|| way.to_owned())?;
+        site.finish();
+    }
+    Ok(())
+}
+
+/// The replicator is killed again and again in the middle of units that span two groups: in neither is ever half of one.
+#[test]
+fn a_replicator_that_is_killed_inside_units_never_shows_half_of_one() -> Result<()> {
+    const OTHERS: [&str; 3] = ["fourth.dat", "fifth.dat", "sixth.dat"];
+    for (unit_of_work, way) in [("api", "nested"), ("close", "close")] {
+        let groups = [
+            group_of("one", unit_of_work, &FILES),
+            group_of("other", unit_of_work, &OTHERS),
+        ];
+        let site = Site::with(&format!("killed-{way}"), &groups)?;
+        let program = c("unit_writer")?;
+        let mut programs = Vec::new();
+        for slot in ["1", "2"] {
+            let arguments = [way, slot, "400", "1", "1000"];
+            programs.push(site.exec(&program, &[&arguments[..], &FILES, &OTHERS].concat())?);
+        }
+        let mut seen = BTreeSet::new();
+        let mut kills = 0;
+        loop {
+            let mut running = false;
+            for program in &mut programs {
+                running |= program.is_running()?;
+            }
+            if !running {
+                break;
+            }
+            let mut replicator = site.replicator()?;
+            site.wait_until_up(&mut replicator)?;
+            // Until a few more units are in the mirror.
+            let before = seen.len();
+            let until = Instant::now() + LIMIT;
+            while running && seen.len() < before + 4 {
+                ensure!(Instant::now() < until, "nothing more comes after {seen:?}");
+                running = false;
+                for program in &mut programs {
+                    running |= program.is_running()?;
+                }
+                for slot in 1..=2 {
+                    seen.extend(look(&site, &FILES, slot)?.map(|value| format!("{slot}:{value}")));
+                    look(&site, &OTHERS, slot)?;
+                }
+            }
+            replicator.kill()?;
+            kills += 1;
+        }
+        for program in programs {
+            program.finish()?.success()?;
+        }
+        ensure!(kills >= 2, "it was killed only {kills} times");
+        site.assert_mirrored()?;
+        for files in [FILES, OTHERS] {
+            assert_eq!(look(&site, &files, 1)?, look(&site, &files, 2)?);
+        }
         site.finish();
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::images::{Image, Images, ImagesError, StoredUnit};
 use super::pieces::{Parse, Span, walk};
 use super::units::{After, Dirty, Held, Lingering, Open, Published, RECOVERY, Unit};
 use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
-use crate::capture::operation::{Action, Operation};
+use crate::capture::operation::{Action, Attributes, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
 use crate::progress::{FileProgress, Progress, UnitProgress};
@@ -91,6 +91,8 @@ struct Group {
     lingering: Option<Lingering>,
     /// Unfinished pieces by thread: process and lane.
     held: HashMap<(u64, u32), Held>,
+    /// Attributes of files, to follow what is held back of them.
+    attributes: Vec<(usize, Attributes)>,
 }
 
 /// The thread's state.
@@ -218,6 +220,7 @@ impl Publisher {
                 units: Publisher::recovery(group.unit_of_work, &reader, &options),
                 lingering: None,
                 held: HashMap::new(),
+                attributes: Vec::new(),
             })
             .collect();
         progress

@@ -549,6 +549,8 @@ fn run(layout: &str, policy: &str, timeout: u32, steps: &[Step]) -> Result<(), T
 enum Turn {
     /// The process does its next step: begin, write, write, end.
     Step(u64),
+    /// All of a file is read, as of a file that nothing is known of.
+    Load(usize),
     Settle,
     Apply,
     Checkpoint,
@@ -558,6 +560,7 @@ enum Turn {
 fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         16 => (1..4u64).prop_map(Turn::Step),
+        1 => (0..2usize).prop_map(Turn::Load),
         1 => Just(Turn::Settle),
         6 => Just(Turn::Apply),
         2 => Just(Turn::Checkpoint),
@@ -645,6 +648,16 @@ fn run_pairs(layout: &str, policy: &str, turns: &[Turn]) -> Result<(), TestCaseE
                 let done = done.entry(process).or_insert(0);
                 stand.step_of(process, *done, policy, layout);
                 *done += 1;
+            }
+            Turn::Load(file) => {
+                let content = stand.model.get(&file).cloned().unwrap_or_default();
+                let found = Action::Found {
+                    offset: 0,
+                    bytes: &content,
+                    at_end: true,
+                    load: true,
+                };
+                stand.journal(0, &Stand::path(file), found);
             }
             Turn::Settle => stand.perform(&Step::Settle),
             Turn::Apply => stand.apply(),

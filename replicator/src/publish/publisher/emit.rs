@@ -261,6 +261,7 @@ impl Publisher {
     pub(super) fn forget(&mut self, file: usize) {
         for group in &mut self.groups {
             group.held.retain(|_, held| held.file != file);
+            group.attributes.retain(|(of, _)| *of != file);
             for unit in group.units.values_mut() {
                 unit.forget(file);
             }

@@ -141,6 +141,9 @@ impl Publisher {
                 at_end,
                 load,
             } => {
+                if load {
+                    self.loading(index, file);
+                }
                 self.found(file, offset, bytes, at_end, load || self.is_redo())?;
             }
             Action::Summed {
@@ -149,12 +152,7 @@ impl Publisher {
                 sum,
                 at_end,
             } => self.compare(file, offset, len, sum, at_end),
-            Action::Attributes(attributes) => {
-                if let Some(tracked) = self.file(file) {
-                    let (subject, size) = (tracked.subject.clone(), tracked.image.size());
-                    self.event(&subject, size, Change::Attributes(attributes));
-                }
-            }
+            Action::Attributes(attributes) => self.attributes(index, file, attributes),
             Action::Removed
             | Action::Renamed { .. }
             | Action::Settled

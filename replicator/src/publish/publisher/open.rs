@@ -8,6 +8,13 @@ const LINGER_MAX_NS: i64 = 100_000_000;
 /// Stands for a program in the status, while a group is brought up again.
 const RECOVERY_NAME: &[u8] = b"(recovery)";
 
+/// A unit that holds a group back.
+fn recovery_from(first_lsn: u64, opened_ns: i64) -> Unit {
+    let mut program = [0; 16];
+    program[..RECOVERY_NAME.len()].copy_from_slice(RECOVERY_NAME);
+    Unit::new(std::process::id(), program, first_lsn, opened_ns)
+}
+
 impl Publisher {
     /// The units to begin with: where operations are to be repeated, one that holds all back meanwhile.
     pub(super) fn recovery(
@@ -17,11 +24,39 @@ impl Publisher {
     ) -> HashMap<u64, Unit> {
         let first_lsn = reader.next_lsn();
         let is_needed = policy != UnitOfWork::None && first_lsn < options.redo_end;
-        let mut program = [0; 16];
-        program[..RECOVERY_NAME.len()].copy_from_slice(RECOVERY_NAME);
         // Its time begins when everything has been repeated.
-        let unit = Unit::new(std::process::id(), program, first_lsn, i64::MAX);
+        let unit = recovery_from(first_lsn, i64::MAX);
         is_needed.then_some((RECOVERY, unit)).into_iter().collect()
+    }
+
+    /// A file's content is read for the first time. Where open units have changed it, what was read has parts of them in it,
+    /// so the group is brought up as if operations were repeated.
+    pub(super) fn loading(&mut self, group: usize, file: usize) {
+        if self.is_redo() {
+            return;
+        }
+        let (lsn, at_ns) = (self.at.position.lsn, self.at.captured_ns);
+        let units = &mut self.groups[group].units;
+        let is_changed = units
+            .values()
+            .any(|unit| unit.files.iter().any(|(touched, _)| *touched == file));
+        if is_changed {
+            units
+                .entry(RECOVERY)
+                .or_insert_with(|| recovery_from(lsn, at_ns));
+            self.at.is_found = false;
+        }
+    }
+
+    /// Attributes of a file; later than what is held back of its content.
+    pub(super) fn attributes(&mut self, group: usize, file: usize, attributes: Attributes) {
+        let state = &mut self.groups[group];
+        if state.units.contains_key(&RECOVERY) {
+            state.attributes.push((file, attributes));
+        } else if let Some(tracked) = self.file(file) {
+            let (subject, size) = (tracked.subject.clone(), tracked.image.size());
+            self.event(&subject, size, Change::Attributes(attributes));
+        }
     }
 
     /// Publishes what is held back, as it became too much for one unit.
@@ -229,7 +264,10 @@ impl Publisher {
             self.groups[group].units.insert(process, unit);
         }
         if process != RECOVERY {
-            self.end_recovery(group);
+            return self.end_recovery(group);
+        }
+        for (file, attributes) in std::mem::take(&mut self.groups[group].attributes) {
+            self.attributes(group, file, attributes);
         }
     }
 
