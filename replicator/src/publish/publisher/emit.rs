@@ -5,6 +5,8 @@ use super::*;
 impl Publisher {
     /// Notes what was touched in the process's unit, or publishes it as far as it is whole.
     pub(super) fn touched(&mut self, file: usize, tail: Option<Span>, mut span: Span, upto: u64) {
+        // A last piece that was cut short is whole now. Where another's open unit has it, that will say so.
+        let tail = tail.filter(|tail| !self.is_in_another_unit(file, tail));
         if self.is_in_unit() {
             let unit = self.unit();
             let dirty = unit.dirty(file);
@@ -80,6 +82,21 @@ impl Publisher {
             pid: self.at.pid,
         };
         self.groups[self.at.group].held.insert(thread, held);
+    }
+
+    fn is_in_another_unit(&self, file: usize, place: &Span) -> bool {
+        let units = self.groups[self.at.group].units.iter();
+        units
+            .filter(|&(&process, _)| process != self.at.process)
+            .flat_map(|(_, unit)| &unit.files)
+            .filter(|(touched, _)| *touched == file)
+            .any(|(_, dirty)| {
+                dirty.cleared_from.is_some_and(|from| from <= place.start)
+                    || dirty
+                        .spans
+                        .iter()
+                        .any(|span| span.start < place.end && place.start < span.end)
+            })
     }
 
     /// Boundaries within a span may have moved: what waits to be published and begins there has to begin before it.
