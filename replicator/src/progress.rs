@@ -5,7 +5,7 @@ use crate::status::who;
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -52,10 +52,11 @@ pub struct Progress {
     pub programs: AtomicU64,
     /// Lanes.
     pub lanes: AtomicU64,
-    /// Units of work open.
-    pub units_open: AtomicU64,
+    /// Wall clock when the next unit of work is to be cut, nanoseconds since 1970; 0 when none is open.
+    pub unit_due_ns: AtomicI64,
     /// Units of work cut because they were too long or too large.
     pub units_cut: AtomicU64,
+    units: Mutex<Units>,
     sinks: Mutex<BTreeMap<String, SinkProgress>>,
     files: Mutex<AllFiles>,
     uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
@@ -241,6 +242,32 @@ pub struct UncapturedWriter {
     pub count: u64,
 }
 
+/// Units cut lately that are remembered.
+const CUTS_KEPT: usize = 10;
+
+#[derive(Debug, Default)]
+struct Units {
+    open: Vec<UnitProgress>,
+    cut: VecDeque<UnitProgress>,
+}
+
+/// A unit of work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitProgress {
+    /// Its consistency group.
+    pub group: String,
+    /// Process id.
+    pub pid: u32,
+    /// Name of the program.
+    pub program: String,
+    /// Wall clock of its first operation, nanoseconds since 1970.
+    pub began_ns: i64,
+    /// How often it was cut.
+    pub cuts: u64,
+    /// Files it changed or locked.
+    pub files: Vec<String>,
+}
+
 /// What happened to a file since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileProgress {
@@ -340,6 +367,27 @@ impl Progress {
     /// What is wrong at present.
     pub fn problems(&self) -> Vec<String> {
         lock(&self.problems).values().flatten().cloned().collect()
+    }
+
+    /// Replaces the units of work that are open.
+    pub fn set_units(&self, units: Vec<UnitProgress>) {
+        lock(&self.units).open = units;
+    }
+
+    /// A unit of work was cut.
+    pub fn note_cut(&self, unit: UnitProgress) {
+        self.units_cut.fetch_add(1, Ordering::Relaxed);
+        let cut = &mut lock(&self.units).cut;
+        cut.push_back(unit);
+        if cut.len() > CUTS_KEPT {
+            cut.pop_front();
+        }
+    }
+
+    /// Units of work that are open, and those cut lately.
+    pub fn units(&self) -> (Vec<UnitProgress>, Vec<UnitProgress>) {
+        let units = lock(&self.units);
+        (units.open.clone(), units.cut.iter().cloned().collect())
     }
 
     /// Changes what is known of a sink.

@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::coverage::{FILES_MAX as OPEN_FILES_MAX, padded_text};
-use crate::progress::{CapturedProgram, Progress, SinkProgress, Way};
+use crate::progress::{CapturedProgram, Progress, SinkProgress, UnitProgress, Way};
 use counterfoil_lane::clock;
 use counterfoil_lane::reader::Segment;
 use counterfoil_lane::segment::MODE_PATCHED;
@@ -27,6 +27,12 @@ pub const PROGRAMS_MAX: usize = 200;
 
 /// A program that changed a file uncaptured is a problem for so long after it last did.
 pub const UNCAPTURED_RECENT_NS: i64 = 300_000_000_000;
+/// Units of work listed, and files of each.
+pub const UNITS_MAX: usize = 100;
+/// See [`UNITS_MAX`].
+pub const UNIT_FILES_MAX: usize = 10;
+/// How long a unit is open before it is worth a line.
+const LONG_UNIT_NS: i64 = 1_000_000_000;
 
 /// What a replicator says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -57,6 +63,12 @@ pub struct Status {
     pub units_open: u64,
     /// Units of work cut because they were too long or too large, since the start.
     pub units_cut: u64,
+    /// Units of work that have been open for longer than a second, the oldest first; at most [`UNITS_MAX`].
+    #[serde(default)]
+    pub units: Vec<UnitStatus>,
+    /// Those cut last.
+    #[serde(default)]
+    pub units_cut_last: Vec<UnitStatus>,
     /// Bytes in the journal.
     pub journal_bytes: u64,
     /// First lsn that isn't in the journal.
@@ -148,6 +160,23 @@ pub struct UncapturedStatus {
     pub last_ns: i64,
 }
 
+/// A unit of work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// Its consistency group.
+    pub group: String,
+    /// Process id.
+    pub pid: u32,
+    /// Name of the program.
+    pub program: String,
+    /// Wall clock of its first operation, nanoseconds since 1970.
+    pub began_ns: i64,
+    /// How often it was cut.
+    pub cuts: u64,
+    /// Files it changed or locked, as text for people; at most [`UNIT_FILES_MAX`].
+    pub files: Vec<String>,
+}
+
 /// What happened to a file since the start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FileStatus {
@@ -201,13 +230,15 @@ impl Status {
     pub fn of(config: &Config, progress: &Progress, started_ns: i64) -> Status {
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let journal_end = get(&progress.journal_end);
+        let (open, cut) = progress.units();
+        let now = clock::wall();
         let mut problems = progress.problems();
         problems.extend(progress.failure());
         Status {
             site: config.site.name.clone(),
             pid: std::process::id(),
             started_ns,
-            written_ns: clock::wall(),
+            written_ns: now,
             stopped: false,
             programs: get(&progress.programs),
             lanes: get(&progress.lanes),
@@ -215,8 +246,10 @@ impl Status {
             events: get(&progress.events),
             rereads: progress.rereads.total(),
             reads_waiting: get(&progress.tasks),
-            units_open: get(&progress.units_open),
+            units_open: open.len() as u64,
             units_cut: get(&progress.units_cut),
+            units: UnitStatus::of(open, now - LONG_UNIT_NS),
+            units_cut_last: UnitStatus::of(cut, now),
             journal_bytes: get(&progress.journal_bytes),
             journal_end,
             published_end: get(&progress.published_end),
@@ -398,6 +431,27 @@ impl UncapturedStatus {
             None => String::new(),
         };
         format!("{who} {what} {first}{more} without being captured{why}")
+    }
+}
+
+impl UnitStatus {
+    /// Units that began before a time.
+    fn of(units: Vec<UnitProgress>, before_ns: i64) -> Vec<UnitStatus> {
+        let mut units: Vec<UnitStatus> = units
+            .into_iter()
+            .filter(|unit| unit.began_ns <= before_ns)
+            .map(|unit| UnitStatus {
+                group: unit.group,
+                pid: unit.pid,
+                program: unit.program,
+                began_ns: unit.began_ns,
+                cuts: unit.cuts,
+                files: unit.files.into_iter().take(UNIT_FILES_MAX).collect(),
+            })
+            .collect();
+        units.sort_by_key(|unit| unit.began_ns);
+        units.truncate(UNITS_MAX);
+        units
     }
 }
 

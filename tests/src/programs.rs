@@ -28,7 +28,12 @@ pub fn c(name: &str) -> Result<Program> {
     compile(&source, name, |output| {
         let mut command = Command::new("cc");
         command
-            .args(["-O2", "-Wall", "-pthread", "-o"])
+            .args(["-O2", "-Wall", "-pthread", "-I"])
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../replicator/interposer/include"
+            ))
+            .arg("-o")
             .arg(output)
             .arg(&source);
         (command, "the Debian package gcc (with libc6-dev)")

@@ -644,3 +644,17 @@ fn forget_from(first: c_int) {
         closing::forget_range(state, first.max(0) as c_uint, c_uint::MAX);
     }
 }
+
+/// Marks for programs: see `include/counterfoil.h`. They always return 0, as a program's own success may hang on it (the
+/// RETURN-CODE of COBOL does), and change nothing.
+macro_rules! marks {
+    ($($name:ident: $kind:ident),+) => { $(
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $name() -> c_int {
+            crate::capture::units::mark(counterfoil_lane::frame::Kind::$kind);
+            0
+        }
+    )+ };
+}
+
+marks! { counterfoil_begin: Begin, counterfoil_commit: Commit, counterfoil_abort: Abort }

@@ -18,7 +18,7 @@ pub(super) struct Queued {
     pub(super) header: Header,
     /// What kind it is.
     pub(super) kind: Kind,
-    /// Its group.
+    /// Its group. A mark of a unit of work is queued once for each group that it concerns.
     pub(super) group: u16,
     segment: u32,
     at: usize,
@@ -123,8 +123,8 @@ impl Lane {
         }
     }
 
-    /// Reads what is complete into the queue.
-    fn read(&mut self, group_of: &GroupOf<'_>) {
+    /// Reads what is complete into the queue. `marked` are the groups whose units programs mark.
+    fn read(&mut self, group_of: &GroupOf<'_>, marked: &[u16]) {
         self.more = false;
         self.begun = true;
         while self.broken.is_none() {
@@ -141,7 +141,7 @@ impl Lane {
                 }
                 match segment.frame(self.at, tail) {
                     Ok((header, kind, data)) => {
-                        self.take(index, header, kind, data, group_of);
+                        self.take(index, header, kind, data, group_of, marked);
                         self.at += header.len as usize;
                     }
                     Err(what) => {
@@ -171,13 +171,27 @@ impl Lane {
         kind: Kind,
         data: &[u8],
         group_of: &GroupOf<'_>,
+        marked: &[u16],
     ) {
+        if matches!(kind, Kind::Begin | Kind::Commit | Kind::Abort) {
+            let concerns =
+                |group: u16| header.offset == u64::MAX || header.offset == u64::from(group);
+            for &group in marked.iter().filter(|&&group| concerns(group)) {
+                self.queue_once(segment, header, kind, group);
+            }
+            return;
+        }
         if kind == Kind::Name
             && let Some(name) = Name::decode(data)
         {
             self.groups.insert(header.name, group_of(&name.path));
         }
         let group = self.groups.get(&header.name).copied().unwrap_or(0);
+        self.queue_once(segment, header, kind, group);
+    }
+
+    /// Queues a frame for a group, unless it is in the journal already.
+    fn queue_once(&mut self, segment: u32, header: Header, kind: Kind, group: u16) {
         let journaled = self.journaled.get(&group).copied().unwrap_or(0);
         if kind != Kind::Name && header.number <= journaled {
             return;
@@ -244,6 +258,8 @@ pub(super) struct Lanes {
     directory: PathBuf,
     board: &'static Board,
     births: Option<u64>,
+    /// Groups whose units of work programs mark.
+    marked: Vec<u16>,
     /// Last frame per lane known to be in the journal, from before this start.
     journaled: Journaled,
     pub(super) lanes: Vec<Lane>,
@@ -253,11 +269,17 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(directory: &Path, board: &'static Board, journaled: Journaled) -> Lanes {
+    pub(super) fn new(
+        directory: &Path,
+        board: &'static Board,
+        marked: Vec<u16>,
+        journaled: Journaled,
+    ) -> Lanes {
         Lanes {
             directory: directory.to_owned(),
             board,
             births: None,
+            marked,
             journaled,
             lanes: Vec::new(),
             by_key: HashMap::new(),
@@ -344,7 +366,7 @@ impl Lanes {
     /// Reads all lanes.
     pub(super) fn read(&mut self, group_of: &GroupOf<'_>) {
         for lane in &mut self.lanes {
-            lane.read(group_of);
+            lane.read(group_of, &self.marked);
         }
     }
 

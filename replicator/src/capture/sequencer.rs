@@ -21,7 +21,7 @@ use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
 use super::processes::Processes;
-use crate::config::Config;
+use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
 use counterfoil_journal::Journal;
 use counterfoil_lane::board::{Board, path_hash};
@@ -42,6 +42,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const FINDINGS_MAX: usize = 16;
 /// How often processes are looked after.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is said that time goes on, while a unit of work lasts too long.
+const DUE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often journal segments that nobody needs are removed.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(500);
 /// How much later than the last captured change a file may have been changed, by its time: clocks are coarse.
@@ -89,6 +91,7 @@ pub struct Sequencer {
     last_sync: Instant,
     last_release: Instant,
     last_processes: Instant,
+    last_due: Instant,
     /// Processes were looked after since anything was done, and none had ended.
     processes_quiet: bool,
     broken_lanes: usize,
@@ -150,7 +153,16 @@ impl Sequencer {
     /// Sets the thread up.
     pub fn new(parts: Parts, options: SequencerOptions) -> Sequencer {
         let groups = vec![Group::default(); parts.config.groups.len()];
-        let lanes = Lanes::new(&parts.config.site.lanes, parts.board, parts.journaled);
+        let marked = parts.config.groups.iter().zip(0..);
+        let marked = marked
+            .filter(|(group, _)| group.unit_of_work == UnitOfWork::Api)
+            .map(|(_, number)| number);
+        let lanes = Lanes::new(
+            &parts.config.site.lanes,
+            parts.board,
+            marked.collect(),
+            parts.journaled,
+        );
         let sequencer = Sequencer {
             options,
             board: parts.board,
@@ -170,6 +182,7 @@ impl Sequencer {
             last_sync: Instant::now(),
             last_release: Instant::now(),
             last_processes: Instant::now(),
+            last_due: Instant::now(),
             processes_quiet: false,
             broken_lanes: 0,
             directories: Directories::open(&parts.config.site.state),
@@ -471,8 +484,16 @@ impl Sequencer {
             .set_captured_programs(programs.into_values().collect());
     }
 
-    /// Says of groups where nothing happens that nothing happens.
+    /// Says of groups where nothing happens that nothing happens; of all when a unit of work lasts too long.
     fn settle_groups(&mut self, now: u64) {
+        let due_ns = self.progress.unit_due_ns.load(Ordering::Relaxed);
+        if due_ns != 0 && self.last_due.elapsed() >= DUE_INTERVAL && clock::wall() > due_ns {
+            self.last_due = Instant::now();
+            for state in &mut self.groups {
+                // Not in the past of a moment ago.
+                state.active = state.active.max(1);
+            }
+        }
         for (group, state) in self.groups.iter_mut().enumerate() {
             if state.active != 0 && now.saturating_sub(state.active) > SETTLE_AFTER_NS {
                 state.active = 0;

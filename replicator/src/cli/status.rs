@@ -134,6 +134,7 @@ fn print(report: &Report) {
     }
     println!("{table}");
     print_programs(&status.coverage);
+    print_units(status);
     print_files(status);
     for problem in status.all_problems() {
         println!("problem: {problem}");
@@ -245,6 +246,35 @@ fn ago(at_ns: i64) -> String {
 
 /// Lines of a table that fit a screen; JSON has more.
 const SHOWN_MAX: usize = 20;
+
+/// Units of work that have been open for long, and those that were cut.
+fn print_units(status: &Status) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "unit of work",
+        "process",
+        "program",
+        "began",
+        "cut",
+        "files",
+    ]);
+    let open = status.units.iter().map(|unit| (unit, "open"));
+    let cut = status.units_cut_last.iter().map(|unit| (unit, "cut"));
+    for (unit, state) in open.chain(cut) {
+        let seconds = (clock::wall() - unit.began_ns).max(0) / 1_000_000_000;
+        table.add_row([
+            format!("{} in {}", state, unit.group),
+            unit.pid.to_string(),
+            unit.program.clone(),
+            format!("{seconds} s ago"),
+            unit.cuts.to_string(),
+            unit.files.join(" "),
+        ]);
+    }
+    if !table.is_empty() {
+        println!("{table}");
+    }
+}
 
 fn print_files(status: &Status) {
     if status.files.is_empty() {

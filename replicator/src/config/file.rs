@@ -15,7 +15,6 @@ pub(super) type Later = Option<Spanned<IgnoredAny>>;
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
 pub(super) const NOT_YET: &[&str] = &[
     "kafka",
-    "api",
     "copybook",
     "on_backlog",
     "postgres",

@@ -121,6 +121,8 @@ pub enum UnitOfWork {
     Lock,
     /// A process's operations up to the close of its last file of the group.
     Close,
+    /// A process's operations between the marks it sets itself.
+    Api,
 }
 
 impl UnitOfWork {
@@ -131,6 +133,7 @@ impl UnitOfWork {
             UnitOfWork::Fsync => "fsync",
             UnitOfWork::Lock => "lock",
             UnitOfWork::Close => "close",
+            UnitOfWork::Api => "api",
         }
     }
 }

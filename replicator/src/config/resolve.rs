@@ -269,14 +269,7 @@ impl Resolver<'_> {
                     UnitWord::Fsync => UnitOfWork::Fsync,
                     UnitWord::Lock => UnitOfWork::Lock,
                     UnitWord::Close => UnitOfWork::Close,
-                    UnitWord::Api => {
-                        self.problem(
-                            word.span(),
-                            "unit_of_work = \"api\" isn't available in this version yet",
-                            "use \"none\", \"fsync\", \"lock\" or \"close\"",
-                        );
-                        UnitOfWork::None
-                    }
+                    UnitWord::Api => UnitOfWork::Api,
                 },
             };
             let timeout = self.number(

@@ -203,10 +203,6 @@ fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
             "no Kafka transport yet",
         ),
         (
-            MINIMAL.replace("\"payments\"", "\"payments\"\nunit_of_work = \"api\""),
-            "\"api\" isn't available",
-        ),
-        (
             MINIMAL.replace("\"payments\"", "\"payments\"\non_backlog = \"block\""),
             "`on_backlog` isn't available",
         ),

@@ -1,7 +1,7 @@
 //! Locks, which mark units of work. The frame of a lock is timed after the call that took it, that of an unlock before
 //! the call that gives it up: so the writes it protects lie between, in every merge of several programs' frames.
 
-use super::{Cancel, append, captured, operation, report, uncaptured};
+use super::{Cancel, append, captured, operation, posix_locks, report, uncaptured};
 use crate::descriptors;
 use crate::kernel;
 use crate::process;
@@ -150,6 +150,11 @@ unsafe fn around(
             let begin = clock::now();
             let result = uncaptured(cancel, number, args);
             if result == 0 {
+                let is_posix = number == libc::SYS_fcntl
+                    && matches!(args[1] as c_int, libc::F_SETLK | libc::F_SETLKW);
+                if !is_posix || !posix_locks::hold(state, name.number) {
+                    descriptors::set_locked(description);
+                }
                 report(
                     state,
                     name.number,
@@ -179,6 +184,9 @@ unsafe fn around(
                 ..operation(Kind::Unlock, offset, extent)
             };
             append(state, ticket.lane, &name, &operation, &[]);
+            if (offset, extent) == WHOLE_FILE {
+                posix_locks::forget(state, name.number);
+            }
         }
         ticket.lane.leave();
         ticket.done();

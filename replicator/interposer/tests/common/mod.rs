@@ -231,7 +231,11 @@ impl Stand {
                         names.insert(header.name, (inode, path.to_vec()));
                         continue;
                     }
-                    let (inode, path) = &names[&header.name];
+                    let marked = (0, Vec::new());
+                    let (inode, path) = match header.name {
+                        0 => &marked,
+                        name => &names[&name],
+                    };
                     let path = Path::new(std::ffi::OsStr::from_bytes(path));
                     assert!(header.begin <= header.end && header.begin > 0);
                     frames.push(Frame {

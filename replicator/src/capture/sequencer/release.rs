@@ -10,9 +10,15 @@ impl Sequencer {
         for lane in &self.lanes.lanes {
             if let Some(call) = lane.in_flight()
                 && now.saturating_sub(call.begin) < stuck_after
-                && let Some(limit) = limits.get_mut(usize::from(call.group))
             {
-                *limit = (*limit).min(call.begin);
+                let group = usize::from(call.group);
+                let held_back = match call.group {
+                    frame::ALL_GROUPS => &mut limits[..],
+                    _ => limits.get_mut(group..group + 1).unwrap_or_default(),
+                };
+                for limit in held_back {
+                    *limit = (*limit).min(call.begin);
+                }
             }
         }
         limits
@@ -243,7 +249,9 @@ impl Sequencer {
                 offset: header.offset,
                 extent: header.extent,
             },
-            Kind::Close => Action::Closed,
+            Kind::Close => Action::Closed {
+                keeps_locks: header.flags & frame::CLOSE_KEEPS_LOCKS != 0,
+            },
             // From a later version: whatever it was, the file has it.
             Kind::Unknown | Kind::Attributes => {
                 if frame.kind == Kind::Unknown {
@@ -265,31 +273,29 @@ impl Sequencer {
         });
     }
 
-    /// A program marked where a unit of work begins or ends, in one group or in all.
+    /// A program marked where a unit of work begins or ends.
     fn mark_unit(&mut self, lane: usize, frame: &Queued) {
         self.lanes.lanes[lane].note_released(frame.header.end);
         let lane = &self.lanes.lanes[lane];
         let header = frame.header;
+        let resumed = (header.flags & frame::MARK_RESUMED != 0)
+            .then(|| u32::try_from(header.extent).unwrap_or(0));
         let action = match frame.kind {
-            Kind::Begin => Action::Begun,
-            Kind::Commit => Action::Committed,
-            _ => Action::Aborted,
-        };
-        let groups = match usize::try_from(header.offset) {
-            Ok(group) if group < self.groups.len() => group..group + 1,
-            _ => 0..self.groups.len(),
+            Kind::Begin => Action::Begun { resumed },
+            Kind::Commit => Action::Committed { resumed },
+            _ => Action::Aborted { resumed },
         };
         self.progress.operations.count(frame.kind);
-        for group in groups {
-            self.groups[group].active = clock::now();
-            self.outbox.push(&Operation {
-                group: group as u16,
-                origin: origin_of(&lane.writer, header.number),
-                at_ns: wall_at(header.end),
-                path: b"",
-                action,
-            });
+        if let Some(group) = self.groups.get_mut(usize::from(frame.group)) {
+            group.active = clock::now();
         }
+        self.outbox.push(&Operation {
+            group: frame.group,
+            origin: origin_of(&lane.writer, header.number),
+            at_ns: wall_at(header.end),
+            path: b"",
+            action,
+        });
     }
 
     /// A program made an empty file. What the path stood for before, now or when this started, is gone. (That a file was
