@@ -6,7 +6,6 @@ use common::{Frame, Stand};
 use counterfoil_lane::REVISION;
 use counterfoil_lane::frame::{CLOSE_KEEPS_LOCKS, Kind, MARK_RESUMED};
 use std::process::Command;
-use std::sync::atomic::Ordering;
 
 /// The header as it is shipped.
 fn header() -> String {
@@ -14,13 +13,6 @@ fn header() -> String {
         "#include \"{}/include/counterfoil.h\"\n",
         env!("CARGO_MANIFEST_DIR")
     )
-}
-
-/// A stand whose replicator understands marks.
-fn stand() -> Stand {
-    let stand = Stand::new();
-    stand.board().revision.store(REVISION, Ordering::SeqCst);
-    stand
 }
 
 /// Kind and depth of all marks, and `-` for everything else, in order.
@@ -39,7 +31,7 @@ fn marks(frames: &[Frame]) -> Vec<String> {
 
 #[test]
 fn marks_lie_between_the_writes_and_change_nothing() {
-    let stand = stand();
+    let stand = Stand::new();
     stand.run(
         &(header()
             + r#"
@@ -72,7 +64,7 @@ int main(void) {
 
 #[test]
 fn whatever_the_program_is_compiled_to() {
-    let stand = stand();
+    let stand = Stand::new();
     let source = header()
         + r#"
 int main(void) {
@@ -102,7 +94,7 @@ int main(void) {
 
 #[test]
 fn a_child_has_nothing_open_of_its_parents() {
-    let stand = stand();
+    let stand = Stand::new();
     stand.run(
         &(header()
             + r#"
@@ -141,7 +133,7 @@ int main(void) {
 
 #[test]
 fn threads_and_signal_handlers_count_together() {
-    let stand = stand();
+    let stand = Stand::new();
     stand.run(
         &(header()
             + r#"
@@ -190,6 +182,7 @@ int main(void) {
 #[test]
 fn a_replicator_that_does_not_know_marks_is_told_none_and_the_next_one_what_is_open() {
     let stand = Stand::new();
+    stand.set_revision(0);
     let program = stand.compile(
         &(header()
             + r#"
@@ -218,7 +211,7 @@ int main(void) {
         .read_exact(&mut said)
         .unwrap();
     assert_eq!(stand.frames(), []);
-    stand.board().revision.store(REVISION, Ordering::SeqCst);
+    stand.set_revision(REVISION);
     child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
     assert!(child.wait().unwrap().success());
     let frames = stand.frames();
@@ -229,7 +222,7 @@ int main(void) {
 
 #[test]
 fn locks_that_go_with_another_descriptor_are_told() {
-    let stand = stand();
+    let stand = Stand::new();
     stand.run(
         r#"
 static void lock(int fd, int command, short type, off_t start) {
@@ -311,7 +304,7 @@ fn the_samples_run_alone_and_mark_their_unit_when_captured() {
         vec![cobol],
         vec!["/usr/bin/python3".into(), samples.join("units.py")],
     ] {
-        let stand = stand();
+        let stand = Stand::new();
         let mut alone = Command::new(&words[0]);
         alone.args(&words[1..]).current_dir(stand.data());
         let output = alone.output().unwrap();
