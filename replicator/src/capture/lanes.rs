@@ -418,7 +418,8 @@ impl Lane {
             self.sequence = last.unwrap_or(0) + 1;
             return;
         };
-        if self.sequence != 0 && sequence >= self.sequence {
+        // While only free ones were known, what follows them was a guess: the segment after them may be free as well.
+        if self.current.is_some() && sequence >= self.sequence {
             return;
         }
         let segment = Arc::clone(&self.segments[&index]);

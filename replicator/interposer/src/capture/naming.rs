@@ -413,8 +413,10 @@ pub(super) unsafe fn changed(
         // SAFETY: handed on to our caller.
         let text = unsafe { paths::absolute(path.0, path.1, &mut scratch.text)? };
         // Removing another link leaves the captured one as it is. (One that leads to it through a symbolic link is
-        // found missing by the replicator's next look at its directories.)
-        if kind == Kind::Unlink && !process::rules().may_match(text) {
+        // found missing by the replicator's next look at its directories.) That finds attributes too, and uncaptured changes
+        // of them should cost little.
+        let by_path = matches!(kind, Kind::Unlink | Kind::Attributes);
+        if by_path && !process::rules().may_match(text) {
             return None;
         }
         // SAFETY: as above.
