@@ -10,6 +10,7 @@ pub(crate) mod closing;
 pub(crate) mod locks;
 pub(crate) mod naming;
 pub(crate) mod opening;
+pub(crate) mod policies;
 pub(crate) mod writing;
 
 use crate::descriptors::{self, Released};

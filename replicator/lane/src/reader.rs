@@ -233,6 +233,16 @@ impl Segment {
         }
     }
 
+    /// Clock since when the lane's thread waits for room before a call; only the lane's segment with index 0 tells.
+    pub fn waiting_since(&self) -> Option<u64> {
+        /// A waiting thread looks far more often than this; one that doesn't is no more.
+        const FRESH_NS: u64 = 1_000_000_000;
+        let waiting = &self.header().waiting.0;
+        let since = waiting.since.load(Ordering::Acquire);
+        let at = waiting.at.load(Ordering::Acquire);
+        (since != 0 && crate::clock::now().saturating_sub(at) < FRESH_NS).then_some(since)
+    }
+
     /// Withdraws what a dead thread published.
     pub fn clear_in_flight(&self) {
         self.header().slot.0.begin.store(0, Ordering::SeqCst);

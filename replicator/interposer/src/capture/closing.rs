@@ -1,5 +1,6 @@
 //! Closing and duplicating: keeping the table of descriptors right.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, append, captured, close_unseen, operation, uncaptured};
 use crate::descriptors::{self, Released};
 use crate::kernel::{self, Args};
@@ -54,7 +55,9 @@ fn closing(state: &'static State, released: Released, call: impl Fn() -> isize) 
     let Some((name, group)) = files::get(released.name) else {
         return call();
     };
-    let Some(ticket) = thread::enter(state) else {
+    let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+    let admitted = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Impossible);
+    let Some(ticket) = thread::enter(admitted.unwrap_or(state)) else {
         return call();
     };
     let begin = ticket.lane.enter(&Target {
@@ -72,7 +75,13 @@ fn closing(state: &'static State, released: Released, call: impl Fn() -> isize) 
             end,
             ..operation(Kind::Close, 0, 0)
         };
-        append(state, ticket.lane, &name, &operation, &[]);
+        append(
+            admitted.unwrap_or(state),
+            ticket.lane,
+            &name,
+            &operation,
+            &[],
+        );
     }
     ticket.lane.leave();
     ticket.done();
