@@ -48,11 +48,10 @@ pub(crate) fn admit(
     if !process::has_policies() {
         return Ok(state);
     }
-    let likely = match bytes {
-        Bytes::UpTo(bytes) => bytes,
-        Bytes::Parts(..) => DATA_BYTES_MAX,
-    };
-    if thread::has_room(state, likely) && !process::is_gone() {
+    if let Bytes::UpTo(bytes) = bytes
+        && thread::has_room(state, bytes)
+        && !process::is_gone()
+    {
         return Ok(state);
     }
     match group() {
@@ -84,6 +83,9 @@ fn admit_when_possible(
         } else {
             thread::reserve(state, bytes.count()).err()
         };
+        if shortage == Some(Shortage::Unavailable) {
+            process::look_for_board_now();
+        }
         let waits = match (shortage, policy.unavailable) {
             (None | Some(Shortage::TooLong), _) => false,
             (Some(Shortage::Backlog), _) => policy.waits_for_room,
@@ -112,9 +114,6 @@ fn admit_when_possible(
         pause = (pause * 2).min(PAUSE_MAX_NS);
         if cancel == Cancel::Point {
             cancellation::test();
-        }
-        if shortage == Some(Shortage::Unavailable) {
-            process::look_for_board_now();
         }
     }
 }
