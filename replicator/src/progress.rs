@@ -42,6 +42,8 @@ pub struct Progress {
     pub programs: AtomicU64,
     /// Lanes.
     pub lanes: AtomicU64,
+    /// Programs that wait for room in their lanes.
+    pub programs_waiting: AtomicU64,
     /// Units of work open.
     pub units_open: AtomicU64,
     /// Units of work cut because they were too long or too large.

@@ -8,7 +8,7 @@ use crate::progress::{Progress, SinkProgress};
 use counterfoil_lane::clock;
 use counterfoil_lane::reader::Segment;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::io::Write;
 use std::path::Path;
@@ -37,6 +37,9 @@ pub struct Status {
     pub programs: u64,
     /// Their lanes.
     pub lanes: u64,
+    /// Programs that wait for room in their lanes (`on_backlog = "block"`).
+    #[serde(default)]
+    pub programs_waiting: u64,
     /// Operations taken from lanes since the start.
     pub operations: u64,
     /// Events published since the start.
@@ -115,6 +118,7 @@ impl Status {
             stopped: false,
             programs: get(&progress.programs),
             lanes: get(&progress.lanes),
+            programs_waiting: get(&progress.programs_waiting),
             operations: get(&progress.operations),
             events: get(&progress.events),
             rereads: get(&progress.rereads),
@@ -201,6 +205,22 @@ impl SinkStatus {
             error: sink.error.clone(),
         }
     }
+}
+
+/// Programs that wait for room in their lanes, for when no replicator runs.
+pub fn waiting_programs(lanes: &Path) -> u64 {
+    let entries = std::fs::read_dir(lanes).into_iter().flatten().flatten();
+    let waiting: BTreeSet<u64> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "lane")
+        })
+        .filter_map(|path| Segment::open(&path).ok())
+        .filter(|segment| segment.waiting_since().is_some())
+        .map(|segment| segment.writer().process)
+        .collect();
+    waiting.len() as u64
 }
 
 /// Bytes of captured operations that wait in lanes, for when no replicator runs.

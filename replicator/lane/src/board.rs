@@ -218,13 +218,14 @@ pub fn attach(directory: &[u8]) -> Option<&'static Board> {
 }
 
 fn join_in(directory: i32) -> Result<&'static Board, BoardError> {
-    let (said, identity, marks) = match map(directory, b"board\0", true) {
-        Ok((layout, identity)) => (layout, identity, layout),
-        Err(BoardError::Unreadable(libc::EACCES)) => {
-            let (said, identity) = map(directory, b"board\0", false)?;
-            let (marks, _) = map(directory, b"marks\0", true)?;
-            (said, identity, marks)
-        }
+    let (is_ours, (said, identity)) = match map(directory, b"board\0", true) {
+        Err(BoardError::Unreadable(libc::EACCES)) => (false, map(directory, b"board\0", false)?),
+        other => (true, other?),
+    };
+    // Where there are marks, everybody uses them: the replicator looks in one place.
+    let marks = match map(directory, b"marks\0", true) {
+        Ok((marks, _)) => marks,
+        Err(BoardError::Unreadable(libc::ENOENT)) if is_ours => said,
         Err(error) => return Err(error),
     };
     let memory = sys::map_private(size_of::<Board>()).cast::<Board>();

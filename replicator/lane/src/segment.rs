@@ -1,6 +1,8 @@
 //! A segment: one memory-mapped file of a lane.
 //!
-//! The first page is the header, the rest frames. Only the lane's thread writes frames and `tail`; only the
+//! The first page is the header, the rest frames. Whatever a later layout changes, magic, version, process id and program name
+//! stay where they are, so that a reader that refuses it can say whose it is.
+//! Only the lane's thread writes frames and `tail`; only the
 //! sequencer writes `consumed` and sets [`STATE_FREE`]. The in-flight slot that counts is the one in the lane's
 //! first segment file (`index` 0), which the lane never gives up.
 

@@ -1,11 +1,31 @@
 //! `counterfoil exec`: run a program with its writes captured.
 
 use anyhow::Context;
-use counterfoil::state::prepare_lanes;
+use counterfoil::config::{Config, Unavailable};
+use counterfoil::state::{self, For, prepare_lanes};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+
+/// Says on standard error that the program may come to wait for a replicator, when none runs: it can't say so itself.
+fn tell_who_may_wait(config: &Config) {
+    let waiting: Vec<&str> = config
+        .groups
+        .iter()
+        .filter(|group| {
+            group.policy.waits_for_room || group.policy.unavailable == Unavailable::Block
+        })
+        .map(|group| group.name.as_str())
+        .collect();
+    if !waiting.is_empty() && state::running(config).is_none() {
+        eprintln!(
+            "counterfoil: no replicator runs; a program that fills its lane ({} bytes for each thread) with changes of {} waits until one does (`counterfoil run`)",
+            config.site.lane_bytes_max,
+            waiting.join(", ")
+        );
+    }
+}
 
 /// Run a program with its writes captured.
 ///
@@ -21,7 +41,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let config = super::load(config)?;
     let library = crate::interposer_library()?;
-    prepare_lanes(&config)?;
+    if state::is_anothers(&config.site.lanes) {
+        state::join_lanes(&config.site.lanes)?;
+    } else {
+        prepare_lanes(&config, For::Programs)?;
+    }
+    tell_who_may_wait(&config);
     let mut preload = std::env::var_os("LD_PRELOAD").unwrap_or_default();
     // Ours last: it makes system calls, so a library behind it would see nothing of what it does.
     if !preload.is_empty() {
