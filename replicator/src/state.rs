@@ -304,6 +304,12 @@ pub fn join_lanes(lanes: &Path) -> Result<&'static Board, StateError> {
     })
 }
 
+/// Why the board in a lanes directory can't be used, if there is one.
+pub fn board_problem(lanes: &Path) -> Option<StateError> {
+    let there = std::fs::symlink_metadata(lanes.join(board::FILE_NAME)).is_ok();
+    there.then(|| join_lanes(lanes).err()).flatten()
+}
+
 /// Sets permissions where they are others.
 fn permit(path: &Path, mode: u32) -> io::Result<()> {
     let present = std::fs::metadata(path)?.mode() & 0o7777;

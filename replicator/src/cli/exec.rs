@@ -30,7 +30,8 @@ fn tell_who_may_wait(config: &Config) {
 /// Run a program with its writes captured.
 ///
 /// The program, and every program it starts, runs as it would without; what it writes to configured files goes into
-/// lanes, whether or not a replicator runs. Its exit code is this command's.
+/// lanes, whether or not a replicator runs. Its exit code is this command's. Where there can be no lanes, that is said, and
+/// the program runs all the same, unless a group has `on_unavailable` "block" or "fail".
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// The program and its arguments
@@ -41,12 +42,24 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let config = super::load(config)?;
     let library = crate::interposer_library()?;
-    if state::is_anothers(&config.site.lanes) {
-        state::join_lanes(&config.site.lanes)?;
+    let prepared = if state::is_anothers(&config.site.lanes) {
+        state::join_lanes(&config.site.lanes)
     } else {
-        prepare_lanes(&config, For::Programs)?;
+        prepare_lanes(&config, For::Programs)
+    };
+    match prepared {
+        Ok(_) => tell_who_may_wait(&config),
+        // Whoever asks for nothing else wants the program to run.
+        Err(error)
+            if config
+                .groups
+                .iter()
+                .all(|group| group.policy.unavailable == Unavailable::Continue) =>
+        {
+            eprintln!("counterfoil: the program runs, but isn't captured: {error}");
+        }
+        Err(error) => return Err(error.into()),
     }
-    tell_who_may_wait(&config);
     let mut preload = std::env::var_os("LD_PRELOAD").unwrap_or_default();
     // Ours last: it makes system calls, so a library behind it would see nothing of what it does.
     if !preload.is_empty() {
