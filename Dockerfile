@@ -4,10 +4,13 @@ ARG BUILD_BASE=rust:1.89-bookworm
 ARG BASE=debian:bookworm-slim
 
 FROM ${BUILD_BASE} AS build
+# With BUILT, a directory of the context, binaries are taken from there instead of being built here.
+ARG BUILT=
 WORKDIR /src
 COPY . .
-RUN cargo build --release --package counterfoil --package counterfoil-interposer \
- && cc -O2 -pthread -o target/release/card_switch tests/programs/card_switch.c
+RUN if [ -n "$BUILT" ]; then mkdir -p target && cp -r "$BUILT" target/release; else \
+    cargo build --release --package counterfoil --package counterfoil-interposer \
+ && cc -O2 -pthread -o target/release/card_switch tests/programs/card_switch.c; fi
 
 FROM ${BASE} AS counterfoil
 # A volume takes the owner of the directory that it is mounted at first.

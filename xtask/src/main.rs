@@ -5,6 +5,7 @@
 
 mod bench;
 mod cargo;
+mod compose;
 mod install;
 mod packages;
 mod stats;
@@ -55,6 +56,8 @@ enum Task {
         #[arg(long, hide = true)]
         dev: bool,
     },
+    /// Build the images of docker-compose.yml and run them, as root, with a Docker of its own and no registry.
+    Compose,
     /// Measure, and compare with the aims.
     Bench {
         #[command(subcommand)]
@@ -111,6 +114,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Task::Install { prefix, dev } => {
             let profile = if dev { Profile::Dev } else { Profile::Release };
             install::install(&cargo::build(profile)?, &prefix)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Compose => {
+            compose::run()?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench { which } => bench::run(&which),
