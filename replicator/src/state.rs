@@ -332,6 +332,13 @@ fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         .mode(0o600)
         .open(&beside)?;
     file.write_all(content)?;
+    // Made by root on behalf of somebody else (`exec`, say), it is that one's, whose programs have to read it.
+    if rustix::process::geteuid().is_root()
+        && let Some(directory) = path.parent()
+    {
+        let owner = std::fs::metadata(directory)?;
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.sync_all()?;
     std::fs::rename(&beside, path)

@@ -297,6 +297,37 @@ fn programs_of_other_users_are_captured_where_that_is_allowed() -> Result<()> {
     Ok(())
 }
 
+/// What root makes in somebody else's lanes directory is that one's: or the programs there could not read the rules.
+#[test]
+fn root_prepares_lanes_for_their_owner() -> Result<()> {
+    let site = open_site("root-prepares", "owner")?;
+    if !is_root() {
+        // Without root there is only one's own.
+        site.settle()?;
+        ensure!(!site.root().join("lanes/marks").exists());
+        site.finish();
+        return Ok(());
+    }
+    std::os::unix::fs::chown(site.root(), Some(OTHER_USER), Some(OTHER_USER))?;
+    let mut command = site.counterfoil(&["run", "--until-idle"]);
+    command.uid(OTHER_USER).gid(OTHER_USER);
+    site.start(command)?.finish()?.success()?;
+    let text = fs::read_to_string(site.config())?;
+    site.configure_text(&text.replacen("*.dat", "*.rec", 1))?;
+    site.exec_to_end(&Program::named("true"), &["anything"])?;
+    let rules = site.root().join("lanes/rules-2");
+    ensure!(rules.metadata()?.uid() == OTHER_USER);
+    let mut command = site.captured(
+        &Program::named("sh"),
+        &["-c", "printf 0123456789 > one.rec"],
+    );
+    command.uid(OTHER_USER).gid(OTHER_USER);
+    site.start(command)?.finish()?.success()?;
+    ensure!(count_lanes(&site)? == 1);
+    site.finish();
+    Ok(())
+}
+
 /// The lanes are opened to others, and closed again, while a program runs: it finds the new board each time.
 #[test]
 fn access_to_lanes_changes_while_programs_run() -> Result<()> {

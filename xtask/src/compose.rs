@@ -259,6 +259,9 @@ impl Drop for Docker {
             .arg(self.daemon.id().to_string())
             .status();
         let _ = self.daemon.wait();
+        if let Some(socket) = self.host.strip_prefix("unix://") {
+            let _ = fs::remove_dir_all(format!("{socket}.d"));
+        }
     }
 }
 

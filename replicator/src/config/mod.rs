@@ -57,7 +57,7 @@ pub struct Site {
     pub lanes_access: LanesAccess,
 }
 
-/// Whose programs may have lanes, beside root's.
+/// Whose programs may have lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LanesAccess {
     /// Those of the replicator's own user.
