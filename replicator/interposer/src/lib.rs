@@ -12,7 +12,7 @@
 //! Limits are listed in `docs/interposer.md`.
 //!
 //! Way through the modules: `hooks` are the C entry points and no more; `capture` decides and reports;
-//! `descriptors` and `files` are the tables behind them; `process` and `thread` are what belongs to the
+//! `descriptors`, `mappings` and `files` are the tables behind them; `process` and `thread` are what belongs to the
 //! process and the thread; `joining` finds the lanes directory; `patch` leads libc's own calls here.
 
 mod arena;
@@ -23,6 +23,7 @@ mod files;
 mod hooks;
 mod joining;
 mod kernel;
+mod mappings;
 mod patch;
 mod paths;
 mod process;

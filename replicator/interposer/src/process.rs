@@ -9,9 +9,10 @@
 
 use crate::kernel;
 use crate::scratch::{self, Scratch};
-use crate::{arena, cancellation, capture, descriptors, files, joining, paths, thread};
+use crate::{arena, cancellation, capture, descriptors, files, joining, mappings, paths, thread};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use counterfoil_lane::board::{self, Board};
+use counterfoil_lane::frame::Kind;
 use counterfoil_lane::rules::Rules;
 use counterfoil_lane::writer::{DIRECTORY_BYTES_MAX, Process};
 use counterfoil_lane::{clock, segment, sys};
@@ -34,6 +35,20 @@ pub(crate) struct State {
     pub(crate) process: Process,
     /// Grows with every fork on the way from the first process; lanes of another epoch are another process's.
     pub(crate) epoch: u64,
+    /// Spare lanes were made, or are being made.
+    has_reserved: AtomicBool,
+}
+
+impl State {
+    /// True for the first who asks.
+    pub(crate) fn begin_reserving(&self) -> bool {
+        !self.has_reserved.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the replicator understands frames of this kind.
+    pub(crate) fn knows(&self, kind: Kind) -> bool {
+        self.process.board.revision.load(Ordering::Relaxed) >= kind.revision()
+    }
 }
 
 struct RulesView {
@@ -130,6 +145,10 @@ extern "C" fn in_child() {
     if let Some(cookie) = unsafe { COOKIE.load(Ordering::Acquire).as_ref() } {
         cookie.store(COOKIE_WIPED, Ordering::Release);
     }
+    // What it has in memory it may change without any call.
+    if mappings::any() {
+        current();
+    }
 }
 
 /// This process, or `None` when nothing is captured at all.
@@ -181,6 +200,9 @@ fn renew() -> bool {
         Some(new) => {
             set_current(new);
             cookie.store(COOKIE_SET, Ordering::Release);
+            mappings::reset();
+            // SAFETY: states live for ever.
+            capture::memory::tell_all(unsafe { &*new });
             true
         }
         None => {
@@ -288,6 +310,8 @@ fn join_other(old: &'static State, board: &'static Board) -> Option<()> {
     old.process.board.succeed(board);
     BOARD.store(core::ptr::from_ref(board).cast_mut(), Ordering::Release);
     set_current(new);
+    // SAFETY: states live for ever.
+    capture::memory::tell_all(unsafe { &*new });
     // Calls under way end in lanes of the old one, and mark their gaps when they do.
     mark_all(board);
     // Rules are counted anew.
@@ -427,6 +451,7 @@ fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Opt
             lanes: AtomicU32::new(0),
         },
         epoch,
+        has_reserved: AtomicBool::new(false),
     };
     // SAFETY: fresh memory of that size, aligned to 16.
     unsafe { memory.write(state) };

@@ -9,7 +9,9 @@ use counterfoil_lane::clock;
 use counterfoil_lane::writer::{Lane, Shortage};
 
 const LANES_PER_THREAD: usize = 2;
-const FREE_LANES: usize = 4096;
+const FREE_LANES: usize = 1 << 14;
+/// Small lanes made before none can be made any more.
+const SPARE_LANES: usize = 3;
 /// After a lane couldn't be made, for how long no new attempt is made.
 const RETRY_AFTER_NS: u64 = 1_000_000_000;
 
@@ -192,6 +194,27 @@ pub(crate) fn tell_waiting(state: &'static State, since: u64) {
     }
 }
 
+/// Makes lanes, and room in the calling thread's if it has one, for when that isn't possible any more.
+pub(crate) fn provide(state: &'static State) {
+    let this = this();
+    // SAFETY: the thread's own memory.
+    let has_lane = unsafe { (*this).epoch == state.epoch && !(*this).lanes[0].is_null() };
+    if has_lane && let Some(ticket) = enter(state) {
+        ticket.lane.provide(&state.process);
+        ticket.done();
+    }
+    // Most programs that do this have one thread; it takes the first.
+    if !has_lane && let Ok(lane) = Lane::create(&state.process) {
+        lane.provide(&state.process);
+        put_free(lane);
+    }
+    for _ in 0..SPARE_LANES {
+        if let Ok(lane) = Lane::create_spare(&state.process) {
+            put_free(lane);
+        }
+    }
+}
+
 /// In a forked child, or with another board: lanes that ended threads left belong to somebody else.
 pub(crate) fn reset() {
     let end = FREE_END.load(Ordering::Relaxed) as usize;
@@ -266,14 +289,19 @@ extern "C" fn ended(_: *mut libc::c_void) {
 fn put_free(lane: *mut Lane) {
     for (at, slot) in FREE.iter().enumerate() {
         // First, so that a child of this moment clears the slot.
-        FREE_END.fetch_max(at as u64 + 1, Ordering::AcqRel);
-        let placed = slot.compare_exchange(
-            core::ptr::null_mut(),
-            lane,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-        if placed.is_ok() {
+        if slot.load(Ordering::Relaxed).is_null() {
+            FREE_END.fetch_max(at as u64 + 1, Ordering::AcqRel);
+        }
+        let placed = slot.load(Ordering::Relaxed).is_null()
+            && slot
+                .compare_exchange(
+                    core::ptr::null_mut(),
+                    lane,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok();
+        if placed {
             return;
         }
     }

@@ -136,6 +136,11 @@ impl<'a> Rules<'a> {
         })
     }
 
+    /// Whether nothing is captured.
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
     /// Whether a path that begins like this may be captured: a quick test by literal prefixes.
     #[inline]
     pub fn may_match(&self, path: &[u8]) -> bool {
@@ -205,6 +210,7 @@ mod tests {
         assert_eq!(rules.group_of(b"/d/x"), Some(3));
         assert_eq!(rules.group_of(b"/d/x.tmp"), None);
         assert!(rules.may_match(b"/d/anything") && !rules.may_match(b"/e"));
+        assert!(!rules.is_empty() && Rules::NONE.is_empty());
     }
 
     #[test]

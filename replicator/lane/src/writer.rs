@@ -17,6 +17,9 @@ pub const NAMES_MAX: usize = 1 << 16;
 const SEGMENTS_MAX: usize = 256;
 const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
+/// Lanes of a process from this number on are small at first: with thousands of threads, most of them write little.
+const CROWD_LANES: u32 = 64;
+const CROWD_SEGMENT_BYTES: usize = 96 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of the frame that announces the longest name.
@@ -35,7 +38,7 @@ const RELEASE: [u8; 16] = {
 };
 
 const _: () = assert!(
-    FIRST_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    CROWD_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
     "the longest frame and the name before it fit in every segment"
 );
 
@@ -147,6 +150,24 @@ impl Lane {
     /// # Errors
     /// That is impossible: no memory, no space, no permission, no such directory any more.
     pub fn create(process: &Process) -> Result<&'static mut Lane, Shortage> {
+        Lane::make(process, |lane| lane.add_segment(process).map(|_| ()))
+    }
+
+    /// Makes a lane for later, of two small segments, as none can be added then.
+    ///
+    /// # Errors
+    /// As for [`Lane::create`].
+    pub fn create_spare(process: &Process) -> Result<&'static mut Lane, Shortage> {
+        Lane::make(process, |lane| {
+            lane.make_segment(process, CROWD_SEGMENT_BYTES)?;
+            lane.make_segment(process, CROWD_SEGMENT_BYTES).map(|_| ())
+        })
+    }
+
+    fn make(
+        process: &Process,
+        add_segments: impl FnOnce(&mut Lane) -> Result<(), Shortage>,
+    ) -> Result<&'static mut Lane, Shortage> {
         let memory = sys::map_private(size_of::<Lane>());
         if memory.is_null() {
             return Err(Shortage::Unavailable);
@@ -159,7 +180,9 @@ impl Lane {
         lane.process = process.number;
         lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
         lane.next_frame = 1;
-        if let Err(shortage) = lane.add_segment(process) {
+        if let Err(shortage) = add_segments(lane)
+            && lane.segments == 0
+        {
             // SAFETY: nobody else knows of this memory.
             unsafe { sys::unmap(memory, size_of::<Lane>()) };
             return Err(shortage);
@@ -222,14 +245,16 @@ impl Lane {
 
     /// How many of the longest frames all segments together can hold, as many as there may be.
     fn frames_max(&self, process: &Process) -> usize {
-        let in_one = |size: usize| {
-            (size - segment::HEADER_BYTES - NAME_FRAME_BYTES_MAX) / frame_bytes(DATA_BYTES_MAX)
-        };
+        let in_one =
+            |capacity: usize| (capacity - NAME_FRAME_BYTES_MAX) / frame_bytes(DATA_BYTES_MAX);
+        // SAFETY: mapped for good.
+        let have = self.mapped[..self.segments]
+            .iter()
+            .map(|&segment| in_one(unsafe { (*segment).capacity } as usize));
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
-        let further = (bytes_max.saturating_sub(FIRST_SEGMENT_BYTES) / SEGMENT_BYTES)
-            .min(SEGMENTS_MAX - 1)
-            .max(self.segments.saturating_sub(1));
-        in_one(FIRST_SEGMENT_BYTES) + further * in_one(SEGMENT_BYTES)
+        let size = self.next_segment_bytes();
+        let more = (bytes_max.saturating_sub(self.bytes) / size).min(SEGMENTS_MAX - self.segments);
+        have.sum::<usize>() + more * in_one(size - segment::HEADER_BYTES)
     }
 
     /// Gives the current segment up, so that the sequencer frees it too; the next frame takes the first that is free.
@@ -516,13 +541,29 @@ impl Lane {
         header.state.store(STATE_OPEN, Ordering::Release);
     }
 
+    /// Makes a further segment for later, unless there is a free one: for a lane that will soon not be able to.
+    pub fn provide(&mut self, process: &Process) {
+        if self.free_segment(0).is_none() {
+            // Without it the lane is as it was.
+            let _ = self.make_segment(process, FIRST_SEGMENT_BYTES);
+        }
+    }
+
     /// Makes and maps a further segment file, free to be used, and gives its index.
     fn add_segment(&mut self, process: &Process) -> Result<usize, Shortage> {
-        let size = if self.segments == 0 {
-            FIRST_SEGMENT_BYTES
-        } else {
-            SEGMENT_BYTES
-        };
+        self.make_segment(process, self.next_segment_bytes())
+    }
+
+    fn next_segment_bytes(&self) -> usize {
+        match self.segments {
+            0 if self.number >= CROWD_LANES => CROWD_SEGMENT_BYTES,
+            0 => FIRST_SEGMENT_BYTES,
+            _ if self.number >= CROWD_LANES => FIRST_SEGMENT_BYTES,
+            _ => SEGMENT_BYTES,
+        }
+    }
+
+    fn make_segment(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
             return Err(Shortage::Backlog);

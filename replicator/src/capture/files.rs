@@ -15,8 +15,15 @@ const FILES_KEPT_MIN: usize = 4096;
 /// Changes remembered per file to tell whether a read overlapped one.
 const RECENT_MAX: usize = 1024;
 
+/// Further names of one file that are remembered.
+const LINKS_MAX: usize = 16;
+
 /// A file, by its inode.
 pub(super) struct File {
+    device: u64,
+    inode: u64,
+    /// Other captured paths that programs gave it, oldest first.
+    links: Vec<Arc<[u8]>>,
     /// Its present path, when it has a captured one.
     pub(super) path: Option<Arc<[u8]>>,
     /// Its group.
@@ -200,6 +207,9 @@ impl Files {
         let path: Arc<[u8]> = self.configured(path).as_ref().into();
         let group = self.group_of(&path);
         let fresh = File {
+            device,
+            inode,
+            links: Vec::new(),
             path: group.map(|_| Arc::clone(&path)),
             group: group.unwrap_or(0),
             changed_ns: 0,
@@ -292,8 +302,10 @@ impl Files {
             if let Some(before) = self.by_path.insert(Arc::clone(&to), file) {
                 self.files[before].path = None;
             }
-            self.files[file].group = group;
-            self.files[file].path = Some(Arc::clone(&to));
+            let renamed = &mut self.files[file];
+            renamed.group = group;
+            renamed.path = Some(Arc::clone(&to));
+            self.board.add_inode(renamed.device, renamed.inode);
             // What was to be read under the old name won't be found there any more.
             if self.files[file].loading || self.files[file].in_doubt == Some(self.doubts) {
                 self.to_load.push(to);
@@ -307,13 +319,31 @@ impl Files {
     }
 
     /// The inode got a further name. One that had no captured path has that now, and its content is to be loaded; one that
-    /// has keeps it.
+    /// has keeps it, and may go on under the other.
     pub(super) fn linked(&mut self, file: usize, path: &[u8]) {
         if self.files[file].path.is_none() {
-            self.renamed_in(file, path);
-            let path = self.files[file].path.clone();
-            self.to_load.extend(path);
+            return self.renamed_in(file, path);
         }
+        let path: Arc<[u8]> = self.configured(path).as_ref().into();
+        let is_captured = self.group_of(&path).is_some();
+        let file = &mut self.files[file];
+        if is_captured && file.path.as_ref() != Some(&path) && !file.links.contains(&path) {
+            if file.links.len() == LINKS_MAX {
+                file.links.remove(0);
+            }
+            file.links.push(path);
+        }
+    }
+
+    /// A captured path under which the file is still there when it isn't under its own any more.
+    pub(super) fn other_link(&mut self, file: usize) -> Option<Arc<[u8]>> {
+        let (device, inode) = (self.files[file].device, self.files[file].inode);
+        let links = std::mem::take(&mut self.files[file].links);
+        let found = links
+            .iter()
+            .position(|link| self.is_at(link, device, inode))?;
+        self.files[file].links = links;
+        Some(self.files[file].links.remove(found))
     }
 
     /// A file came to a captured path from one that isn't: nothing of its content is in the journal.
@@ -343,7 +373,7 @@ impl Files {
 }
 
 /// Directories that the configuration reaches through symbolic links: what programs open is reported by its real path.
-fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut aliases = Vec::new();
     for rule in config.groups.iter().flat_map(|group| &group.files) {
         let configured = rule.pattern.directory();

@@ -70,11 +70,20 @@ pub(super) struct Lane {
     full: VecDeque<u32>,
     /// There were more frames than the queue takes.
     more: bool,
+    /// Operations released from it, and when the last of them ended.
+    pub(super) released: u64,
+    pub(super) released_end: u64,
     /// Why this lane can't be read on.
     pub(super) broken: Option<String>,
 }
 
 impl Lane {
+    /// Counts an operation released from it.
+    pub(super) fn note_released(&mut self, end: u64) {
+        self.released += 1;
+        self.released_end = end;
+    }
+
     /// The call its thread is in.
     pub(super) fn in_flight(&self) -> Option<InFlight> {
         self.segments.get(&0)?.in_flight()
@@ -319,6 +328,8 @@ impl Lanes {
                 queue: VecDeque::new(),
                 full: VecDeque::new(),
                 more: false,
+                released: 0,
+                released_end: 0,
                 broken: None,
             });
             self.lanes.len() - 1

@@ -6,10 +6,11 @@
 
 pub mod check;
 mod directories;
-mod files;
+pub(crate) mod files;
 mod lanes;
 pub mod operation;
-mod processes;
+pub(crate) mod processes;
 mod sequencer;
 
+pub use processes::identity;
 pub use sequencer::{Parts, Sequencer, SequencerOptions, journaled_frames};

@@ -40,7 +40,8 @@ fn is_alive(pid: u32, started: u64) -> bool {
     let Some((state, start)) = stat(&format!("/proc/{pid}/stat")) else {
         return false;
     };
-    if start != started {
+    // A process that can't see /proc doesn't know when it started.
+    if start != started && started != 0 {
         return false;
     }
     if !matches!(state, 'Z' | 'X') {
@@ -66,6 +67,32 @@ fn stat(path: &str) -> Option<(char, u64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
+/// When a process started, in clock ticks since boot.
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
+    stat(&format!("/proc/{pid}/stat")).map(|(_, started)| started)
+}
+
+/// Whether a process is a thread of the kernel's.
+pub(crate) fn is_kernel_thread(pid: u32) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    text.rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_ascii_whitespace().nth(6)?.parse::<u64>().ok())
+        .is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// How a process is known in its own namespace, as its lanes speak of it: namespace, id within it, start time.
+pub fn identity(pid: u32) -> Option<(u64, u32, u64)> {
+    let started = start_of(pid)?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    // The last of these is its id in its own namespace.
+    let innermost = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
+    Some((namespace(&pid.to_string()), innermost?, started))
+}
+
 /// Inode of a process's id namespace, 0 when it can't be found out.
 fn namespace(process: &str) -> u64 {
     let link = fs::read_link(format!("/proc/{process}/ns/pid")).unwrap_or_default();
@@ -78,29 +105,12 @@ fn namespace(process: &str) -> u64 {
 
 /// All visible processes: namespace, id within it, start time.
 fn visible() -> HashSet<(u64, u32, u64)> {
-    let mut found = HashSet::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name
-            .to_str()
-            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        else {
-            continue;
-        };
-        let Some((_, started)) = stat(&format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        // The last of these is its id in its own namespace.
-        let innermost = status
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))
-            .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
-        if let Some(innermost) = innermost {
-            found.insert((namespace(pid), innermost, started));
-        }
-    }
-    found
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| identity(entry.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
 #[cfg(test)]

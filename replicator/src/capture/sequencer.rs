@@ -22,7 +22,7 @@ use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
 use super::processes::Processes;
 use crate::config::Config;
-use crate::progress::Progress;
+use crate::progress::{CapturedProgram, Progress, Reason};
 use crate::state::{For, prepare_lanes};
 use counterfoil_journal::Journal;
 use counterfoil_lane::board::{Board, path_hash};
@@ -192,10 +192,10 @@ impl Sequencer {
     pub fn run(mut self) {
         let mut pause = POLL_MIN;
         while !self.progress.is_stopping() {
-            let before = self.progress.operations.load(Ordering::Relaxed);
+            let before = self.progress.operations.total();
             match self.pass() {
                 Ok(worked) => {
-                    let operations = self.progress.operations.load(Ordering::Relaxed) - before;
+                    let operations = self.progress.operations.total() - before;
                     if operations < BUSY_OPERATIONS {
                         pause = if worked {
                             POLL_MIN
@@ -401,6 +401,7 @@ impl Sequencer {
             let entry = processes.entry(writer.process).or_insert((*writer, true));
             entry.1 &= lane.is_drained();
         }
+        self.tell_programs();
         self.progress
             .programs
             .store(processes.len() as u64, Ordering::Relaxed);
@@ -433,7 +434,7 @@ impl Sequencer {
                 .filter(|lane| lane.writer.process == process)
             {
                 if let Some(call) = lane.in_flight() {
-                    self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                    self.progress.rereads.count(Reason::Died);
                     let path = self
                         .files
                         .at_inode(call.device, call.inode)
@@ -467,6 +468,7 @@ impl Sequencer {
                     }
                 }
                 if lane.broken.is_some() {
+                    self.progress.rereads.count(Reason::Damaged);
                     for (path, _) in self.files.paths() {
                         self.tasks.ask(Task::Check {
                             path: Arc::clone(path),
@@ -479,6 +481,7 @@ impl Sequencer {
                 if file.mapped.remove(&process).is_some()
                     && let Some(path) = &file.path
                 {
+                    self.progress.rereads.count(Reason::Mapped);
                     self.tasks.ask(Task::Check {
                         path: Arc::clone(path),
                     });
@@ -512,6 +515,31 @@ impl Sequencer {
             }
         }
         Ok(!ended.is_empty())
+    }
+
+    /// Tells the status which programs are captured, and how.
+    fn tell_programs(&self) {
+        let mut programs: HashMap<u64, CapturedProgram> = HashMap::new();
+        for lane in &self.lanes.lanes {
+            let writer = &lane.writer;
+            let program = programs.entry(writer.process).or_insert(CapturedProgram {
+                pid: writer.pid,
+                program: writer.program,
+                release: writer.release,
+                revision: writer.revision,
+                mode: writer.mode,
+                lanes: 0,
+                operations: 0,
+                at_ns: 0,
+            });
+            program.lanes += 1;
+            program.operations += lane.released;
+            if lane.released > 0 {
+                program.at_ns = program.at_ns.max(wall_at(lane.released_end));
+            }
+        }
+        self.progress
+            .set_captured_programs(programs.into_values().collect());
     }
 
     /// Says of groups where nothing happens that nothing happens.

@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use counterfoil::config::{Config, Unavailable};
+use counterfoil::coverage::obstacle;
 use counterfoil::state::{self, For, prepare_lanes};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -67,6 +68,12 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     }
     preload.push(library);
     let (program, arguments) = args.command.split_first().context("no program given")?;
+    if let Some(why) = obstacle(program) {
+        eprintln!(
+            "counterfoil: {} {why}: its writes can't be captured, a running replicator finds them by comparing the files",
+            program.display()
+        );
+    }
     let mut command = Command::new(program);
     command
         .args(arguments)

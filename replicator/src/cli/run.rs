@@ -1,8 +1,9 @@
 //! `counterfoil run`: capture and apply in one process.
 
 use anyhow::Context;
+use counterfoil::coverage::Lookout;
 use counterfoil::replicator::{Idle, Replicator};
-use counterfoil::status::Status;
+use counterfoil::status::{Coverage, Status};
 use counterfoil_lane::clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::path::Path;
@@ -12,6 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const STATUS_EVERY: u32 = 10;
+/// Without news it is only to be seen that the replicator is well.
+const STATUS_REPEATED_EVERY: u32 = 5 * STATUS_EVERY;
 /// `--until-idle` doesn't wait for ever for what somebody has to mend.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
@@ -37,15 +40,21 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let replicator = Replicator::start(config)?;
     let status_path = replicator.config().site.status_path();
     let mut idle = Idle::default();
+    let mut lookout = Lookout::default();
+    let mut told = Status::default();
     let mut last_moved = (Status::default(), Instant::now());
     let mut stuck = None;
-    let mut ticks = 0;
+    let mut ticks = 0u32;
     while !asked.load(Ordering::SeqCst) && !replicator.has_ended() {
-        if ticks % STATUS_EVERY == 0 {
-            write_status(
-                &Status::of(replicator.config(), replicator.progress(), started_ns),
-                &status_path,
-            );
+        if ticks.is_multiple_of(STATUS_EVERY) {
+            lookout.look_if_due(replicator.config(), replicator.progress());
+            let status = Status::of(replicator.config(), replicator.progress(), started_ns);
+            // Its time alone is no news.
+            told.written_ns = status.written_ns;
+            if ticks.is_multiple_of(STATUS_REPEATED_EVERY) || told != status {
+                write_status(&status, &status_path);
+                told = status;
+            }
         }
         if args.until_idle {
             if replicator.is_idle(&mut idle) {
@@ -53,6 +62,8 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             }
             let moved = Status {
                 written_ns: 0,
+                // Programs that come and go move nothing here.
+                coverage: Coverage::default(),
                 ..Status::of(replicator.config(), replicator.progress(), started_ns)
             };
             if moved != last_moved.0 {
@@ -62,7 +73,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
                 break;
             }
         }
-        ticks += 1;
+        ticks = ticks.wrapping_add(1);
         std::thread::sleep(TICK);
     }
     let (config, progress) = (

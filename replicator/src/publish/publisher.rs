@@ -13,7 +13,7 @@ use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
 use crate::capture::operation::{Action, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
-use crate::progress::{FileProgress, Progress};
+use crate::progress::{FileProgress, Progress, Way};
 use crate::transport::Outlet;
 use counterfoil_journal::{Cursors, JournalReader};
 use counterfoil_proto::{Position, path_text};
@@ -77,6 +77,8 @@ struct Tracked {
     /// What happened to it, for the status, and whether that was told.
     activity: FileProgress,
     told: bool,
+    /// It was last read to load it, not to find differences.
+    loading: bool,
     /// Lowest offset changed by operations that were repeated.
     redone_from: Option<u64>,
 }

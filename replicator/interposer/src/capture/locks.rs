@@ -18,10 +18,10 @@ const WHOLE_FILE: (u64, u64) = (0, u64::MAX);
 ///
 /// # Safety
 /// `lock` must be what the program gave.
-pub(crate) unsafe fn record_lock(fd: c_int, command: c_int, lock: usize) -> isize {
+pub(crate) unsafe fn record_lock(fd: c_int, command: c_int, lock: usize, cancel: Cancel) -> isize {
     let args = [fd as usize, command as usize, lock, 0, 0, 0];
     let waits = command == libc::F_SETLKW || command == libc::F_OFD_SETLKW;
-    let cancel = if waits { Cancel::Point } else { Cancel::Never };
+    let cancel = if waits { cancel } else { Cancel::Never };
     // SAFETY: the structure is only read when it isn't null; the kernel checks it for itself.
     unsafe {
         if descriptors::of(fd) == 0 || captured(fd) == 0 || lock < 4096 {
@@ -97,7 +97,7 @@ pub(crate) fn lockf(fd: c_int, command: c_int, len: i64) -> isize {
         _ => return -(libc::EINVAL as isize),
     };
     // SAFETY: the structure is ours and outlives the call.
-    unsafe { record_lock(fd, command, (&raw const lock) as usize) }
+    unsafe { record_lock(fd, command, (&raw const lock) as usize, Cancel::Point) }
 }
 
 /// The range that a lock speaks of, from the beginning of the file.

@@ -1,7 +1,7 @@
 //! Writing, truncating and flushing through a descriptor.
 
 use super::policies::{self, Bytes, Refusal};
-use super::{Cancel, UNKNOWN, captured, operation, report, uncaptured};
+use super::{Cancel, UNKNOWN, captured, captured_now, operation, report, uncaptured};
 use crate::descriptors::{self, APPEND, View};
 use crate::kernel::{self, Args};
 use crate::process;
@@ -52,25 +52,18 @@ pub(crate) unsafe fn write(fd: c_int, data: *const c_void, len: usize, cancel: C
             args,
             &part,
             1,
-            Position::Current,
+            Position::Current(0),
             cancel,
         )
-    }
-}
-
-/// As [`captured`], by the rules that are in force now.
-#[inline(always)]
-fn captured_now(fd: c_int) -> u32 {
-    match captured(fd) {
-        0 if process::look_at_rules() => captured(fd),
-        description => description,
     }
 }
 
 /// Which position the call names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    Current,
+    /// The file offset, with flags of `pwritev2`.
+    Current(c_int),
+    /// There, with these flags.
     At(u64, c_int),
 }
 
@@ -79,13 +72,19 @@ enum Position {
 /// # Safety
 /// `data` must be what the program gave.
 #[inline(always)]
-pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: i64) -> isize {
+pub(crate) unsafe fn pwrite(
+    fd: c_int,
+    data: *const c_void,
+    len: usize,
+    offset: i64,
+    cancel: Cancel,
+) -> isize {
     let args = [fd as usize, data as usize, len, offset as usize, 0, 0];
     let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            return uncaptured(Cancel::Point, libc::SYS_pwrite64, args);
+            return uncaptured(cancel, libc::SYS_pwrite64, args);
         }
         let part = iovec {
             iov_base: data.cast_mut(),
@@ -99,7 +98,7 @@ pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: 
             &part,
             1,
             Position::At(offset as u64, 0),
-            Cancel::Point,
+            cancel,
         )
     }
 }
@@ -109,13 +108,13 @@ pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: 
 /// # Safety
 /// `parts` must be what the program gave.
 #[inline(always)]
-pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int) -> isize {
+pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int, cancel: Cancel) -> isize {
     let args = [fd as usize, parts as usize, count as usize, 0, 0, 0];
     let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            return uncaptured(Cancel::Point, libc::SYS_writev, args);
+            return uncaptured(cancel, libc::SYS_writev, args);
         }
         transfer(
             description,
@@ -124,8 +123,8 @@ pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int) -> isi
             args,
             parts,
             count as usize,
-            Position::Current,
-            Cancel::Point,
+            Position::Current(0),
+            cancel,
         )
     }
 }
@@ -141,6 +140,7 @@ pub(crate) unsafe fn pwritev(
     count: c_int,
     offset: i64,
     flags: Option<c_int>,
+    cancel: Cancel,
 ) -> isize {
     let args = [
         fd as usize,
@@ -156,14 +156,14 @@ pub(crate) unsafe fn pwritev(
         Some(_) => libc::SYS_pwritev2,
     };
     let position = match flags {
-        Some(_) if offset == -1 => Position::Current,
+        Some(flags) if offset == -1 => Position::Current(flags),
         _ => Position::At(offset as u64, flags.unwrap_or(0)),
     };
     let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            return uncaptured(Cancel::Point, number, args);
+            return uncaptured(cancel, number, args);
         }
         transfer(
             description,
@@ -173,19 +173,19 @@ pub(crate) unsafe fn pwritev(
             parts,
             count as usize,
             position,
-            Cancel::Point,
+            cancel,
         )
     }
 }
 
 fn place_of(position: Position, view: View) -> Place {
-    let appends = view.flags & APPEND != 0;
+    let (Position::Current(flags) | Position::At(_, flags)) = position;
+    let appends = flags & RWF_APPEND != 0 || view.flags & APPEND != 0 && flags & RWF_NOAPPEND == 0;
     match position {
-        Position::Current if appends => Place::OffsetAtEnd,
-        Position::Current => Place::Offset,
-        Position::At(_, flags) if flags & RWF_APPEND != 0 => Place::End,
+        Position::Current(_) if appends => Place::OffsetAtEnd,
+        Position::Current(_) => Place::Offset,
         // Linux appends whatever the position says.
-        Position::At(_, flags) if appends && flags & RWF_NOAPPEND == 0 => Place::End,
+        Position::At(..) if appends => Place::End,
         Position::At(offset, _) => Place::At(offset),
     }
 }
@@ -482,7 +482,7 @@ pub(crate) fn ftruncate(fd: c_int, size: i64) -> isize {
 ///
 /// # Safety
 /// `number` must be one of theirs.
-pub(crate) unsafe fn sync(fd: c_int, number: c_long) -> isize {
+pub(crate) unsafe fn sync(fd: c_int, number: c_long, cancel: Cancel) -> isize {
     let args = [fd as usize, 0, 0, 0, 0, 0];
     let begin = if descriptors::of(fd) == 0 {
         0
@@ -491,7 +491,7 @@ pub(crate) unsafe fn sync(fd: c_int, number: c_long) -> isize {
         clock::now()
     };
     // SAFETY: the call touches no memory.
-    let result = unsafe { uncaptured(Cancel::Point, number, args) };
+    let result = unsafe { uncaptured(cancel, number, args) };
     if result == 0 && begin != 0 {
         let description = captured(fd);
         if let (Some(state), Some(view)) = (process::current(), descriptors::view(description)) {

@@ -158,7 +158,7 @@ impl Sequencer {
             if now - file.compared_ns >= COMPARE_INTERVAL_NS {
                 file.compared_ns = now;
                 file.look = Some(look);
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(Reason::Uncaptured);
                 self.tasks.ask(Task::Check {
                     path: Arc::clone(path),
                 });
@@ -179,7 +179,7 @@ impl Sequencer {
         at_end: bool,
         changed: Range<u64>,
     ) {
-        self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+        self.progress.rereads.count(Reason::Busy);
         let ask = |offset, extent| {
             self.tasks.ask(Task::Read {
                 path: Arc::clone(path),
@@ -303,7 +303,7 @@ impl Sequencer {
                 .collect();
         }
         for path in marked {
-            self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+            self.progress.rereads.count(Reason::Gap);
             self.tasks.ask(Task::Check { path });
         }
     }

@@ -96,12 +96,13 @@ impl Sequencer {
         if frame.kind == Kind::Open {
             self.forget_replaced(wall_at(header.end));
         }
+        self.lanes.lanes[lane].note_released(header.end);
         let lane = &self.lanes.lanes[lane];
         let writer = lane.writer;
         let data = lane.data(frame);
         let origin = origin_of(&writer, header.number);
         let at_ns = wall_at(header.end);
-        self.progress.operations.fetch_add(1, Ordering::Relaxed);
+        self.progress.operations.count(frame.kind);
         self.progress.captured_ns.store(at_ns, Ordering::Relaxed);
         let range = match frame.kind {
             Kind::Write => {
@@ -123,7 +124,7 @@ impl Sequencer {
             )
         {
             if let Some(path) = self.files.files[file].path.clone() {
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(Reason::Damaged);
                 self.tasks.ask(Task::Check { path });
             }
             return;
@@ -156,7 +157,7 @@ impl Sequencer {
             registered.note_change(header.end, range);
             if let (Some(range), Some(path)) = (doubtful, registered.path.clone()) {
                 registered.doubt(doubts);
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(Reason::Overlap);
                 reread(&self.tasks, path, range);
             }
         }
@@ -183,7 +184,10 @@ impl Sequencer {
             },
             // What a mapping changed, and when, nobody saw.
             Kind::Reread | Kind::Unmap => {
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(match frame.kind {
+                    Kind::Unmap => Reason::Mapped,
+                    _ => Reason::Kernel,
+                });
                 let end = header.offset.saturating_add(header.extent);
                 registered.note_change(header.end, header.offset..end);
                 registered.doubt(doubts);
@@ -209,8 +213,23 @@ impl Sequencer {
                 return self.outbox.push(&operation);
             }
             Kind::Unlink => {
-                if *self.files.configured(data) != *path || self.files.removed(&path).is_none() {
+                if *self.files.configured(data) != *path {
                     // Another link of the file was removed.
+                    return;
+                }
+                if let Some(to) = self.files.other_link(file) {
+                    // The old way to rename a file: link and unlink.
+                    self.files.renamed(file, &to);
+                    let operation = Operation {
+                        group,
+                        origin,
+                        at_ns,
+                        path: &path,
+                        action: Action::Renamed { to: &to },
+                    };
+                    return self.outbox.push(&operation);
+                }
+                if self.files.removed(&path).is_none() {
                     return;
                 }
                 Action::Removed
@@ -227,6 +246,9 @@ impl Sequencer {
             Kind::Close => Action::Closed,
             // From a later version: whatever it was, the file has it.
             Kind::Unknown | Kind::Attributes => {
+                if frame.kind == Kind::Unknown {
+                    self.progress.rereads.count(Reason::Unknown);
+                }
                 self.tasks.ask(Task::Check { path });
                 return;
             }
@@ -245,6 +267,7 @@ impl Sequencer {
 
     /// A program marked where a unit of work begins or ends, in one group or in all.
     fn mark_unit(&mut self, lane: usize, frame: &Queued) {
+        self.lanes.lanes[lane].note_released(frame.header.end);
         let lane = &self.lanes.lanes[lane];
         let header = frame.header;
         let action = match frame.kind {
@@ -256,7 +279,7 @@ impl Sequencer {
             Ok(group) if group < self.groups.len() => group..group + 1,
             _ => 0..self.groups.len(),
         };
-        self.progress.operations.fetch_add(1, Ordering::Relaxed);
+        self.progress.operations.count(frame.kind);
         for group in groups {
             self.groups[group].active = clock::now();
             self.outbox.push(&Operation {

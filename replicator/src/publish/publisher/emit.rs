@@ -255,6 +255,16 @@ impl Publisher {
         }
         let subject = tracked.subject.clone();
         tracked.activity.events += changes.len() as u64;
+        let is_record = |change: &&Change| !matches!(change, Change::Cleared { .. });
+        let records = changes.iter().filter(is_record).count() as u64;
+        // What no program did was read from the file.
+        let (way, counter) = match (self.at.pid, tracked.loading) {
+            (0, true) => (Way::Loaded, &mut tracked.activity.loaded),
+            (0, false) => (Way::Found, &mut tracked.activity.found),
+            _ => (Way::Captured, &mut tracked.activity.captured),
+        };
+        *counter += records;
+        self.progress.records.count(way, records);
         self.parcel_bytes += volume;
         if changes.is_empty() {
             // The size may have changed all the same.

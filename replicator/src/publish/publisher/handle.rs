@@ -131,6 +131,9 @@ impl Publisher {
                 at_end,
                 load,
             } => {
+                if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+                    tracked.loading = load;
+                }
                 self.found(file, offset, bytes, at_end, load || self.is_redo())?;
             }
             Action::Summed {
@@ -215,6 +218,7 @@ impl Publisher {
                 ..FileProgress::default()
             },
             told: false,
+            loading: false,
             redone_from: None,
         };
         let file = match self.tracked.iter().position(Option::is_none) {
@@ -370,12 +374,14 @@ impl Publisher {
         fresh: bool,
     ) -> Result<(), PublishError> {
         let end = offset + bytes.len() as u64;
+        let mut differs = false;
         if fresh {
             if !bytes.is_empty() {
                 self.write(file, offset, bytes, true)?;
             }
         } else {
             for range in self.differences(file, offset, bytes) {
+                differs = true;
                 let part = &bytes[range.clone()];
                 self.write(file, offset + range.start as u64, part, false)?;
             }
@@ -386,8 +392,12 @@ impl Publisher {
                     .file(file)
                     .is_some_and(|tracked| tracked.image.size() != end))
         {
+            differs = true;
             self.release_held(self.at.group, self.at.process);
             self.resize(file, end)?;
+        }
+        if !fresh {
+            self.note_compared(file, differs);
         }
         if at_end
             && self
@@ -459,15 +469,30 @@ impl Publisher {
             .and_then(|(start, end)| image.get(start..end))
             .is_some_and(|known| checksum(known) == sum)
             && (!at_end || image.len() as u64 == end);
-        if !same {
-            let extent = if at_end { CHUNK_BYTES } else { len };
-            let path = tracked.subject.file.path.as_slice().into();
-            self.tasks.ask(Task::Read {
-                path,
-                offset,
-                extent,
-            });
+        if same {
+            return self.note_compared(file, false);
         }
+        // The content that is asked for decides.
+        let extent = if at_end { CHUNK_BYTES } else { len };
+        let path = tracked.subject.file.path.as_slice().into();
+        self.tasks.ask(Task::Read {
+            path,
+            offset,
+            extent,
+        });
+    }
+
+    /// A range was read again, and was as it was known or not.
+    fn note_compared(&mut self, file: usize, differs: bool) {
+        if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+            tracked.activity.rereads += 1;
+        }
+        let counter = if differs {
+            &self.progress.compared_different
+        } else {
+            &self.progress.compared_equal
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn removed(&mut self, path: &[u8]) -> Result<(), PublishError> {
