@@ -259,7 +259,7 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
             "\"payments\"",
             "\"payments\"\non_backlog = \"wait\"",
             8,
-            "`grow`",
+            "known here: grow, block",
         ),
         ("data/*.dat", "data/[", 9, "not a usable path"),
         ("data/*.dat", "data/", 9, "names a directory"),
