@@ -54,6 +54,8 @@ pub struct Progress {
     pub lanes: AtomicU64,
     /// Wall clock when the next unit of work is to be cut, nanoseconds since 1970; 0 when none is open.
     pub unit_due_ns: AtomicI64,
+    /// Programs that wait for room in their lanes.
+    pub programs_waiting: AtomicU64,
     /// Units of work cut because they were too long or too large.
     pub units_cut: AtomicU64,
     units: Mutex<Units>,

@@ -77,7 +77,7 @@ impl Replicator {
         let config = Arc::new(config);
         let progress = Arc::new(Progress::default());
         let (state, start) = State::lock(&config)?;
-        let board = state::prepare_lanes(&config)?;
+        let board = state::prepare_lanes(&config, state::For::Replicator)?;
         let mut sinks = Vec::new();
         for sink in &config.sinks {
             sinks.push((sink.name.clone(), open_sink(sink)?));

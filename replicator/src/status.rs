@@ -10,7 +10,7 @@ use counterfoil_lane::clock;
 use counterfoil_lane::reader::Segment;
 use counterfoil_lane::segment::MODE_PATCHED;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::io::Write;
 use std::path::Path;
@@ -51,6 +51,9 @@ pub struct Status {
     pub programs: u64,
     /// Their lanes.
     pub lanes: u64,
+    /// Programs that wait for room in their lanes (`on_backlog = "block"`).
+    #[serde(default)]
+    pub programs_waiting: u64,
     /// Operations taken from lanes since the start.
     pub operations: u64,
     /// Events published since the start.
@@ -242,6 +245,7 @@ impl Status {
             stopped: false,
             programs: get(&progress.programs),
             lanes: get(&progress.lanes),
+            programs_waiting: get(&progress.programs_waiting),
             operations: progress.operations.total(),
             events: get(&progress.events),
             rereads: progress.rereads.total(),
@@ -497,6 +501,22 @@ impl SinkStatus {
             error: sink.error.clone(),
         }
     }
+}
+
+/// Programs that wait for room in their lanes, for when no replicator runs.
+pub fn waiting_programs(lanes: &Path) -> u64 {
+    let entries = std::fs::read_dir(lanes).into_iter().flatten().flatten();
+    let waiting: BTreeSet<u64> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "lane")
+        })
+        .filter_map(|path| Segment::open(&path).ok())
+        .filter(|segment| segment.waiting_since().is_some())
+        .map(|segment| segment.writer().process)
+        .collect();
+    waiting.len() as u64
 }
 
 /// A program that may not be known, in words.

@@ -4,7 +4,7 @@
 //! programs from `tests/programs` in it under capture, and asks at the end whether the mirror equals
 //! the files: through `counterfoil verify`, and through a byte comparison of its own of what
 //! `counterfoil restore` gives back. Nothing here links against Counterfoil; all goes through the
-//! command line, as users' work does.
+//! command line, as users' work does. (Tests of versions write lanes as a later one would.)
 //!
 //! Promises: every process is started with a parent-death signal and is killed when its handle is
 //! dropped; conditions are waited for ([`wait_until`]), never slept on; a site's directory is kept,

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::process::Command;
 
 /// What must be there, and the package that has it.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 9] = [
     ("cc", "gcc"),
     ("cobc", "gnucobol3"),
     ("python3", "python3-minimal"),
     ("perl", "perl-base"),
     ("setpriv", "util-linux"),
+    ("systemd-analyze", "systemd"),
+    ("docker-compose", "docker-compose"),
     ("g++", "g++"),
     ("valgrind", "valgrind"),
 ];

@@ -14,6 +14,7 @@ pub(crate) mod locks;
 pub(crate) mod memory;
 pub(crate) mod naming;
 pub(crate) mod opening;
+pub(crate) mod policies;
 pub(crate) mod posix_locks;
 pub(crate) mod units;
 pub(crate) mod writing;

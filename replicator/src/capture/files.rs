@@ -249,6 +249,16 @@ impl Files {
         file
     }
 
+    /// Notes all captured files on another board.
+    pub(super) fn move_to(&mut self, board: &'static Board) {
+        self.board = board;
+        for (&(device, inode), &file) in &self.by_inode {
+            if self.files[file].path.is_some() {
+                board.add_inode(device, inode);
+            }
+        }
+    }
+
     /// Whether a path leads to this inode at present.
     pub(super) fn is_at(&self, path: &[u8], device: u64, inode: u64) -> bool {
         std::fs::symlink_metadata(std::path::Path::new(std::ffi::OsStr::from_bytes(path)))

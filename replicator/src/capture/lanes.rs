@@ -3,7 +3,7 @@
 use counterfoil_lane::board::Board;
 use counterfoil_lane::frame::{Header, Kind};
 use counterfoil_lane::reader::{InFlight, Segment, SegmentError, Writer, decode_name};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -361,6 +361,30 @@ impl Lanes {
         if !lane.begun {
             lane.enter_oldest(group_of);
         }
+    }
+
+    /// Programs make their lanes known on another board from now on.
+    pub(super) fn move_to(&mut self, board: &'static Board) {
+        self.board = board;
+        self.births = None;
+    }
+
+    /// Programs of which some thread waits for room in its lane: name, process id, and since when.
+    pub(super) fn waiting(&self) -> Vec<(String, u32, u64)> {
+        let mut waiting: BTreeMap<u64, (String, u32, u64)> = BTreeMap::new();
+        for lane in &self.lanes {
+            let segment = lane.segments.get(&0);
+            if let Some(since) = segment.and_then(|segment| segment.waiting_since()) {
+                let writer = &lane.writer;
+                let name = String::from_utf8_lossy(&writer.program);
+                let name = name.trim_end_matches('\0').to_owned();
+                let entry = waiting
+                    .entry(writer.process)
+                    .or_insert((name, writer.pid, since));
+                entry.2 = entry.2.min(since);
+            }
+        }
+        waiting.into_values().collect()
     }
 
     /// Reads all lanes.

@@ -23,6 +23,7 @@ use super::operation::{Action, Operation, Origin};
 use super::processes::Processes;
 use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
+use crate::state::{For, prepare_lanes};
 use counterfoil_journal::Journal;
 use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
@@ -92,6 +93,9 @@ pub struct Sequencer {
     last_release: Instant,
     last_processes: Instant,
     last_due: Instant,
+    config: Arc<Config>,
+    /// The state directory's lock, to tell whether the directory is still the same.
+    lock: Option<(u64, u64)>,
     /// Processes were looked after since anything was done, and none had ended.
     processes_quiet: bool,
     broken_lanes: usize,
@@ -183,9 +187,11 @@ impl Sequencer {
             last_release: Instant::now(),
             last_processes: Instant::now(),
             last_due: Instant::now(),
+            lock: identity(&parts.config.site.lock_path()),
             processes_quiet: false,
             broken_lanes: 0,
             directories: Directories::open(&parts.config.site.state),
+            config: parts.config,
             lost: HashMap::new(),
             links: HashMap::new(),
             unreadable: HashMap::new(),
@@ -249,6 +255,8 @@ impl Sequencer {
             self.take_gaps();
             if self.last_processes.elapsed() >= PROCESS_INTERVAL {
                 self.last_processes = Instant::now();
+                self.look_after_directories();
+                self.tell_waiting();
                 let ended = self.look_after_processes()?;
                 self.processes_quiet = !ended && !worked;
                 worked |= ended;
@@ -287,6 +295,12 @@ impl Sequencer {
                 self.complaints.extend(complaints);
                 if some {
                     self.progress.set_problems("lanes", &self.complaints);
+                    // Nobody says what such a program has written so far.
+                    for (path, _) in self.files.paths() {
+                        self.tasks.ask(Task::Check {
+                            path: Arc::clone(path),
+                        });
+                    }
                 }
                 some
             }
@@ -333,6 +347,63 @@ impl Sequencer {
                 .collect();
             self.progress.set_problems("broken lanes", &problems);
         }
+    }
+
+    /// Somebody may have removed what this runs on. Without its state directory nothing can go on; a lanes directory is made
+    /// anew, and programs join it by themselves and mark what they did meanwhile.
+    fn look_after_directories(&mut self) {
+        let site = &self.config.site;
+        if self.lock.is_some() && identity(&site.lock_path()) != self.lock {
+            self.progress.fail(format!(
+                "the state directory {} was removed or replaced while the replicator ran: start it again, and it reads every file anew",
+                site.state.display()
+            ));
+            return;
+        }
+        let board = site.lanes.join(counterfoil_lane::board::FILE_NAME);
+        if identity(&board) == Some(self.board.identity()) {
+            return;
+        }
+        let problem = match prepare_lanes(&self.config, For::Replicator) {
+            Ok(board) => {
+                tracing::warn!(
+                    "the lanes directory {} was removed or replaced: captured programs join it again, and every file is compared",
+                    site.lanes.display()
+                );
+                self.board = board;
+                self.lanes.move_to(board);
+                self.files.move_to(board);
+                self.gaps = 0;
+                for (path, _) in self.files.paths() {
+                    self.tasks.ask(Task::Check {
+                        path: Arc::clone(path),
+                    });
+                }
+                None
+            }
+            Err(error) => Some(format!(
+                "the lanes directory was removed or replaced: {error}"
+            )),
+        };
+        self.progress
+            .set_problems("lanes board", problem.as_slice());
+    }
+
+    /// Tells of programs that wait for this.
+    fn tell_waiting(&self) {
+        let waiting = self.lanes.waiting();
+        self.progress
+            .programs_waiting
+            .store(waiting.len() as u64, Ordering::Relaxed);
+        let problems: Vec<String> = waiting
+            .into_iter()
+            .map(|(name, pid, _)| {
+                format!(
+                    "{name} (process {pid}) waits, as its lane is full and its group has on_backlog = \"block\": it goes on when the journal has taken what is in the lane"
+                )
+            })
+            .collect();
+        self.progress.set_problems("waiting programs", &problems);
     }
 
     /// Finds processes that are gone and settles what they left.
@@ -581,6 +652,13 @@ impl Sequencer {
             .journal_end
             .store(self.journal.next_lsn(), Ordering::SeqCst);
     }
+}
+
+/// Device and inode of what is at a path.
+fn identity(path: &std::path::Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn reread(tasks: &Tasks, path: Arc<[u8]>, range: Range<u64>) {

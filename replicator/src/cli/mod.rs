@@ -10,6 +10,7 @@ mod check;
 mod demo;
 mod exec;
 mod init;
+mod preload;
 mod restore;
 mod run;
 mod status;
@@ -39,6 +40,7 @@ enum Verb {
     Init(init::Args),
     Check(check::Args),
     Exec(exec::Args),
+    Preload(preload::Args),
     Run(run::Args),
     Status(status::Args),
     Verify(verify::Args),
@@ -57,6 +59,7 @@ impl Cli {
             Verb::Init(args) => init::run(args, config),
             Verb::Check(args) => check::run(args, config),
             Verb::Exec(args) => exec::run(args, config),
+            Verb::Preload(args) => preload::run(args, config),
             Verb::Run(args) => run::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),

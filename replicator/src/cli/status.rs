@@ -4,7 +4,7 @@ use comfy_table::{Table, presets};
 use counterfoil::progress::Reason;
 use counterfoil::state::running;
 use counterfoil::status::{
-    Coverage, FRESH_NS, ProgramStatus, Status, UncapturedStatus, waiting_bytes,
+    Coverage, FRESH_NS, ProgramStatus, Status, UncapturedStatus, waiting_bytes, waiting_programs,
 };
 use counterfoil_lane::clock;
 use serde::Serialize;
@@ -31,6 +31,8 @@ struct Report {
     running: bool,
     /// Bytes of captured operations in lanes that no replicator has taken.
     lane_bytes_waiting: u64,
+    /// Programs that wait for room in their lanes now, whether or not a replicator runs.
+    lanes_full: u64,
     #[serde(flatten)]
     status: Option<Status>,
 }
@@ -47,6 +49,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let report = Report {
         running: pid.is_some(),
         lane_bytes_waiting: waiting_bytes(&config.site.lanes),
+        lanes_full: waiting_programs(&config.site.lanes),
         status: Status::read(&config.site.status_path())?,
     };
     if args.json {
@@ -70,6 +73,20 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
 
 fn print(report: &Report) {
     let waiting = report.lane_bytes_waiting;
+    if report.lanes_full > 0 {
+        println!(
+            "{} wait because their lanes are full (on_backlog = \"block\"){}",
+            match report.lanes_full {
+                1 => "1 program has to".to_owned(),
+                programs => format!("{programs} programs"),
+            },
+            if report.running {
+                ""
+            } else {
+                ": they go on when a replicator runs"
+            }
+        );
+    }
     let Some(status) = &report.status else {
         if report.running {
             println!("running; it has not said yet how it is doing");

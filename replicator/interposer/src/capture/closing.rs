@@ -1,5 +1,6 @@
 //! Closing and duplicating: keeping the table of descriptors right.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, append, captured, close_unseen, operation, posix_locks, uncaptured};
 use crate::descriptors::{self, Released};
 use crate::kernel::{self, Args};
@@ -55,7 +56,9 @@ fn closing(state: &'static State, released: Released, call: impl Fn() -> isize) 
     let Some((name, group)) = files::get(released.name) else {
         return call();
     };
-    let Some(ticket) = thread::enter(state) else {
+    let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+    let admitted = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Impossible);
+    let Some(ticket) = thread::enter(admitted.unwrap_or(state)) else {
         return call();
     };
     let begin = ticket.lane.enter(&Target {
@@ -78,7 +81,13 @@ fn closing(state: &'static State, released: Released, call: impl Fn() -> isize) 
             },
             ..operation(Kind::Close, 0, 0)
         };
-        append(state, ticket.lane, &name, &operation, &[]);
+        append(
+            admitted.unwrap_or(state),
+            ticket.lane,
+            &name,
+            &operation,
+            &[],
+        );
     }
     ticket.lane.leave();
     ticket.done();

@@ -14,7 +14,7 @@ pub(crate) fn reserve() {
         && !process::rules().is_empty()
         && state.begin_reserving()
     {
-        thread::reserve(state);
+        thread::provide(state);
     }
 }
 

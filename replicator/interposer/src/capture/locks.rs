@@ -1,6 +1,7 @@
 //! Locks, which mark units of work. The frame of a lock is timed after the call that took it, that of an unlock before
 //! the call that gives it up: so the writes it protects lie between, in every merge of several programs' frames.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, append, captured, operation, posix_locks, report, uncaptured};
 use crate::descriptors;
 use crate::kernel;
@@ -145,6 +146,9 @@ unsafe fn around(
         let (Some(state), Some((name, group))) = parts else {
             return uncaptured(cancel, number, args);
         };
+        let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+        let admitted = policies::admit(state, group_of, nothing, cancel, Refusal::Impossible);
+        let state = admitted.unwrap_or(state);
         if !is_unlock {
             // May wait long for somebody else: the slot isn't published meanwhile, as nothing changes.
             let begin = clock::now();

@@ -1,7 +1,8 @@
 //! Calls on paths: rename, unlink and truncate.
 
 use super::opening::{Reached, adopt_all};
-use super::{UNKNOWN, append, operation};
+use super::policies::{self, Bytes, Refusal};
+use super::{Cancel, UNKNOWN, append, operation};
 use crate::kernel::{self, Args};
 use crate::process::{self, State};
 use crate::scratch::{self, Scratch};
@@ -118,6 +119,12 @@ unsafe fn rename_in(
         return None;
     }
     let state = process::current()?;
+    let ruled = || new_group.or(old_group);
+    let names = Bytes::UpTo(2 * scratch::PATH_BYTES_MAX + 1);
+    let state = match policies::admit(state, ruled, names, Cancel::Never, Refusal::Possible) {
+        Ok(state) => state,
+        Err(refused) => return Some(refused),
+    };
     let pair_len = old_text.len() + 1 + new_text.len();
     let pair = scratch.pair.get_mut(..pair_len)?;
     pair.get_mut(..old_text.len())?.copy_from_slice(old_text);
@@ -429,6 +436,12 @@ pub(super) unsafe fn changed(
             .group_of(text)
             .or_else(|| is_known().then_some(0))?;
         let state = process::current()?;
+        let (ruled, data) = (|| Some(group), Bytes::UpTo(text.len()));
+        let admitted = policies::admit(state, ruled, data, Cancel::Never, Refusal::Possible);
+        let state = match admitted {
+            Ok(state) => state,
+            Err(refused) => return Some(refused),
+        };
         let number = files::acquire(status.st_dev, status.st_ino, text, group);
         let (Some((name, _)), Some(ticket)) = (number.and_then(files::get), thread::enter(state))
         else {

@@ -1,5 +1,6 @@
 //! Opening: which files become captured, and under which path.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, UNKNOWN, append, close_unseen, operation, report, uncaptured};
 use crate::descriptors::{self, APPEND, INHERITED, USED};
 use crate::kernel;
@@ -110,6 +111,7 @@ unsafe fn open_by(
             return fd;
         };
         process::look_at_rules();
+        process::look_for_board(clock::now());
         let given = Given { directory, path };
         let may_match = may_match(given);
         if let Some(group) = may_match
@@ -171,6 +173,11 @@ unsafe fn open_truncating(
                 forget_stale(fd as c_int);
             }
             return fd;
+        };
+        let (ruled, nothing) = (|| ruled_group(given), Bytes::UpTo(0));
+        let state = match policies::admit(state, ruled, nothing, cancel, Refusal::Possible) {
+            Ok(state) => state,
+            Err(refused) => return refused,
         };
         if cancel == Cancel::Point {
             cancellation::test();
@@ -343,6 +350,19 @@ unsafe fn may_match(given: Given) -> Option<u16> {
         rules
             .may_match(text)
             .then(|| rules.group_of(text).unwrap_or(0))
+    })
+    .flatten()
+}
+
+/// The group of the path as text, when a rule names it.
+///
+/// # Safety
+/// The path must be what the program gave.
+unsafe fn ruled_group(given: Given) -> Option<u16> {
+    scratch::with(|scratch| {
+        // SAFETY: handed on.
+        let text = unsafe { paths::absolute(given.directory, given.path, &mut scratch.text) }?;
+        process::rules().group_of(text)
     })
     .flatten()
 }

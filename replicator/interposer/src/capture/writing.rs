@@ -1,5 +1,6 @@
 //! Writing, truncating and flushing through a descriptor.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, UNKNOWN, captured, captured_now, operation, report, uncaptured};
 use crate::descriptors::{self, APPEND, View};
 use crate::kernel::{self, Args};
@@ -213,6 +214,14 @@ unsafe fn transfer(
         let Some((name, group)) = files::get(view.name) else {
             return uncaptured(cancel, number, args);
         };
+        let bytes = match number {
+            libc::SYS_write | libc::SYS_pwrite64 => Bytes::UpTo(args[2]),
+            _ => Bytes::Parts(parts, count),
+        };
+        let state = match policies::admit(state, || Some(group), bytes, cancel, Refusal::Possible) {
+            Ok(state) => state,
+            Err(refused) => return refused,
+        };
         if cancel == Cancel::Point {
             cancellation::test();
         }
@@ -378,12 +387,19 @@ pub(crate) unsafe fn kernel_fills(
         let Some((name, group)) = files::get(view.name) else {
             return uncaptured(cancel, number, args);
         };
+        let nothing = Bytes::UpTo(0);
+        let state = match policies::admit(state, || Some(group), nothing, cancel, Refusal::Possible)
+        {
+            Ok(state) => state,
+            Err(refused) => return refused,
+        };
         if cancel == Cancel::Point {
             cancellation::test();
         }
         let Some(ticket) = thread::enter(state) else {
+            let result = kernel::call(number, args);
             state.process.board.mark_gap(name.path);
-            return kernel::call(number, args);
+            return result;
         };
         let begin = ticket.lane.enter(&Target {
             device: name.device,
@@ -429,9 +445,16 @@ pub(crate) fn ftruncate(fd: c_int, size: i64) -> isize {
     let Some((name, group)) = files::get(view.name) else {
         return call();
     };
+    let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+    let admitted = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Possible);
+    let state = match admitted {
+        Ok(state) => state,
+        Err(refused) => return refused,
+    };
     let Some(ticket) = thread::enter(state) else {
+        let result = call();
         state.process.board.mark_gap(name.path);
-        return call();
+        return result;
     };
     let begin = ticket.lane.enter(&Target {
         device: name.device,
@@ -464,6 +487,7 @@ pub(crate) unsafe fn sync(fd: c_int, number: c_long, cancel: Cancel) -> isize {
     let begin = if descriptors::of(fd) == 0 {
         0
     } else {
+        admit_telling(fd);
         clock::now()
     };
     // SAFETY: the call touches no memory.
@@ -482,4 +506,17 @@ pub(crate) unsafe fn sync(fd: c_int, number: c_long, cancel: Cancel) -> isize {
         }
     }
     result
+}
+
+/// Waits, where the file's group wants that, until it can be told what is about to happen with the file.
+fn admit_telling(fd: c_int) {
+    let view = descriptors::view(descriptors::of(fd));
+    if let (Some(state), Some((_, group))) = (
+        process::current(),
+        view.and_then(|view| files::get(view.name)),
+    ) {
+        let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+        // Never refused.
+        let _ = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Impossible);
+    }
 }

@@ -93,12 +93,7 @@ impl Stand {
     }
 
     pub fn board(&self) -> &'static Board {
-        let mut path = self
-            .lanes()
-            .join(board::FILE_NAME)
-            .as_os_str()
-            .as_bytes()
-            .to_vec();
+        let mut path = self.lanes().as_os_str().as_bytes().to_vec();
         path.push(0);
         board::attach(&path).expect("the stand's own board")
     }
