@@ -15,6 +15,9 @@ const FILES_KEPT_MIN: usize = 4096;
 /// Changes remembered per file to tell whether a read overlapped one.
 const RECENT_MAX: usize = 1024;
 
+/// Processes remembered per file that did something to it.
+const REPORTS_MAX: usize = 16;
+
 /// A file, by its inode.
 pub(super) struct File {
     /// Its present path, when it has a captured one.
@@ -26,8 +29,12 @@ pub(super) struct File {
     /// Size and time of change when its directory was last looked through, if a captured change or a comparison accounts
     /// for them.
     pub(super) look: Option<(u64, i64)>,
-    /// Wall clock when it was last compared for a change that nobody captured.
-    pub(super) compared_ns: i64,
+    /// Clock when its times last showed a change that nobody captured.
+    pub(super) unexplained: u64,
+    /// Captured processes that did something to it lately, and when.
+    pub(super) reports: Vec<(u64, u64)>,
+    /// The end of the file, which completes its content, is being read again.
+    pub(super) completes_later: bool,
     /// Its content isn't in the journal yet.
     loading: bool,
     attributes_seen: Option<Attributes>,
@@ -90,9 +97,29 @@ impl File {
         self.in_doubt = Some(doubts);
     }
 
-    /// The end of the file was read: its content is in the journal. Gives attributes back as above.
+    /// A process says that it did something to the file.
+    pub(super) fn note_report(&mut self, process: u64, end: u64) {
+        // Mostly the same one as before.
+        if let Some(last) = self.reports.last_mut()
+            && last.0 == process
+        {
+            last.1 = last.1.max(end);
+            return;
+        }
+        let end = match self.reports.iter().position(|&(known, _)| known == process) {
+            Some(before) => self.reports.remove(before).1.max(end),
+            None => end,
+        };
+        if self.reports.len() == REPORTS_MAX {
+            self.reports.remove(0);
+        }
+        self.reports.push((process, end));
+    }
+
+    /// All of the file was read: its content is in the journal. Gives attributes back as above.
     pub(super) fn note_loaded(&mut self) -> Option<Attributes> {
         self.loading = false;
+        self.completes_later = false;
         self.attributes_seen
             .and_then(|attributes| self.note_attributes(attributes))
     }
@@ -162,6 +189,12 @@ impl Files {
         self.config.rule_for(path).map(|(group, _)| group as u16)
     }
 
+    /// Where the rule of a path begins.
+    pub(super) fn root_of(&self, path: &[u8]) -> Option<std::path::PathBuf> {
+        let (group, rule) = self.config.rule_for(path)?;
+        Some(self.config.groups[group].files[rule].pattern.directory())
+    }
+
     /// The group of a path as a program reported it; the first when it isn't captured (any more).
     pub(super) fn group_of_reported(&self, path: &[u8]) -> u16 {
         self.group_of(&self.configured(path)).unwrap_or(0)
@@ -204,7 +237,9 @@ impl Files {
             group: group.unwrap_or(0),
             changed_ns: 0,
             look: None,
-            compared_ns: 0,
+            unexplained: 0,
+            reports: Vec::new(),
+            completes_later: false,
             loading: group.is_some() && !empty,
             attributes_seen: None,
             in_doubt: None,

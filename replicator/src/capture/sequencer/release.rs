@@ -131,6 +131,7 @@ impl Sequencer {
         let doubts = self.files.doubts();
         let registered = &mut self.files.files[file];
         let group = registered.group;
+        registered.note_report(writer.process, header.end);
         if let Some(group) = self.groups.get_mut(usize::from(group)) {
             group.active = clock::now();
         }
@@ -225,8 +226,12 @@ impl Sequencer {
                 extent: header.extent,
             },
             Kind::Close => Action::Closed,
+            Kind::Attributes => {
+                self.tasks.ask(Task::Look { path });
+                return;
+            }
             // From a later version: whatever it was, the file has it.
-            Kind::Unknown | Kind::Attributes => {
+            Kind::Unknown => {
                 self.tasks.ask(Task::Check { path });
                 return;
             }
