@@ -30,5 +30,5 @@ pub use disk_model::{Disk, Op, Whence};
 pub use operations::{Shape, script};
 pub use poll::{LIMIT, wait_until};
 pub use process::{Finished, Process};
-pub use programs::{Program, c, cobol, perl, python, shell};
+pub use programs::{Program, c, cobol, perl, python, shell, static_c};
 pub use site::{Difference, File, Group, Site, Verdict};

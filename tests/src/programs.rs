@@ -35,6 +35,19 @@ pub fn c(name: &str) -> Result<Program> {
     })
 }
 
+/// A C program linked statically, so that nothing can be preloaded into it.
+pub fn static_c(name: &str) -> Result<Program> {
+    let source = source(&format!("{name}.c"))?;
+    compile(&source, &format!("{name}-static"), |output| {
+        let mut command = Command::new("cc");
+        command
+            .args(["-O2", "-Wall", "-pthread", "-static", "-o"])
+            .arg(output)
+            .arg(&source);
+        (command, "the Debian package gcc (with libc6-dev)")
+    })
+}
+
 /// A COBOL program, by the name of its source without `.cob`.
 pub fn cobol(name: &str) -> Result<Program> {
     let source = source(&format!("{name}.cob"))?;

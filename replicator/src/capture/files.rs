@@ -15,6 +15,9 @@ const FILES_KEPT_MIN: usize = 4096;
 /// Changes remembered per file to tell whether a read overlapped one.
 const RECENT_MAX: usize = 1024;
 
+/// Paths remembered that files had before.
+const FORMER_MAX: usize = 4096;
+
 /// Processes remembered per file that did something to it.
 const REPORTS_MAX: usize = 16;
 
@@ -29,8 +32,6 @@ pub(super) struct File {
     /// Size and time of change when its directory was last looked through, if a captured change or a comparison accounts
     /// for them.
     pub(super) look: Option<(u64, i64)>,
-    /// Clock when its times last showed a change that nobody captured.
-    pub(super) unexplained: u64,
     /// Captured processes that did something to it lately, and when.
     pub(super) reports: Vec<(u64, u64)>,
     /// The end of the file, which completes its content, is being read again.
@@ -148,6 +149,8 @@ pub(super) struct Files {
     forget_at: usize,
     by_inode: HashMap<(u64, u64), usize>,
     by_path: HashMap<Arc<[u8]>, usize>,
+    /// What was reported, under their path, of files that don't have it any more; for a while.
+    former: HashMap<Arc<[u8]>, Vec<(u64, u64)>>,
     /// Grows when everything that was to be read has been.
     doubts: u64,
     /// An empty file was made: its path, and whether another one had that before.
@@ -168,6 +171,7 @@ impl Files {
             forget_at: FILES_KEPT_MIN,
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
+            former: HashMap::new(),
             doubts: 0,
             made: None,
             to_load: Vec::new(),
@@ -237,7 +241,6 @@ impl Files {
             group: group.unwrap_or(0),
             changed_ns: 0,
             look: None,
-            unexplained: 0,
             reports: Vec::new(),
             completes_later: false,
             loading: group.is_some() && !empty,
@@ -263,7 +266,7 @@ impl Files {
             self.board.add_inode(device, inode);
             let before = self.by_path.insert(Arc::clone(&path), file);
             if let Some(before) = before {
-                self.files[before].path = None;
+                self.lose_path(before);
             }
             if empty {
                 self.made = Some((path, before.is_some()));
@@ -307,7 +310,9 @@ impl Files {
 
     /// The file got a new path, captured or not. What had it before has none any more.
     pub(super) fn renamed(&mut self, file: usize, to: &[u8]) {
-        if let Some(from) = self.files[file].path.take()
+        let from = self.files[file].path.clone();
+        self.lose_path(file);
+        if let Some(from) = from
             && self.by_path.get(&from) == Some(&file)
         {
             self.by_path.remove(&from);
@@ -315,7 +320,7 @@ impl Files {
         let to: Arc<[u8]> = self.configured(to).as_ref().into();
         if let Some(group) = self.group_of(&to) {
             if let Some(before) = self.by_path.insert(Arc::clone(&to), file) {
-                self.files[before].path = None;
+                self.lose_path(before);
             }
             self.files[file].group = group;
             self.files[file].path = Some(Arc::clone(&to));
@@ -355,8 +360,29 @@ impl Files {
     /// The file at this path is gone.
     pub(super) fn removed(&mut self, path: &[u8]) -> Option<usize> {
         let file = self.by_path.remove(path)?;
-        self.files[file].path = None;
+        self.lose_path(file);
         Some(file)
+    }
+
+    /// A file doesn't have its path any more. What was reported of it explains what the kernel tells of that path later.
+    fn lose_path(&mut self, file: usize) {
+        let file = &mut self.files[file];
+        let Some(path) = file.path.take() else {
+            return;
+        };
+        if self.former.len() >= FORMER_MAX {
+            self.former.clear();
+        }
+        let former = self.former.entry(path).or_default();
+        former.extend_from_slice(&file.reports);
+        let forgotten = former.len().saturating_sub(REPORTS_MAX);
+        former.drain(..forgotten);
+    }
+
+    /// Captured processes that did something to the file at a path, or to one that was there before, and when.
+    pub(super) fn reports(&self, path: &[u8]) -> impl Iterator<Item = &(u64, u64)> {
+        let present = self.at_path(path).map(|file| &self.files[file].reports);
+        present.into_iter().chain(self.former.get(path)).flatten()
     }
 
     /// All captured paths there are.

@@ -369,7 +369,9 @@ impl Checker {
             self.directories.scan_wanted = true;
         }
         if self.inbox.take_mounts() {
-            tracing::info!("a volume was mounted or unmounted: all directories are looked through");
+            tracing::debug!(
+                "a volume was mounted or unmounted: all directories are looked through"
+            );
             self.directories.watch.forget_refused();
             self.directories.scan_wanted = true;
         }

@@ -177,8 +177,7 @@ impl Sequencer {
         }
         self.files.files[file].look = Some(look);
         // Changed later than by any captured change, and nobody is at it: by whom, we didn't see.
-        if look.1 > changed_ns + UNEXPLAINED_NS && !self.is_reported(Some(file), None, u64::MAX) {
-            self.files.files[file].unexplained = clock::now();
+        if look.1 > changed_ns + UNEXPLAINED_NS && !self.is_reported(path, None, u64::MAX) {
             self.progress.rereads.fetch_add(1, Ordering::Relaxed);
             self.tasks.ask(Task::Check {
                 path: Arc::clone(path),

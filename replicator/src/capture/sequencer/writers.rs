@@ -30,18 +30,17 @@ impl Sequencer {
     /// The kernel says that these did something to a file.
     pub(super) fn touched(&mut self, path: &Arc<[u8]>, by: &[Touch], since: u64) {
         let since = since.saturating_sub(REPORTED_NS);
-        let file = self.files.at_path(path);
         let mut is_unexplained = false;
         for touch in by {
             let Some(who) = touch.who.as_deref().filter(|who| who.pid != 0) else {
                 // Somebody: whether that was a captured program, the file's times say (`seen_as`). One that closed it
                 // without any report of anybody may have mapped it.
-                is_unexplained |= touch.closed && !self.anybody_reported(file, since);
+                is_unexplained |= touch.closed && !self.is_reported(path, None, since);
                 continue;
             };
             let processes = self.processes_of(who);
             let parent = self.processes_with_id(who.parent);
-            let reported = |process: &u64| self.is_reported(file, Some(*process), since);
+            let reported = |process: &u64| self.is_reported(path, Some(*process), since);
             if processes.iter().any(reported) || parent.iter().any(reported) {
                 continue;
             }
@@ -51,17 +50,13 @@ impl Sequencer {
                 continue;
             }
             // Of a process of which nothing is known but its id, in a world with several namespaces, nothing can be said.
-            if who.started == 0 && self.has_foreign_lanes() && self.anybody_reported(file, since) {
+            if who.started == 0 && self.has_foreign_lanes() && self.is_reported(path, None, since) {
                 continue;
             }
             is_unexplained |= touch.wrote || touch.closed;
-            let by_times = file.is_some_and(|file| self.files.files[file].unexplained >= since);
-            // A descriptor that was inherited and never used is closed by a program that did nothing.
-            if touch.wrote || touch.named || by_times {
-                self.note_uncaptured(path, who, has_lanes);
-            }
+            self.note_uncaptured(path, who, has_lanes);
         }
-        if is_unexplained && file.is_some() {
+        if is_unexplained && self.files.at_path(path).is_some() {
             self.progress.rereads.fetch_add(1, Ordering::Relaxed);
             self.tasks.ask(Task::Check {
                 path: Arc::clone(path),
@@ -103,31 +98,22 @@ impl Sequencer {
         self.progress.note_uncaptured(writer);
     }
 
-    /// Whether a process, or anybody at all, reported something on a file since then, or is about to.
-    pub(super) fn is_reported(
-        &self,
-        file: Option<usize>,
-        process: Option<u64>,
-        since: u64,
-    ) -> bool {
+    /// Whether a process, or anybody at all, reported something on the file at a path since then, or is about to.
+    pub(super) fn is_reported(&self, path: &[u8], process: Option<u64>, since: u64) -> bool {
         let is_it = |other: u64| process.is_none_or(|process| process == other);
-        let reported = file.is_some_and(|file| {
-            let reports = &self.files.files[file].reports;
-            reports
-                .iter()
-                .any(|&(process, end)| is_it(process) && end >= since)
-        });
-        reported
-            || self
-                .lanes
-                .lanes
-                .iter()
-                .filter(|lane| is_it(lane.writer.process))
-                .any(|lane| self.is_about_to_report(lane, file))
-    }
-
-    fn anybody_reported(&self, file: Option<usize>, since: u64) -> bool {
-        self.is_reported(file, None, since)
+        if self
+            .files
+            .reports(path)
+            .any(|&(process, end)| is_it(process) && end >= since)
+        {
+            return true;
+        }
+        let file = self.files.at_path(path);
+        self.lanes
+            .lanes
+            .iter()
+            .filter(|lane| is_it(lane.writer.process))
+            .any(|lane| self.is_about_to_report(lane, file))
     }
 
     /// Whether a lane has something on a file that wasn't its turn yet.
