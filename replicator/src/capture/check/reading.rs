@@ -31,6 +31,9 @@ pub(super) struct Reading {
     took: Duration,
 }
 
+/// A file, and its device and inode.
+type Opened = (File, (u64, u64));
+
 /// How a turn ended.
 enum Turn {
     More,
@@ -111,11 +114,7 @@ impl Checker {
     }
 
     /// Opens what is to be read and says what it is. `None` when that is all there is to say.
-    fn open(
-        &mut self,
-        path: &Arc<[u8]>,
-        load: bool,
-    ) -> Result<Option<(File, (u64, u64))>, Stopped> {
+    fn open(&mut self, path: &Arc<[u8]>, load: bool) -> Result<Option<Opened>, Stopped> {
         let begin = clock::now();
         let name = Path::new(std::ffi::OsStr::from_bytes(path));
         let unreadable = |this: &Checker, reason: String| {

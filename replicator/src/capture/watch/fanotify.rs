@@ -229,26 +229,15 @@ fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..at + N)?.try_into().ok()
 }
 
-#[expect(
-    clippy::host_endian_bytes,
-    reason = "the kernel of this machine wrote it, and nobody else reads it"
-)]
+// The kernel of this machine wrote these, in its own order.
 fn short(bytes: &[u8], at: usize) -> Option<usize> {
-    field(bytes, at).map(|field| usize::from(u16::from_ne_bytes(field)))
+    field(bytes, at).map(u16::from_ne_bytes).map(usize::from)
 }
 
-#[expect(
-    clippy::host_endian_bytes,
-    reason = "the kernel of this machine wrote it, and nobody else reads it"
-)]
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
     field(bytes, at).map(u32::from_ne_bytes)
 }
 
-#[expect(
-    clippy::host_endian_bytes,
-    reason = "the kernel of this machine wrote it, and nobody else reads it"
-)]
 fn flags(bytes: &[u8], at: usize) -> Option<u64> {
     field(bytes, at).map(u64::from_ne_bytes)
 }

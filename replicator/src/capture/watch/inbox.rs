@@ -91,10 +91,13 @@ impl Noted {
     }
 }
 
+/// What was told, by directory and name.
+type NotedNames = HashMap<(Key, Box<[u8]>), Noted>;
+
 /// Names and what was told of them, by directory.
 #[derive(Default)]
 pub(in crate::capture) struct Inbox {
-    noted: Mutex<HashMap<(Key, Box<[u8]>), Noted>>,
+    noted: Mutex<NotedNames>,
     overflow: AtomicBool,
     mounts: AtomicBool,
 }
@@ -119,7 +122,7 @@ impl Inbox {
     }
 
     /// Takes what was told.
-    pub(in crate::capture) fn take(&self) -> HashMap<(Key, Box<[u8]>), Noted> {
+    pub(in crate::capture) fn take(&self) -> NotedNames {
         std::mem::take(&mut *lock(&self.noted))
     }
 
