@@ -179,7 +179,6 @@ impl Watch {
         }
         if let Some(refusal) = refusal {
             *self.refused.entry(refusal).or_default() += 1;
-            self.tell_refused();
         }
         How::Looked
     }
@@ -240,13 +239,10 @@ impl Watch {
         let mut problems: Vec<String> = self
             .refused
             .iter()
-            .map(|(advice, count)| format!("{count} directories can't be watched: {advice}"))
+            .map(|(advice, count)| format!("directories that can't be watched: {count}; {advice}"))
             .collect();
         problems.sort();
-        // The number alone is no news.
-        if self.refused.values().all(|count| count.is_power_of_two()) || self.refused.is_empty() {
-            self.progress.set_problems("watch limits", &problems);
-        }
+        self.progress.set_problems("watch limits", &problems);
     }
 
     /// Whether the file system a directory is on tells of every change, whoever makes it.

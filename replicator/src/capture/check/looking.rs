@@ -123,6 +123,8 @@ pub(super) struct Directories {
     /// Where rules begin, and what was there.
     roots: Vec<(PathBuf, Option<(u64, u64)>)>,
     pending: HashMap<Arc<[u8]>, Pending>,
+    /// Files in warm directories, as of the last time they were looked at.
+    warm_files: usize,
     /// Files that changed without a word, and when.
     untold: HashMap<Arc<[u8]>, Instant>,
     /// Files in which a captured write may hide another's, to be compared when there is time.
@@ -164,6 +166,7 @@ impl Directories {
             named,
             roots,
             pending: HashMap::new(),
+            warm_files: 0,
             untold: HashMap::new(),
             hidden: VecDeque::new(),
             hidden_allowed: now,
@@ -272,12 +275,6 @@ impl Directories {
 
     /// Files are written in a directory: from now on they are looked at, and the kernel tells of names only.
     fn warm(&mut self, name: &Arc<[u8]>, written: Option<&[u8]>) {
-        let all: usize = self
-            .directories
-            .values()
-            .filter(|directory| directory.warm.is_some())
-            .map(|directory| directory.files.len())
-            .sum();
         let Some(directory) = self.directories.get_mut(name) else {
             return;
         };
@@ -288,9 +285,10 @@ impl Directories {
             warm.changed = Instant::now();
         } else {
             let files = directory.files.len();
-            if files > WARM_FILES_MAX || all + files > WARM_FILES_ALL_MAX {
+            if files > WARM_FILES_MAX || self.warm_files + files > WARM_FILES_ALL_MAX {
                 return;
             }
+            self.warm_files += files;
             if let Err(error) = self.watch.change(path_of(name), key, Interest::Names) {
                 tracing::debug!("{}: {error}", path_of(name).display());
                 self.changed.insert(Arc::clone(name));
@@ -601,6 +599,7 @@ impl Checker {
         for path in &found {
             self.look_now(&path.as_os_str().as_bytes().into())?;
         }
+        self.directories.watch.tell_refused();
         self.drop_left_behind(Some(directory))
     }
 
@@ -691,13 +690,16 @@ impl Checker {
         }
         let mut warm = Vec::new();
         let mut untold = Vec::new();
+        let mut warm_files = 0;
         for (path, directory) in &directories.directories {
             if directory.warm.is_some() {
+                warm_files += directory.files.len();
                 warm.push(Arc::clone(path));
             } else if directory.how == How::Looked {
                 untold.push(Arc::clone(path));
             }
         }
+        directories.warm_files = warm_files;
         for directory in warm {
             self.poll_warm(&directory)?;
         }
