@@ -276,10 +276,8 @@ impl Sequencer {
                 self.lost.insert(Arc::clone(path), problem);
             }
             Fate::Removed => {
-                let was_known = self.files.removed(path).is_some() | self.expected.remove(path);
-                if !was_known {
-                    return;
-                }
+                // Unknown here it may still have rows: of before a kill, after the last checkpoint.
+                self.files.removed(path);
                 if let Some(group) = self.files.group_of(path) {
                     let at_ns = clock::wall();
                     let origin = Origin::default();
