@@ -24,6 +24,8 @@ pub struct Progress {
     pub refilling: AtomicBool,
     /// Complete looks through all directories.
     pub scans: AtomicU64,
+    /// How many of them somebody waits for; until then they follow one another.
+    pub scans_wanted: AtomicU64,
     /// Passes of the sequencer in which every lane was empty, and nothing was waiting.
     pub drained_passes: AtomicU64,
     /// Passes of the sequencer.

@@ -30,7 +30,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Findings under way from the checker to the sequencer; each holds at most a chunk.
-const FINDINGS_MAX: usize = 16;
+const FINDINGS_MAX: usize = 64;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
@@ -284,6 +284,9 @@ impl Replicator {
             && ends.0 == ends.1
             && ends.1 == ends.2;
         let first_scan = *since.scans.get_or_insert(scans);
+        progress
+            .scans_wanted
+            .fetch_max(first_scan + 2, Ordering::SeqCst);
         if !quiet || since.end != ends.0 {
             since.end = ends.0;
             since.drained = drained;
@@ -361,7 +364,7 @@ fn allow_many_files() {
 
 /// Lets captured programs go first when there are too few processors for all: what waits, waits in lanes and journal. The
 /// sequencer gives way least, since it is what empties the lanes.
-fn give_way(thread: &str) {
+pub(crate) fn give_way(thread: &str) {
     let nice = if thread == "sequence" { 5 } else { 15 };
     // For Linux "process 0" is the calling thread. Somebody may have asked for still less; that stays.
     let present = rustix::process::getpriority_process(None).unwrap_or(0);

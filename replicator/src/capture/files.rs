@@ -17,6 +17,11 @@ const RECENT_MAX: usize = 1024;
 
 /// Further names of one file that are remembered.
 const LINKS_MAX: usize = 16;
+/// Paths remembered that files had before.
+const FORMER_MAX: usize = 4096;
+
+/// Processes remembered per file that did something to it.
+const REPORTS_MAX: usize = 16;
 
 /// A file, by its inode.
 pub(super) struct File {
@@ -33,8 +38,10 @@ pub(super) struct File {
     /// Size and time of change when its directory was last looked through, if a captured change or a comparison accounts
     /// for them.
     pub(super) look: Option<(u64, i64)>,
-    /// Wall clock when it was last compared for a change that nobody captured.
-    pub(super) compared_ns: i64,
+    /// Captured processes that did something to it lately, and when.
+    pub(super) reports: Vec<(u64, u64)>,
+    /// The end of the file, which completes its content, is being read again.
+    pub(super) completes_later: bool,
     /// Its content isn't in the journal yet.
     loading: bool,
     attributes_seen: Option<Attributes>,
@@ -97,9 +104,29 @@ impl File {
         self.in_doubt = Some(doubts);
     }
 
-    /// The end of the file was read: its content is in the journal. Gives attributes back as above.
+    /// A process says that it did something to the file.
+    pub(super) fn note_report(&mut self, process: u64, end: u64) {
+        // Mostly the same one as before.
+        if let Some(last) = self.reports.last_mut()
+            && last.0 == process
+        {
+            last.1 = last.1.max(end);
+            return;
+        }
+        let end = match self.reports.iter().position(|&(known, _)| known == process) {
+            Some(before) => self.reports.remove(before).1.max(end),
+            None => end,
+        };
+        if self.reports.len() == REPORTS_MAX {
+            self.reports.remove(0);
+        }
+        self.reports.push((process, end));
+    }
+
+    /// All of the file was read: its content is in the journal. Gives attributes back as above.
     pub(super) fn note_loaded(&mut self) -> Option<Attributes> {
         self.loading = false;
+        self.completes_later = false;
         self.attributes_seen
             .and_then(|attributes| self.note_attributes(attributes))
     }
@@ -128,6 +155,8 @@ pub(super) struct Files {
     forget_at: usize,
     by_inode: HashMap<(u64, u64), usize>,
     by_path: HashMap<Arc<[u8]>, usize>,
+    /// What was reported, under their path, of files that don't have it any more; for a while.
+    former: HashMap<Arc<[u8]>, Vec<(u64, u64)>>,
     /// Grows when everything that was to be read has been.
     doubts: u64,
     /// An empty file was made: its path, and whether another one had that before.
@@ -148,6 +177,7 @@ impl Files {
             forget_at: FILES_KEPT_MIN,
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
+            former: HashMap::new(),
             doubts: 0,
             made: None,
             to_load: Vec::new(),
@@ -167,6 +197,12 @@ impl Files {
     /// The group of a path, when it is captured.
     pub(super) fn group_of(&self, path: &[u8]) -> Option<u16> {
         self.config.rule_for(path).map(|(group, _)| group as u16)
+    }
+
+    /// Where the rule of a path begins.
+    pub(super) fn root_of(&self, path: &[u8]) -> Option<std::path::PathBuf> {
+        let (group, rule) = self.config.rule_for(path)?;
+        Some(self.config.groups[group].files[rule].pattern.directory())
     }
 
     /// The group of a path as a program reported it; the first when it isn't captured (any more).
@@ -214,7 +250,8 @@ impl Files {
             group: group.unwrap_or(0),
             changed_ns: 0,
             look: None,
-            compared_ns: 0,
+            reports: Vec::new(),
+            completes_later: false,
             loading: group.is_some() && !empty,
             attributes_seen: None,
             in_doubt: None,
@@ -238,7 +275,7 @@ impl Files {
             self.board.add_inode(device, inode);
             let before = self.by_path.insert(Arc::clone(&path), file);
             if let Some(before) = before {
-                self.files[before].path = None;
+                self.lose_path(before);
             }
             if empty {
                 self.made = Some((path, before.is_some()));
@@ -292,7 +329,9 @@ impl Files {
 
     /// The file got a new path, captured or not. What had it before has none any more.
     pub(super) fn renamed(&mut self, file: usize, to: &[u8]) {
-        if let Some(from) = self.files[file].path.take()
+        let from = self.files[file].path.clone();
+        self.lose_path(file);
+        if let Some(from) = from
             && self.by_path.get(&from) == Some(&file)
         {
             self.by_path.remove(&from);
@@ -300,7 +339,7 @@ impl Files {
         let to: Arc<[u8]> = self.configured(to).as_ref().into();
         if let Some(group) = self.group_of(&to) {
             if let Some(before) = self.by_path.insert(Arc::clone(&to), file) {
-                self.files[before].path = None;
+                self.lose_path(before);
             }
             let renamed = &mut self.files[file];
             renamed.group = group;
@@ -360,8 +399,29 @@ impl Files {
     /// The file at this path is gone.
     pub(super) fn removed(&mut self, path: &[u8]) -> Option<usize> {
         let file = self.by_path.remove(path)?;
-        self.files[file].path = None;
+        self.lose_path(file);
         Some(file)
+    }
+
+    /// A file doesn't have its path any more. What was reported of it explains what the kernel tells of that path later.
+    fn lose_path(&mut self, file: usize) {
+        let file = &mut self.files[file];
+        let Some(path) = file.path.take() else {
+            return;
+        };
+        if self.former.len() >= FORMER_MAX {
+            self.former.clear();
+        }
+        let former = self.former.entry(path).or_default();
+        former.extend_from_slice(&file.reports);
+        let forgotten = former.len().saturating_sub(REPORTS_MAX);
+        former.drain(..forgotten);
+    }
+
+    /// Captured processes that did something to the file at a path, or to one that was there before, and when.
+    pub(super) fn reports(&self, path: &[u8]) -> impl Iterator<Item = &(u64, u64)> {
+        let present = self.at_path(path).map(|file| &self.files[file].reports);
+        present.into_iter().chain(self.former.get(path)).flatten()
     }
 
     /// All captured paths there are.

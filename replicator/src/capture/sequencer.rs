@@ -14,13 +14,14 @@
 
 mod findings;
 mod release;
+mod writers;
 
 use super::check::{CHUNK_BYTES, FILE_BYTES_MAX, Finding, Task, Tasks, What};
 use super::directories::{Directories, Fate};
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
-use super::processes::Processes;
+use super::processes::{self, Processes};
 use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
 use crate::state::{For, prepare_lanes};
@@ -39,18 +40,23 @@ use std::time::{Duration, Instant};
 
 /// Bytes of operations put into the journal with one write.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Findings taken over in one pass; together with the bound of their channel this limits memory.
-const FINDINGS_MAX: usize = 16;
+/// Findings taken over before they are released, and bytes in them; together with the bound of their channel this limits
+/// memory.
+const FINDINGS_MAX: usize = 512;
+const FINDINGS_BYTES_MAX: usize = 8 << 20;
 /// How often processes are looked after.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is said that time goes on, while a unit of work lasts too long.
 const DUE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often journal segments that nobody needs are removed.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(500);
-/// How much later than the last captured change a file may have been changed, by its time: clocks are coarse.
-const UNEXPLAINED_NS: i64 = 50_000_000;
-/// How often a file that others than captured programs write to is compared.
-const COMPARE_INTERVAL_NS: i64 = 1_000_000_000;
+/// How much later than the last captured change a file may have been changed, by its time. The kernel's time is never
+/// ahead, and what is being captured at this moment is looked for, so this is for steps of the clock only.
+const UNEXPLAINED_NS: i64 = 5_000_000;
+/// How often files are compared that captured programs have mapped: nobody says when they store something.
+const MAPPED_INTERVAL: Duration = Duration::from_millis(500);
+/// How often paths that are links to another captured file are looked at.
+const LINKS_INTERVAL: Duration = Duration::from_millis(500);
 /// Quiet time after which what waits for its second half is published.
 const SETTLE_AFTER_NS: u64 = 20_000_000;
 /// How long lanes are left alone at least, unless so much came that more is waiting already: looking at them more often
@@ -88,7 +94,6 @@ pub struct Sequencer {
     gaps: u64,
     /// Files that had an image when this started and have not been seen yet.
     expected: HashSet<Arc<[u8]>>,
-    seen: HashSet<Arc<[u8]>>,
     last_sync: Instant,
     last_release: Instant,
     last_processes: Instant,
@@ -96,6 +101,14 @@ pub struct Sequencer {
     config: Arc<Config>,
     /// The state directory's lock, to tell whether the directory is still the same.
     lock: Option<(u64, u64)>,
+    last_mapped: Instant,
+    last_links: Instant,
+    /// Processes whose lanes are gone, for a while.
+    ended: VecDeque<writers::Ended>,
+    /// Programs and files of which it was said that the one changes the other uncaptured.
+    warned: HashSet<(String, String)>,
+    /// Inode of our id namespace.
+    own_namespace: u64,
     /// Processes were looked after since anything was done, and none had ended.
     processes_quiet: bool,
     broken_lanes: usize,
@@ -182,12 +195,16 @@ impl Sequencer {
             groups,
             gaps: 0,
             expected: parts.known,
-            seen: HashSet::new(),
             last_sync: Instant::now(),
             last_release: Instant::now(),
             last_processes: Instant::now(),
             last_due: Instant::now(),
             lock: identity(&parts.config.site.lock_path()),
+            last_mapped: Instant::now(),
+            last_links: Instant::now(),
+            ended: VecDeque::new(),
+            warned: HashSet::new(),
+            own_namespace: processes::namespace("self"),
             processes_quiet: false,
             broken_lanes: 0,
             directories: Directories::open(&parts.config.site.state),
@@ -253,6 +270,8 @@ impl Sequencer {
             self.lanes.settle();
             self.load();
             self.take_gaps();
+            self.look_after_mapped();
+            self.look_after_links();
             if self.last_processes.elapsed() >= PROCESS_INTERVAL {
                 self.last_processes = Instant::now();
                 self.look_after_directories();
@@ -524,6 +543,7 @@ impl Sequencer {
         }
         if !ended.is_empty() && self.flush()? {
             for &(process, _) in &ended {
+                self.remember_ended(process);
                 self.lanes.remove_process(process);
             }
         }

@@ -4,9 +4,20 @@ use super::*;
 
 impl Sequencer {
     pub(super) fn take_findings(&mut self) {
-        while self.waiting.len() < FINDINGS_MAX {
+        let bytes = |finding: &Finding| match &finding.what {
+            What::Content { bytes, .. } => bytes.len(),
+            _ => 0,
+        };
+        let mut room = FINDINGS_BYTES_MAX;
+        for waiting in &self.waiting {
+            room = room.saturating_sub(bytes(waiting));
+        }
+        while self.waiting.len() < FINDINGS_MAX && room > 0 {
             match self.findings.try_recv() {
-                Ok(finding) => self.waiting.push_back(finding),
+                Ok(finding) => {
+                    room = room.saturating_sub(bytes(&finding));
+                    self.waiting.push_back(finding);
+                }
                 Err(_) => break,
             }
         }
@@ -21,7 +32,8 @@ impl Sequencer {
     pub(super) fn consider(&mut self, finding: &Finding) {
         let path = &finding.path;
         match &finding.what {
-            What::Scanned => return self.scanned(),
+            What::Scanned { present } => return self.scanned(present),
+            What::Touched { by, since } => return self.touched(path, by, *since),
             What::Missing => return self.missing(path),
             What::Unreadable(reason) => {
                 let problem = format!(
@@ -38,13 +50,14 @@ impl Sequencer {
                 changed_ns,
                 ..
             } => {
-                self.seen.insert(Arc::clone(path));
                 self.expected.remove(path);
                 self.directories.note(path, *device);
                 if !self.seen_as((*device, *inode), path, (*size, *changed_ns)) {
                     return;
                 }
             }
+            // It was read from what was at this path before.
+            What::Content { .. } | What::Sum { .. } if self.is_of_another(finding) => return,
             What::Content {
                 offset,
                 bytes,
@@ -64,6 +77,12 @@ impl Sequencer {
                         file.changed_since(finding.begin, &(*offset..end.max(*offset + 1)))
                     });
                 if let Some(changed) = changed {
+                    if finding.completes
+                        && let Some(file) = self.files.at_path(path)
+                    {
+                        // That comes with what is read instead.
+                        self.files.files[file].completes_later = true;
+                    }
                     return self.read_again(path, *offset, bytes.len() as u64, *at_end, changed);
                 }
                 if self.unreadable.remove(path).is_some() {
@@ -98,13 +117,15 @@ impl Sequencer {
                 if let Some(action) = finding.what.action() {
                     keep(action);
                 }
-                if *at_end {
+                if finding.completes || *at_end && registered.completes_later {
                     registered.note_loaded()
                 } else {
                     None
                 }
             }
-            What::Missing | What::Unreadable(_) | What::Scanned => None,
+            What::Missing | What::Unreadable(_) | What::Touched { .. } | What::Scanned { .. } => {
+                None
+            }
         };
         if let Some(attributes) = attributes {
             keep(Action::Attributes(attributes));
@@ -147,26 +168,30 @@ impl Sequencer {
             self.files.files[file].look = Some(look);
             return true;
         };
-        let file = &mut self.files.files[file];
-        if file.look == Some(look) {
+        let (last_look, changed_ns) = {
+            let file = &self.files.files[file];
+            (file.look, file.changed_ns)
+        };
+        if last_look == Some(look) {
             return true;
         }
-        // Changed later than by any captured change: by whom, we didn't see. One that is written to all the time is
-        // compared again and again, with a pause.
-        let now = clock::wall();
-        if look.1 > file.changed_ns + UNEXPLAINED_NS {
-            if now - file.compared_ns >= COMPARE_INTERVAL_NS {
-                file.compared_ns = now;
-                file.look = Some(look);
-                self.progress.rereads.count(Reason::Uncaptured);
-                self.tasks.ask(Task::Check {
-                    path: Arc::clone(path),
-                });
-            }
-        } else {
-            file.look = Some(look);
+        self.files.files[file].look = Some(look);
+        // Changed later than by any captured change, and nobody is at it: by whom, we didn't see.
+        if look.1 > changed_ns + UNEXPLAINED_NS && !self.is_reported(path, None, u64::MAX) {
+            self.progress.rereads.count(Reason::Uncaptured);
+            self.tasks.ask(Task::Check {
+                path: Arc::clone(path),
+            });
         }
         true
+    }
+
+    /// Whether what was read is another file than the one that is at its path by now.
+    fn is_of_another(&self, finding: &Finding) -> bool {
+        finding.file.is_some_and(|(device, inode)| {
+            let present = self.files.at_path(&finding.path);
+            present.is_some() && self.files.at_inode(device, inode) != present
+        })
     }
 
     /// A read overlapped changes of the same bytes. What they left alone is read again with it, in halves: short reads
@@ -203,13 +228,20 @@ impl Sequencer {
         );
     }
 
-    pub(super) fn scanned(&mut self) {
-        let seen = std::mem::take(&mut self.seen);
+    pub(super) fn scanned(&mut self, present: &HashSet<Arc<[u8]>>) {
+        // What is there, and nobody spoke of since: it was put aside for something that isn't so any more.
+        for path in present {
+            if self.files.at_path(path).is_none() && !self.links.contains_key(path) {
+                self.tasks.ask(Task::Look {
+                    path: Arc::clone(path),
+                });
+            }
+        }
         let unseen: Vec<Arc<[u8]>> = self
             .files
             .paths()
             .map(|(path, _)| path)
-            .filter(|path| !seen.contains(*path))
+            .filter(|path| !present.contains(*path))
             .cloned()
             .chain(self.expected.iter().cloned())
             .collect();
@@ -231,7 +263,10 @@ impl Sequencer {
         if self.unreadable.remove(path).is_some() {
             self.tell_unreadable();
         }
-        match self.directories.fate(path) {
+        match self
+            .directories
+            .fate(path, self.files.root_of(path).as_deref())
+        {
             Fate::There => {}
             Fate::Unknown(why) => {
                 let problem = format!(
@@ -241,6 +276,7 @@ impl Sequencer {
                 self.lost.insert(Arc::clone(path), problem);
             }
             Fate::Removed => {
+                // Unknown here it may still have rows: of before a kill, after the last checkpoint.
                 self.files.removed(path);
                 if let Some(group) = self.files.group_of(path) {
                     let at_ns = clock::wall();
@@ -274,6 +310,37 @@ impl Sequencer {
     pub(super) fn load(&mut self) {
         for path in self.files.to_load.drain(..) {
             self.tasks.ask(Task::Check { path });
+        }
+    }
+
+    /// Has files compared that captured programs have mapped.
+    pub(super) fn look_after_mapped(&mut self) {
+        if self.last_mapped.elapsed() < MAPPED_INTERVAL {
+            return;
+        }
+        self.last_mapped = Instant::now();
+        for (path, _) in self
+            .files
+            .paths()
+            .filter(|(_, file)| !file.mapped.is_empty())
+        {
+            self.tasks.ask(Task::Recheck {
+                path: Arc::clone(path),
+                pause: MAPPED_INTERVAL - Duration::from_millis(100),
+            });
+        }
+    }
+
+    /// Looks at links to other captured files: they stand for themselves once the other is gone.
+    pub(super) fn look_after_links(&mut self) {
+        if self.links.is_empty() || self.last_links.elapsed() < LINKS_INTERVAL {
+            return;
+        }
+        self.last_links = Instant::now();
+        for path in self.links.keys() {
+            self.tasks.ask(Task::Look {
+                path: Arc::clone(path),
+            });
         }
     }
 

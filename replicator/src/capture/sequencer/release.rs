@@ -138,6 +138,7 @@ impl Sequencer {
         let doubts = self.files.doubts();
         let registered = &mut self.files.files[file];
         let group = registered.group;
+        registered.note_report(writer.process, header.end);
         if let Some(group) = self.groups.get_mut(usize::from(group)) {
             group.active = clock::now();
         }
@@ -252,11 +253,13 @@ impl Sequencer {
             Kind::Close => Action::Closed {
                 keeps_locks: header.flags & frame::CLOSE_KEEPS_LOCKS != 0,
             },
+            Kind::Attributes => {
+                self.tasks.ask(Task::Look { path });
+                return;
+            }
             // From a later version: whatever it was, the file has it.
-            Kind::Unknown | Kind::Attributes => {
-                if frame.kind == Kind::Unknown {
-                    self.progress.rereads.count(Reason::Unknown);
-                }
+            Kind::Unknown => {
+                self.progress.rereads.count(Reason::Unknown);
                 self.tasks.ask(Task::Check { path });
                 return;
             }
