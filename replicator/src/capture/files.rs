@@ -26,6 +26,8 @@ pub(super) struct File {
     /// Size and time of change when its directory was last looked through, if a captured change or a comparison accounts
     /// for them.
     pub(super) look: Option<(u64, i64)>,
+    /// Its size as captured changes and reads left it; none when that isn't known.
+    pub(super) size: Option<u64>,
     /// Wall clock when it was last compared for a change that nobody captured.
     pub(super) compared_ns: i64,
     /// Its content isn't in the journal yet.
@@ -204,6 +206,7 @@ impl Files {
             group: group.unwrap_or(0),
             changed_ns: 0,
             look: None,
+            size: None,
             compared_ns: 0,
             loading: group.is_some() && !empty,
             attributes_seen: None,
@@ -322,6 +325,21 @@ impl Files {
         let file = self.by_path.remove(path)?;
         self.files[file].path = None;
         Some(file)
+    }
+
+    /// The captured paths in a directory, at any depth.
+    pub(super) fn below<'f>(
+        &'f self,
+        directory: &'f [u8],
+    ) -> impl Iterator<Item = (&'f Arc<[u8]>, usize)> {
+        let is_below = move |path: &[u8]| {
+            path.strip_prefix(directory)
+                .is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        self.by_path
+            .iter()
+            .filter(move |(path, _)| is_below(path))
+            .map(|(path, &file)| (path, file))
     }
 
     /// All captured paths there are.

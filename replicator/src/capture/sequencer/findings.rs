@@ -41,7 +41,7 @@ impl Sequencer {
                 self.seen.insert(Arc::clone(path));
                 self.expected.remove(path);
                 self.directories.note(path, *device);
-                if !self.seen_as((*device, *inode), path, (*size, *changed_ns)) {
+                if !self.seen_as((*device, *inode), path, (*size, *changed_ns), finding.begin) {
                     return;
                 }
             }
@@ -99,6 +99,8 @@ impl Sequencer {
                     keep(action);
                 }
                 if *at_end {
+                    let overlapped = registered.changed_since(finding.begin, &(0..u64::MAX));
+                    registered.size = overlapped.is_none().then(|| finding.what.end()).flatten();
                     registered.note_loaded()
                 } else {
                     None
@@ -117,6 +119,7 @@ impl Sequencer {
         (device, inode): (u64, u64),
         path: &Arc<[u8]>,
         look: (u64, i64),
+        begin: u64,
     ) -> bool {
         let known = self.files.at_inode(device, inode);
         let other = known
@@ -151,10 +154,16 @@ impl Sequencer {
         if file.look == Some(look) {
             return true;
         }
-        // Changed later than by any captured change: by whom, we didn't see. One that is written to all the time is
-        // compared again and again, with a pause.
+        // While it is being written to, its size and what is known of it are of different moments: the next look tells.
+        let changing = file.changed_since(begin, &(0..u64::MAX)).is_some();
+        let other_size = file.size.is_some_and(|size| size != look.0);
+        if changing && other_size {
+            return true;
+        }
+        // Changed later than by any captured change, or not by these alone: by whom, we didn't see. One that is written to
+        // all the time is compared again and again, with a pause.
         let now = clock::wall();
-        if look.1 > file.changed_ns + UNEXPLAINED_NS {
+        if look.1 > file.changed_ns + UNEXPLAINED_NS || other_size {
             if now - file.compared_ns >= COMPARE_INTERVAL_NS {
                 file.compared_ns = now;
                 file.look = Some(look);
