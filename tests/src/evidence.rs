@@ -53,6 +53,8 @@ pub struct Evidence {
     files: HashMap<Inode, File>,
     paths: BTreeMap<PathBuf, Inode>,
     before: BTreeSet<PathBuf>,
+    /// Files whose path another took: in an exchange, they get that one's in turn.
+    displaced: HashMap<Inode, PathBuf>,
     /// Hashes of paths that programs marked because they could not tell more.
     gaps: BTreeSet<u64>,
 }
@@ -164,6 +166,7 @@ impl Evidence {
         if frame.kind == Kind::Open && flags & OPEN_CREATED != 0 {
             // The inode may have been another file's before.
             self.files.insert(frame.inode, File::default());
+            self.displaced.remove(&frame.inode);
         }
         if frame.kind == Kind::Rename {
             return self.rename(frame);
@@ -241,10 +244,17 @@ impl Evidence {
             } else {
                 to.join(rest)
             };
-            self.paths.insert(moved, inode);
+            if let Some(displaced) = self.paths.insert(moved.clone(), inode)
+                && displaced != inode
+            {
+                self.displaced.insert(displaced, moved);
+            }
             self.files.entry(inode).or_default().told = true;
         }
-        if !known && !to.is_dir() {
+        if self.displaced.get(&frame.inode) == Some(&from) {
+            self.displaced.remove(&frame.inode);
+            self.paths.insert(to, frame.inode);
+        } else if !known && !to.is_dir() {
             // From a name that isn't captured: what it holds has to be read.
             self.paths.insert(to, frame.inode);
             let file = File {
