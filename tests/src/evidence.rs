@@ -174,6 +174,7 @@ impl Evidence {
         if frame.kind != Kind::Unlink && !self.paths.values().any(|inode| *inode == frame.inode) {
             self.paths.insert(frame.path.clone(), frame.inode);
         }
+        let is_new = !self.files.contains_key(&frame.inode);
         let file = self.files.entry(frame.inode).or_default();
         let marked = match frame.kind {
             Kind::Open => {
@@ -204,7 +205,8 @@ impl Evidence {
             Kind::Link => {
                 self.paths.insert(path_of(&frame.data), frame.inode);
                 file.told = true;
-                None
+                // One that had no captured name before is read as a whole.
+                is_new.then_some(0..u64::MAX)
             }
             Kind::Reread | Kind::Unmap => {
                 let end = offset.saturating_add(extent);
