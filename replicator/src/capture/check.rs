@@ -402,6 +402,19 @@ fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
 }
 
 impl What {
+    /// Behind the last byte that was read.
+    pub(super) fn end(&self) -> Option<u64> {
+        match self {
+            What::Content { offset, bytes, .. } => Some(offset + bytes.len() as u64),
+            What::Sum { offset, len, .. } => Some(offset + len),
+            What::Seen { .. }
+            | What::Missing
+            | What::Unreadable(_)
+            | What::Scanned { .. }
+            | What::Touched { .. } => None,
+        }
+    }
+
     /// What the journal keeps of it, when it is kept.
     pub(super) fn action(&self) -> Option<operation::Action<'_>> {
         Some(match *self {

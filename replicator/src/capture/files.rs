@@ -42,6 +42,8 @@ pub(super) struct File {
     pub(super) reports: Vec<(u64, u64)>,
     /// The end of the file, which completes its content, is being read again.
     pub(super) completes_later: bool,
+    /// Its size as captured changes and reads left it; none when that isn't known.
+    pub(super) size: Option<u64>,
     /// Its content isn't in the journal yet.
     loading: bool,
     attributes_seen: Option<Attributes>,
@@ -252,6 +254,7 @@ impl Files {
             look: None,
             reports: Vec::new(),
             completes_later: false,
+            size: None,
             loading: group.is_some() && !empty,
             attributes_seen: None,
             in_doubt: None,
@@ -422,6 +425,21 @@ impl Files {
     pub(super) fn reports(&self, path: &[u8]) -> impl Iterator<Item = &(u64, u64)> {
         let present = self.at_path(path).map(|file| &self.files[file].reports);
         present.into_iter().chain(self.former.get(path)).flatten()
+    }
+
+    /// The captured paths in a directory, at any depth.
+    pub(super) fn below<'f>(
+        &'f self,
+        directory: &'f [u8],
+    ) -> impl Iterator<Item = (&'f Arc<[u8]>, usize)> {
+        let is_below = move |path: &[u8]| {
+            path.strip_prefix(directory)
+                .is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        self.by_path
+            .iter()
+            .filter(move |(path, _)| is_below(path))
+            .map(|(path, &file)| (path, file))
     }
 
     /// All captured paths there are.

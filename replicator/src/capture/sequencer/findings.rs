@@ -52,7 +52,7 @@ impl Sequencer {
             } => {
                 self.expected.remove(path);
                 self.directories.note(path, *device);
-                if !self.seen_as((*device, *inode), path, (*size, *changed_ns)) {
+                if !self.seen_as((*device, *inode), path, (*size, *changed_ns), finding.begin) {
                     return;
                 }
             }
@@ -117,6 +117,10 @@ impl Sequencer {
                 if let Some(action) = finding.what.action() {
                     keep(action);
                 }
+                if *at_end {
+                    let overlapped = registered.changed_since(finding.begin, &(0..u64::MAX));
+                    registered.size = overlapped.is_none().then(|| finding.what.end()).flatten();
+                }
                 if finding.completes || *at_end && registered.completes_later {
                     registered.note_loaded()
                 } else {
@@ -138,6 +142,7 @@ impl Sequencer {
         (device, inode): (u64, u64),
         path: &Arc<[u8]>,
         look: (u64, i64),
+        begin: u64,
     ) -> bool {
         let known = self.files.at_inode(device, inode);
         let other = known
@@ -168,16 +173,19 @@ impl Sequencer {
             self.files.files[file].look = Some(look);
             return true;
         };
-        let (last_look, changed_ns) = {
-            let file = &self.files.files[file];
-            (file.look, file.changed_ns)
-        };
-        if last_look == Some(look) {
+        let known = &mut self.files.files[file];
+        if known.look == Some(look) {
             return true;
         }
-        self.files.files[file].look = Some(look);
-        // Changed later than by any captured change, and nobody is at it: by whom, we didn't see.
-        if look.1 > changed_ns + UNEXPLAINED_NS && !self.is_reported(path, None, u64::MAX) {
+        // While it is being written to, its size and what is known of it are of different moments: the next look tells.
+        let other_size = known.size.is_some_and(|size| size != look.0);
+        if other_size && known.changed_since(begin, &(0..u64::MAX)).is_some() {
+            return true;
+        }
+        known.look = Some(look);
+        // Changed later than by any captured change, and nobody is at it, or not by these alone: by whom, we didn't see.
+        let late = look.1 > known.changed_ns + UNEXPLAINED_NS;
+        if other_size || late && !self.is_reported(path, None, u64::MAX) {
             self.progress.rereads.count(Reason::Uncaptured);
             self.tasks.ask(Task::Check {
                 path: Arc::clone(path),

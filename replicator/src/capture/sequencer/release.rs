@@ -158,6 +158,15 @@ impl Sequencer {
             }
             _ => {}
         }
+        registered.size = match frame.kind {
+            Kind::Open | Kind::Truncate => Some(header.offset),
+            Kind::Write => {
+                let end = header.offset + u64::from(header.data_len);
+                registered.size.map(|size| size.max(end))
+            }
+            Kind::Reread | Kind::Map | Kind::Unmap | Kind::Unknown => None,
+            _ => registered.size,
+        };
         if let Some(range) = range {
             registered.changed_ns = at_ns;
             let doubtful = registered.changed_since(header.begin, &range);
@@ -171,6 +180,9 @@ impl Sequencer {
         let Some(path) = registered.path.clone() else {
             // It has no captured path (any more): only a rename or a link can give it one.
             match frame.kind {
+                Kind::Rename if is_directory_rename(&self.files, data) => {
+                    rename_directory(&mut self.files, &mut self.outbox, origin, at_ns, data);
+                }
                 Kind::Rename => rename_in(&mut self.files, file, data),
                 Kind::Link => self.files.linked(file, data),
                 _ => {}
@@ -339,6 +351,49 @@ impl Sequencer {
             }
         }
         name.file
+    }
+}
+
+/// Whether a rename was of a directory with captured files in it.
+fn is_directory_rename(files: &Files, data: &[u8]) -> bool {
+    split_rename(data)
+        .is_some_and(|(from, _)| files.below(&files.configured(from)).next().is_some())
+}
+
+/// A directory was renamed, and with it every file in it.
+fn rename_directory(
+    files: &mut Files,
+    outbox: &mut Outbox,
+    origin: Origin<'_>,
+    at_ns: i64,
+    data: &[u8],
+) {
+    let Some((from, to)) = split_rename(data) else {
+        return;
+    };
+    let (from, to) = (
+        files.configured(from).into_owned(),
+        files.configured(to).into_owned(),
+    );
+    let moved: Vec<(Arc<[u8]>, usize)> = files
+        .below(&from)
+        .map(|(path, file)| (Arc::clone(path), file))
+        .collect();
+    for (path, file) in moved {
+        let to = [to.as_slice(), &path[from.len()..]].concat();
+        let group = files.files[file].group;
+        files.renamed(file, &to);
+        let action = match files.group_of(&to) {
+            Some(_) => Action::Renamed { to: &to },
+            None => Action::Removed,
+        };
+        outbox.push(&Operation {
+            group,
+            origin,
+            at_ns,
+            path: &path,
+            action,
+        });
     }
 }
 
