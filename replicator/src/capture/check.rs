@@ -3,10 +3,12 @@
 //! It reads in bounded chunks and hands each to the sequencer with the clock before and after, which orders it among the
 //! programs' operations. It never holds a lock on a file and never blocks a writer.
 
+mod entries;
+
 use super::operation::{self, Attributes, FileKind};
 use crate::progress::Progress;
 use counterfoil_lane::clock;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -34,6 +36,13 @@ pub enum Task {
     Check {
         /// The file.
         path: Arc<[u8]>,
+    },
+    /// Blocks of an entry of a tree whose checksums were not as expected.
+    Blocks {
+        /// The file.
+        path: Arc<[u8]>,
+        /// Which blocks.
+        blocks: Vec<u64>,
     },
     /// Content of a range; `u64::MAX` as extent for all that follows.
     Read {
@@ -97,6 +106,21 @@ pub enum What {
         /// Last change of content or attributes, nanoseconds since 1970; unlike the time of modification it can't be set.
         changed_ns: i64,
     },
+    /// All of an entry of a tree was read, as it was at one moment, and this is what it is.
+    Complete {
+        /// Device.
+        device: u64,
+        /// Inode.
+        inode: u64,
+        /// Kind, permissions, owner and time.
+        attributes: Attributes,
+        /// Size in bytes.
+        size: u64,
+        /// Last change of content or attributes, nanoseconds since 1970.
+        changed_ns: i64,
+    },
+    /// What was read of an entry of a tree so far doesn't belong together.
+    Abandoned,
     /// There is no such file.
     Missing,
     /// It can't be read; the reason is for people.
@@ -118,6 +142,10 @@ pub struct Checker {
     progress: Arc<Progress>,
     /// Files the publisher has an image of.
     known: HashSet<Arc<[u8]>>,
+    /// Entries of trees among these that have not been looked at since the start.
+    unchecked: HashSet<Arc<[u8]>>,
+    /// Entries of trees of which checksums were sent, and of what these were.
+    summed: HashMap<Arc<[u8]>, entries::Version>,
     buffer: Vec<u8>,
 }
 
@@ -206,12 +234,19 @@ impl Checker {
         progress: Arc<Progress>,
         known: HashSet<Arc<[u8]>>,
     ) -> Checker {
+        let unchecked = known
+            .iter()
+            .filter(|path| config.is_static(path))
+            .cloned()
+            .collect();
         Checker {
             config,
             tasks,
             findings,
             progress,
             known,
+            unchecked,
+            summed: HashMap::new(),
             buffer: Vec::new(),
         }
     }
@@ -279,6 +314,10 @@ impl Checker {
 
     fn perform(&mut self, task: &Task) -> Result<(), Stopped> {
         match task {
+            Task::Check { path } | Task::Read { path, .. } if self.config.is_static(path) => {
+                self.read_entry(path, None)
+            }
+            Task::Blocks { path, blocks } => self.read_entry(path, Some(blocks)),
             Task::Check { path } => {
                 let load = self.known.insert(Arc::clone(path));
                 self.read(path, 0, u64::MAX, load, !load)
@@ -419,7 +458,7 @@ fn seen(metadata: &std::fs::Metadata) -> What {
     }
 }
 
-fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
+pub(super) fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
     let kind = metadata.file_type();
     if kind.is_dir() {
         FileKind::Directory
@@ -456,6 +495,8 @@ impl What {
                 sum,
                 at_end,
             },
+            What::Complete { attributes, .. } => operation::Action::Attributes(attributes),
+            What::Abandoned => operation::Action::Abandoned,
             What::Seen { .. } | What::Missing | What::Unreadable(_) | What::Scanned => return None,
         })
     }

@@ -71,9 +71,31 @@ impl Directories {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Fate::Unknown(error.to_string()),
         }
-        let Some(directory) = directory_of(path) else {
-            return Fate::Removed;
-        };
+        match directory_of(path) {
+            Some(directory) => self.fate_below(directory),
+            None => Fate::Removed,
+        }
+    }
+
+    /// What became of the entry at `path`, where nothing is, of the tree with this root. With a directory of the tree goes
+    /// what is below it, but not with the root itself.
+    pub(super) fn fate_in_tree(&self, path: &[u8], root: &Path) -> Fate {
+        let mut directory = Path::new(OsStr::from_bytes(path));
+        while directory != root {
+            let Some(parent) = directory.parent() else {
+                break;
+            };
+            directory = parent;
+            let there = std::fs::symlink_metadata(directory);
+            if !there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                break;
+            }
+        }
+        self.fate_below(directory)
+    }
+
+    /// What became of something that isn't in, or below, a directory any more.
+    fn fate_below(&self, directory: &Path) -> Fate {
         let there = match std::fs::metadata(directory) {
             Ok(there) => there,
             Err(error) => {

@@ -159,6 +159,8 @@ pub enum Action<'a> {
     Committed,
     /// The program gave its unit of work up.
     Aborted,
+    /// What was found of the file of a tree since it was last complete doesn't belong together.
+    Abandoned,
     /// Nothing happened in the group for a moment: what waits for its second half needn't wait longer.
     Settled,
 }
@@ -245,6 +247,7 @@ impl<'a> Operation<'a> {
             | Action::Begun
             | Action::Committed
             | Action::Aborted
+            | Action::Abandoned
             | Action::Settled => {}
         }
         &[]
@@ -331,6 +334,7 @@ impl<'a> Operation<'a> {
                     _ => return Err(Malformed("its kind of file is unknown")),
                 },
             }),
+            20 => Action::Abandoned,
             _ => return Err(Malformed("its action is unknown")),
         };
         let bytes = match action {
@@ -383,6 +387,7 @@ impl Action<'_> {
             Action::Committed => 16,
             Action::Aborted => 17,
             Action::Attributes(_) => 18,
+            Action::Abandoned => 20,
         }
     }
 }
@@ -478,6 +483,7 @@ mod tests {
             Action::Begun,
             Action::Committed,
             Action::Aborted,
+            Action::Abandoned,
             Action::Settled,
         ]
     }

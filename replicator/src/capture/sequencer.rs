@@ -12,11 +12,13 @@
 //! Frames stay in their lanes until they are in the journal. A journal that takes nothing (disk full, backlog limit)
 //! leaves them there; programs go on, and past a lane's limit the files concerned are marked to be read again.
 
+mod entries;
 mod findings;
 mod release;
 
 use super::check::{CHUNK_BYTES, FILE_BYTES_MAX, Finding, Task, Tasks, What};
 use super::directories::{Directories, Fate};
+use super::entries::Entries;
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
@@ -72,8 +74,10 @@ pub struct SequencerOptions {
 pub struct Sequencer {
     options: SequencerOptions,
     board: &'static Board,
+    config: Arc<Config>,
     lanes: Lanes,
     files: Files,
+    entries: Entries,
     journal: Journal,
     journal_dir: std::path::PathBuf,
     tasks: Tasks,
@@ -154,7 +158,9 @@ impl Sequencer {
         let sequencer = Sequencer {
             options,
             board: parts.board,
+            config: Arc::clone(&parts.config),
             lanes,
+            entries: Entries::default(),
             journal_dir: parts.config.site.journal_dir(),
             files: Files::new(Arc::clone(&parts.config), parts.board),
             journal: parts.journal,

@@ -80,6 +80,8 @@ pub(super) struct GroupTable {
     pub(super) on_backlog: Later,
     #[serde(default)]
     pub(super) file: Vec<Spanned<FileTable>>,
+    #[serde(default)]
+    pub(super) tree: Vec<Spanned<TreeTable>>,
 }
 
 /// The words of `unit_of_work`.
@@ -106,6 +108,16 @@ pub(super) struct FileTable {
     pub(super) varseq_format: Option<Spanned<i64>>,
     pub(super) table: Option<Spanned<String>>,
     pub(super) copybook: Later,
+}
+
+/// `[[group.tree]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TreeTable {
+    pub(super) path: Spanned<String>,
+    #[serde(default)]
+    pub(super) exclude: Vec<Spanned<String>>,
+    pub(super) table: Option<Spanned<String>>,
 }
 
 /// `[[sink]]`, and the whole of an included sink file.

@@ -1,5 +1,8 @@
 //! Walks the directories of the rules for files that exist now.
 //!
+//! Of a tree's rule that is everything below its root, and the root itself: regular files, directories and symbolic links.
+//! Sockets, pipes and devices are passed over, and counted.
+//!
 //! Memory is bounded by the depth of the tree, not by the number of files: the order is that of
 //! the directories, and a file that several rules match is recognised by its first rule.
 
@@ -9,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use walkdir::WalkDir;
 
-/// An existing file that a rule matches.
+/// An existing file that a rule matches; of a tree, also a directory or a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFile {
     /// Absolute path.
@@ -45,6 +48,7 @@ pub struct Scan<'a> {
     rules: Vec<(usize, usize)>,
     /// The rule being walked.
     current: Option<((usize, usize), walkdir::IntoIter)>,
+    passed_over: u64,
 }
 
 impl std::fmt::Debug for Scan<'_> {
@@ -68,6 +72,7 @@ impl<'a> Scan<'a> {
             config,
             rules,
             current: None,
+            passed_over: 0,
         }
     }
 
@@ -76,7 +81,15 @@ impl<'a> Scan<'a> {
             config,
             rules: vec![(group, file)],
             current: None,
+            passed_over: 0,
         }
+    }
+}
+
+impl Scan<'_> {
+    /// How many sockets, pipes and devices were found in trees so far, which aren't mirrored.
+    pub fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 }
 
@@ -87,18 +100,21 @@ impl Iterator for Scan<'_> {
         loop {
             let Some((rule, walk)) = &mut self.current else {
                 let (group, file) = self.rules.pop()?;
-                let pattern = &self.config.groups[group].files[file].pattern;
+                let rule = &self.config.groups[group].files[file];
+                let pattern = &rule.pattern;
                 // A plain path needs no look at the directory it is in.
-                let (root, depth_max) = match pattern.literal() {
-                    Some(path) => (path, 0),
-                    None => (
+                let (root, depth_max) = match (&rule.tree, pattern.literal()) {
+                    (Some(root), _) => (root.clone(), usize::MAX),
+                    (None, Some(path)) => (path, 0),
+                    (None, None) => (
                         pattern.directory(),
                         pattern.depth_max().unwrap_or(usize::MAX),
                     ),
                 };
                 let walk = WalkDir::new(root)
                     .follow_links(false)
-                    .follow_root_links(depth_max > 0)
+                    // The root of a tree belongs to it, and is what it is.
+                    .follow_root_links(depth_max > 0 && rule.tree.is_none())
                     .max_depth(depth_max)
                     .into_iter();
                 self.current = Some(((group, file), walk));
@@ -108,9 +124,20 @@ impl Iterator for Scan<'_> {
             match walk.next() {
                 None => self.current = None,
                 Some(Ok(entry)) => {
-                    if entry.file_type().is_file()
-                        && self.config.rule_for(entry.path().as_os_str().as_bytes()) == Some(rule)
-                    {
+                    let kind = entry.file_type();
+                    let path = entry.path().as_os_str().as_bytes();
+                    let of_rule = &self.config.groups[rule.0].files[rule.1];
+                    if of_rule.tree.is_some() && kind.is_dir() && !of_rule.matches(path) {
+                        // With a directory everything below it is excluded.
+                        walk.skip_current_dir();
+                        continue;
+                    }
+                    let fits = kind.is_file()
+                        || of_rule.tree.is_some() && (kind.is_dir() || kind.is_symlink());
+                    if !fits {
+                        self.passed_over +=
+                            u64::from(of_rule.tree.is_some() && of_rule.matches(path));
+                    } else if self.config.rule_for(path) == Some(rule) {
                         let path = entry.into_path();
                         return Some(Ok(FoundFile {
                             path,

@@ -507,6 +507,7 @@ fn every_key_is_documented() {
         format!("no_such_key = 1\n{MINIMAL}"),
         MINIMAL.replace("[site]", "[site]\nno_such_key = 1"),
         MINIMAL.replace("[[group]]", "[[group]]\nno_such_key = 1"),
+        format!("{MINIMAL}\n[[group.tree]]\nno_such_key = 1\n"),
         in_table("[journal]"),
         in_table("[apply]"),
         in_table("[sinks]"),

@@ -1,10 +1,11 @@
 //! The publisher: from the journal's operations to events.
 //!
 //! This file is the thread: reading, sending, checkpoints. What an operation does is in [`handle`], what becomes of it in
-//! [`emit`].
+//! [`emit`]; files of trees are in [`statics`].
 
 mod emit;
 mod handle;
+mod statics;
 
 use super::images::{Image, Images, ImagesError};
 use super::pieces::{Parse, Span, walk};
@@ -20,6 +21,7 @@ use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Boundaries, Codec, PieceKind};
 use counterfoil_sinks::FileDescription;
 use std::collections::HashMap;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -98,6 +100,9 @@ pub struct Publisher {
     tracked: Vec<Option<Tracked>>,
     by_path: HashMap<Arc<[u8]>, usize>,
     groups: Vec<Group>,
+    /// What was found of files of trees that isn't complete.
+    findings: HashMap<Arc<[u8]>, statics::Finding>,
+    trees: Vec<statics::Tree>,
     tasks: Tasks,
     outlet: Outlet,
     progress: Arc<Progress>,
@@ -210,6 +215,8 @@ impl Publisher {
             .published_end
             .store(reader.next_lsn(), Ordering::SeqCst);
         Publisher {
+            findings: HashMap::new(),
+            trees: statics::Tree::all(&config, &images),
             config,
             options,
             reader,
@@ -333,6 +340,8 @@ impl Publisher {
                 )
             });
         self.progress.update_files(news);
+        let news = self.tree_news();
+        self.progress.update_files(news.into_iter());
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), PublishError> {
@@ -388,7 +397,9 @@ impl Publisher {
             let units = group.units.values().map(|unit| unit.first_lsn);
             units.chain(group.held.values().map(|held| held.first_lsn))
         });
+        let found = self.findings.values().map(|finding| finding.first_lsn);
         let cursor = open
+            .chain(found)
             .chain([
                 self.progress.applied_end(),
                 self.progress.published_end.load(Ordering::SeqCst),
