@@ -22,6 +22,7 @@ mod poll;
 mod process;
 mod programs;
 mod site;
+mod tree;
 
 pub use binaries::{counterfoil, interposer};
 pub use chance::{Chance, rounds};
@@ -32,3 +33,4 @@ pub use poll::{LIMIT, wait_until};
 pub use process::{Finished, Process};
 pub use programs::{Program, c, cobol, perl, python, shell};
 pub use site::{Difference, File, Group, Site, Verdict};
+pub use tree::{Entry, assert_same_trees, tree};

@@ -86,8 +86,8 @@ pub(super) fn compare(
 
 fn is_absent(error: &io::Error) -> bool {
     matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
     )
 }
 

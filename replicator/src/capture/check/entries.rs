@@ -62,7 +62,7 @@ impl Checker {
             ) {
                 Ok(Ok(Read::Done)) => return Ok(()),
                 Ok(Ok(Read::Changed)) => self.send(path, begin, What::Abandoned)?,
-                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Err(error)) if is_absent(&error) => {
                     self.known.remove(path);
                     return self.send(path, begin, What::Missing);
                 }
@@ -241,6 +241,14 @@ impl Checker {
         };
         self.send(path, begin, what)
     }
+}
+
+/// Nothing is there, or a directory that it was in is something else.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP)
+    ) || error.kind() == io::ErrorKind::NotFound
 }
 
 fn is_still(file: &File, version: Version) -> bool {
