@@ -306,7 +306,7 @@ fn a_file_that_cannot_be_read_is_told_and_mirrored_when_it_can() -> Result<()> {
             symlink("/proc/self/mem", &path)
         })?;
     } else {
-        fs::set_permissions(&path, Permissions::from_mode(0))?;
+        fs::set_permissions(&path, Permissions::from_mode(0o000))?;
     }
     if path.is_symlink() {
         eprintln!("this file system has no file that can't be read by root");

@@ -207,7 +207,7 @@ impl Tasks {
 }
 
 impl TaskQueue {
-    fn next(&self, limit: Duration) -> Result<Task, RecvTimeoutError> {
+    pub(crate) fn next(&self, limit: Duration) -> Result<Task, RecvTimeoutError> {
         let task = self.receiver.recv_timeout(limit)?;
         if let Task::Check { path } = &task {
             // What is asked from now on may be of changes that this look comes too early for.

@@ -86,8 +86,8 @@ impl Directories {
                 break;
             };
             directory = parent;
-            let there = std::fs::symlink_metadata(directory);
-            if !there.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            // What took a directory's place took away what was in it.
+            if std::fs::symlink_metadata(directory).is_ok_and(|there| there.is_dir()) {
                 break;
             }
         }

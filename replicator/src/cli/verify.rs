@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             opened.as_mut(),
             Options { settle },
             &mut |file| {
-                if !args.json && !(file.tree.is_some() && file.equal) {
+                let is_told_with_its_tree = file.tree.is_some() && file.equal;
+                if !args.json && !is_told_with_its_tree {
                     print(file);
                 }
             },

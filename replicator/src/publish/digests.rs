@@ -46,6 +46,9 @@ pub struct Known {
 /// A change: its lsn, the path, and what is known then.
 type Change = (u64, Arc<[u8]>, Option<Arc<Known>>);
 
+/// What is known of paths, and since which lsn.
+type Latest = HashMap<Arc<[u8]>, (u64, Option<Arc<Known>>)>;
+
 /// Everything that is known of entries.
 pub struct Digests {
     path: PathBuf,
@@ -56,7 +59,7 @@ pub struct Digests {
     /// What changed since, by lsn.
     changes: Vec<Change>,
     /// The last change of each path.
-    latest: HashMap<Arc<[u8]>, (u64, Option<Arc<Known>>)>,
+    latest: Latest,
 }
 
 impl Digests {

@@ -64,6 +64,7 @@ impl Checker {
                 Ok(Ok(Read::Changed)) => self.send(path, begin, What::Abandoned)?,
                 Ok(Err(error)) if is_absent(&error) => {
                     self.known.remove(path);
+                    self.summed.remove(path);
                     return self.send(path, begin, What::Missing);
                 }
                 Ok(Err(error)) => {
@@ -148,8 +149,8 @@ impl Checker {
             Err(error) => return Ok(Err(error)),
         };
         let version = Version::of(&metadata);
-        let summed = self.summed.remove(path);
-        if blocks.is_some() && summed != Some(version) {
+        // It stays: blocks may be asked for in several tasks, and each gets some until all are there.
+        if blocks.is_some() && self.summed.get(path) != Some(&version) {
             return Ok(Ok(Read::Changed));
         }
         let small = metadata.len() <= CHUNK_BYTES;

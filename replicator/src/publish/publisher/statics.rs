@@ -239,7 +239,8 @@ impl Publisher {
         place: (usize, usize),
         attributes: Attributes,
     ) -> Result<(), PublishError> {
-        if let Some(finding) = self.findings.get(path)
+        if attributes.kind != FileKind::Directory
+            && let Some(finding) = self.findings.get(path)
             && !finding.wanted.is_empty()
         {
             self.tasks.ask(Task::Blocks {
