@@ -256,8 +256,10 @@ impl Checker {
         let mut next_scan = Instant::now();
         while !self.progress.is_stopping() {
             let done = if Instant::now() >= next_scan {
+                let begun = Instant::now();
                 let done = self.scan();
-                next_scan = Instant::now() + SCAN_INTERVAL;
+                // Where there is much to look at, what was found is read before the next look.
+                next_scan = Instant::now() + SCAN_INTERVAL.max(4 * begun.elapsed());
                 done
             } else {
                 match self

@@ -196,7 +196,9 @@ impl Sequencer {
             match self.pass() {
                 Ok(worked) => {
                     let operations = self.progress.operations.load(Ordering::Relaxed) - before;
-                    if operations < BUSY_OPERATIONS {
+                    // A tree of very many small files takes as long as its findings are waited with.
+                    let read = self.progress.findings.load(Ordering::SeqCst);
+                    if operations < BUSY_OPERATIONS && read < FINDINGS_MAX as u64 / 2 {
                         pause = if worked {
                             POLL_MIN
                         } else {
