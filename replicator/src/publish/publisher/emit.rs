@@ -322,7 +322,9 @@ impl Publisher {
             .by_path
             .keys()
             .filter(|path| !self.images.has_at_cursor(path));
-        for path in made.chain(self.images.digests.recent()) {
+        // Nor does anybody complete what was being read then.
+        let found = self.findings.keys();
+        for path in made.chain(self.images.digests.recent()).chain(found) {
             self.tasks.ask(Task::Check {
                 path: Arc::clone(path),
             });

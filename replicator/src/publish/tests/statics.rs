@@ -31,6 +31,11 @@ enum Step {
         entry: Change,
         blocks: usize,
     },
+    /// Becomes this, and is half read; the rest is read before anything else is.
+    Half {
+        file: usize,
+        entry: Change,
+    },
     /// Is read by its checksums; content is sent where it is asked for.
     Sum {
         file: usize,
@@ -73,6 +78,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (file.clone(), change()).prop_map(|(file, entry)| Step::Change { file, entry }),
         2 => (file.clone(), change(), 0..3usize)
             .prop_map(|(file, entry, blocks)| Step::Torn { file, entry, blocks }),
+        2 => (file.clone(), change()).prop_map(|(file, entry)| Step::Half { file, entry }),
         2 => file.clone().prop_map(|file| Step::Sum { file }),
         1 => file.clone().prop_map(|file| Step::Remove { file }),
         2 => (file.clone(), file).prop_map(|(from, to)| Step::Rename { from, to }),
@@ -99,6 +105,8 @@ struct Trees {
     /// What each file ever was, as a whole.
     versions: HashSet<(Vec<u8>, Vec<u8>)>,
     clock: i64,
+    /// What is half read.
+    half: Option<(usize, Entry)>,
 }
 
 impl Trees {
@@ -129,6 +137,7 @@ impl Trees {
             model: BTreeMap::new(),
             versions: HashSet::new(),
             clock: 0,
+            half: None,
         };
         trees.start();
         trees
@@ -252,8 +261,29 @@ impl Trees {
         self.journal(&Trees::path(file), Action::Attributes(entry.attributes));
     }
 
+    /// Reads the rest of what is half read.
+    fn finish(&mut self) {
+        if let Some((file, entry)) = self.half.take() {
+            let rest: Vec<u64> = (1..20).collect();
+            self.read(file, &entry, false, Some(&rest));
+            self.complete(file, &entry);
+            self.model.insert(file, entry);
+        }
+    }
+
     fn perform(&mut self, step: &Step) {
+        if !matches!(
+            step,
+            Step::Publish | Step::Apply | Step::Checkpoint | Step::Restart
+        ) {
+            self.finish();
+        }
         match *step {
+            Step::Half { file, ref entry } => {
+                let entry = self.entry(entry);
+                self.read(file, &entry, false, Some(&[0]));
+                self.half = Some((file, entry));
+            }
             Step::Change { file, ref entry } => {
                 let entry = self.entry(entry);
                 self.read(file, &entry, false, None);
@@ -304,6 +334,8 @@ impl Trees {
                 self.publish();
                 self.waiting.clear();
                 self.publisher = None;
+                // Nobody remembers what was half read, and it is as it was before.
+                self.half = None;
                 self.start();
                 // Every start looks at everything.
                 let files: Vec<usize> = self.model.keys().copied().collect();
@@ -430,7 +462,12 @@ proptest! {
         for step in &steps {
             trees.perform(step);
         }
+        trees.finish();
         trees.apply();
         trees.check()?;
+        // Nothing holds back the journal any more.
+        let publisher = trees.publisher.as_mut().unwrap();
+        publisher.checkpoint().unwrap();
+        prop_assert_eq!(Images::open(&trees.directory.path().join("images")).unwrap().cursor(), trees.journal.next_lsn());
     }
 }
