@@ -360,6 +360,8 @@ impl Trees {
             if asked.is_empty() {
                 return;
             }
+            // One thing is read after the other.
+            self.finish();
             for task in asked {
                 let (path, blocks) = match task {
                     Task::Check { path } => (path, None),
