@@ -143,7 +143,7 @@ impl Replicator {
             images.cursor().max(recovery.first_lsn)
         };
         let refilled = refill.is_some();
-        let mut known = images.paths();
+        let mut known = images.paths()?;
         let start_position = Position {
             epoch: journal.epoch(),
             lsn: from.saturating_sub(1),
@@ -390,7 +390,7 @@ fn refill_reason(
     if images.is_refilling() {
         return Some("reading every file again was interrupted");
     }
-    if cursor > recovery.next_lsn {
+    if images.reach() > recovery.next_lsn {
         return Some("the journal has lost its end");
     }
     if cursor < recovery.first_lsn {
