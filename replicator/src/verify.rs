@@ -3,7 +3,7 @@
 //! Both sides are read as streams in order of identity, so memory stays bounded whatever the size. While a replicator
 //! runs, a difference may only mean that a change is still on its way: what differs is looked at again until it no longer
 //! does, or has stayed the same for [`Options::settle`]. A record that changes on both sides all the while is counted as
-//! changing, not as different. Of what is in trees attributes are compared too ([`entries`]).
+//! changing, not as different. Of what is in trees attributes are compared too (`entries`).
 
 mod entries;
 

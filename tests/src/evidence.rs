@@ -11,7 +11,7 @@
 use crate::image::Image;
 use anyhow::{Context as _, Result, bail};
 use counterfoil_lane::board::{self, path_hash};
-use counterfoil_lane::frame::{Header, Kind, OPEN_CREATED};
+use counterfoil_lane::frame::{Header, Kind, OPEN_CREATED, OPEN_TRUNCATED};
 use counterfoil_lane::reader::{Segment, decode_name};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -171,10 +171,12 @@ impl Evidence {
         if frame.kind == Kind::Rename {
             return self.rename(frame);
         }
-        if frame.kind != Kind::Unlink && !self.paths.values().any(|inode| *inode == frame.inode) {
+        let has_name = self.paths.values().any(|inode| *inode == frame.inode);
+        if frame.kind != Kind::Unlink && !has_name {
             self.paths.insert(frame.path.clone(), frame.inode);
         }
-        let is_new = !self.files.contains_key(&frame.inode);
+        // The inode may have been another file's before, which is gone.
+        let is_new = !has_name || !self.files.contains_key(&frame.inode);
         let file = self.files.entry(frame.inode).or_default();
         let marked = match frame.kind {
             Kind::Open => {
@@ -329,7 +331,11 @@ fn frames(lanes: &Path) -> Result<Vec<Frame>> {
             }
         }
     }
-    frames.sort_by_key(|frame| frame.header.end);
+    // The size that an open tells was looked up before it ended, and others may have written since.
+    frames.sort_by_key(|frame| match frame.kind {
+        Kind::Open if frame.header.flags & OPEN_TRUNCATED == 0 => frame.header.begin,
+        _ => frame.header.end,
+    });
     Ok(frames)
 }
 

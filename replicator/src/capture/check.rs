@@ -1,8 +1,8 @@
 //! The thread that looks at files: which there are, what changed, and what is in them.
 //!
-//! It looks where the kernel says that something happened ([`looking`], with [`super::watch`]), through all directories at
+//! It looks where the kernel says that something happened (`looking`, with `capture::watch`), through all directories at
 //! the start, now and then, and whenever something may have been missed; it reads what isn't in the journal yet, compares,
-//! and settles what is in doubt ([`reading`], in [`turns`]). It reads in bounded chunks and hands each to the sequencer
+//! and settles what is in doubt (`reading`, in `turns`). It reads in bounded chunks and hands each to the sequencer
 //! with the clock before and after, which orders it among the programs' operations. It never holds a lock on a file and
 //! never blocks a writer.
 

@@ -365,6 +365,6 @@ fn a_lane_of_a_version_nobody_here_knows_is_an_error() {
     fixture.file("state/lanes/1.0.0.lane", &segment);
     let finding = fixture.worst("coverage");
     assert_eq!(finding.level, Level::Error);
-    assert!(finding.message.contains("version 99"), "{finding:?}");
+    assert!(finding.message.contains("layout 99"), "{finding:?}");
     assert!(finding.help.is_some());
 }
