@@ -2,6 +2,9 @@
 //!
 //! A [`Lane`] is used by one thread at a time. It lives in memory of its own (not the program's heap) and maps its
 //! segments for good; a segment that the sequencer has freed is used again before a new one is made.
+//!
+//! A forked child has a copy of the lane's own memory but not its segments: it makes lanes of its own. When a signal handler
+//! forked in the middle of a call, the child goes on with that call, and with this copy.
 
 use crate::board::Board;
 use crate::frame::{self, DATA_BYTES_MAX, Kind, NameHeader, frame_bytes};
@@ -132,6 +135,8 @@ pub struct Lane {
     entered: u64,
     /// The current segment was given up before the next one was found.
     retired: bool,
+    /// Nobody reads it: see [`Lane::disown`].
+    disowned: bool,
     number: u32,
     segments: usize,
     bytes: usize,
@@ -141,6 +146,7 @@ pub struct Lane {
     next_frame: u64,
     sequence: u64,
     mapped: [*mut segment::Header; SEGMENTS_MAX],
+    lengths: [u32; SEGMENTS_MAX],
     announced: [u64; NAMES_MAX],
 }
 
@@ -174,9 +180,6 @@ impl Lane {
         }
         // SAFETY: the memory is fresh, large and aligned enough; zero bytes are a valid Lane.
         let lane = unsafe { &mut *memory.cast::<Lane>() };
-        // SAFETY: after a fork the child must not find the parent's lane; it makes its own. Advice that fails
-        // leaves a private copy, which the child doesn't use either.
-        unsafe { sys::advise(memory, size_of::<Lane>(), libc::MADV_DONTFORK) };
         lane.process = process.number;
         lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
         lane.next_frame = 1;
@@ -197,6 +200,35 @@ impl Lane {
         self.process
     }
 
+    /// For a forked child, in which calls go on that a signal handler interrupted in its parent: what they still write goes
+    /// nowhere, and no frame fits any more, so the caller marks a gap. The parent tells of its call; that the child didn't
+    /// make the call as well can't be known.
+    ///
+    /// # Safety
+    /// No segment may be mapped, as in a child of a process that made the lane: nothing is read or written before.
+    pub unsafe fn disown(&mut self) {
+        if self.disowned {
+            return;
+        }
+        self.disowned = true;
+        self.capacity = 0;
+        for (&segment, &len) in self.mapped.iter().zip(&self.lengths).take(self.segments) {
+            sys::fill_hole(segment.cast(), len as usize);
+        }
+    }
+
+    /// Whether [`Lane::disown`] was called.
+    pub fn is_disowned(&self) -> bool {
+        self.disowned
+    }
+
+    /// Bytes left in the current segment.
+    #[inline(always)]
+    fn room(&self) -> usize {
+        // In a disowned lane there may be less than nothing.
+        self.capacity.saturating_sub(self.tail)
+    }
+
     /// Clock when [`Lane::enter`] was last called.
     #[inline(always)]
     pub fn entered(&self) -> u64 {
@@ -206,8 +238,7 @@ impl Lane {
     /// Whether the frame of a call with so many bytes of data fits for certain; where not, [`Lane::reserve`] knows.
     #[inline(always)]
     pub fn has_room(&self, len: usize) -> bool {
-        len <= DATA_BYTES_MAX
-            && self.capacity - self.tail >= frame_bytes(len) + NAME_FRAME_BYTES_MAX
+        len <= DATA_BYTES_MAX && self.room() >= frame_bytes(len) + NAME_FRAME_BYTES_MAX
     }
 
     /// Makes sure that [`Lane::append`] will find room for the frames of one call with so many bytes of data, by making
@@ -218,11 +249,14 @@ impl Lane {
     /// if [`Lane::retire`] was called.
     #[cold]
     pub fn reserve(&mut self, process: &Process, len: usize) -> Result<(), Shortage> {
+        if self.disowned {
+            return Ok(());
+        }
         let frames = len.div_ceil(DATA_BYTES_MAX).max(1);
         if frames > self.frames_max(process) {
             return Err(Shortage::TooLong);
         }
-        let mut rest = (self.capacity - self.tail).saturating_sub(NAME_FRAME_BYTES_MAX);
+        let mut rest = self.room().saturating_sub(NAME_FRAME_BYTES_MAX);
         let mut next = 0;
         let mut done = 0;
         for _ in 0..frames {
@@ -420,14 +454,12 @@ impl Lane {
         if let Some(name) = name {
             let index = name.number as usize % NAMES_MAX;
             if self.announced[index] == self.announcement(name) {
-                return self.capacity - self.tail >= needed
-                    || self.roll(process) && self.announce(name);
+                return self.room() >= needed || self.roll(process) && self.announce(name);
             }
             let with_name = needed + frame_bytes(size_of::<NameHeader>() + name.path.len());
-            return (self.capacity - self.tail >= with_name || self.roll(process))
-                && self.announce(name);
+            return (self.room() >= with_name || self.roll(process)) && self.announce(name);
         }
-        self.capacity - self.tail >= needed || self.roll(process)
+        self.room() >= needed || self.roll(process)
     }
 
     fn announcement(&self, name: &Name<'_>) -> u64 {
@@ -441,7 +473,7 @@ impl Lane {
             inode: name.inode,
         };
         let data_len = size_of::<NameHeader>() + name.path.len();
-        if self.capacity - self.tail < frame_bytes(data_len) {
+        if self.room() < frame_bytes(data_len) {
             return false;
         }
         let now = clock::now();
@@ -496,6 +528,9 @@ impl Lane {
     /// Goes on in a free segment, or a new one.
     #[cold]
     fn roll(&mut self, process: &Process) -> bool {
+        if self.disowned {
+            return false;
+        }
         let before = self.mapped[self.current];
         let was_retired = self.retired;
         let index = match self.free_segment(0) {
@@ -564,6 +599,21 @@ impl Lane {
     }
 
     fn make_segment(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
+        let held = sys::hold_signals();
+        let made = if self.disowned {
+            Err(Shortage::Unavailable)
+        } else {
+            self.make_segment_undisturbed(process, size)
+        };
+        held.release();
+        made
+    }
+
+    fn make_segment_undisturbed(
+        &mut self,
+        process: &Process,
+        size: usize,
+    ) -> Result<usize, Shortage> {
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
             return Err(Shortage::Backlog);
@@ -620,6 +670,7 @@ impl Lane {
         }
         let index = self.segments;
         self.mapped[index] = header;
+        self.lengths[index] = size as u32;
         // SAFETY: as above.
         unsafe {
             (*header).state.store(STATE_FREE, Ordering::Relaxed);
