@@ -200,7 +200,14 @@ pub(crate) fn reserve(state: &'static State, bytes: usize) -> Result<(), Shortag
     if unsafe { (*this()).depth } as usize >= LANES_PER_THREAD {
         return Ok(());
     }
-    let ticket = enter(state).ok_or(Shortage::Unavailable)?;
+    let Some(ticket) = enter(state) else {
+        let is_unavailable = clock::now() < RETRY_AT.load(Ordering::Relaxed);
+        return Err(if is_unavailable {
+            Shortage::Unavailable
+        } else {
+            Shortage::Backlog
+        });
+    };
     let reserved = ticket.lane.reserve(&state.process, bytes);
     ticket.done();
     reserved
@@ -298,11 +305,13 @@ fn obtain_undisturbed(state: &'static State, this: *mut Thread, depth: usize) ->
     let mut lane = take_free(state.process.number);
     if lane.is_null() {
         let now = clock::now();
-        if now < RETRY_AT.load(Ordering::Relaxed) {
+        if now < RETRY_AT.load(Ordering::Relaxed) || state.process.board.is_full() {
             return core::ptr::null_mut();
         }
         match Lane::create(&state.process) {
             Ok(fresh) => lane = fresh,
+            // There may be room at any time, and trying makes no file.
+            Err(Shortage::Backlog) => return core::ptr::null_mut(),
             Err(_) => {
                 RETRY_AT.store(now.saturating_add(RETRY_AFTER_NS), Ordering::Relaxed);
                 process::look_for_board(now);

@@ -18,11 +18,14 @@ pub const DIRECTORY_BYTES_MAX: usize = 3500;
 pub const NAMES_MAX: usize = 1 << 16;
 
 const SEGMENTS_MAX: usize = 256;
-const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
+/// A lane's first segment: most processes and threads write little.
+pub(crate) const SEGMENT_BYTES_MIN: usize = 80 * 1024;
+const SECOND_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
-/// Lanes of a process from this number on are small at first: with thousands of threads, most of them write little.
+/// Lanes of a process from this number on have no segments longer than the second.
 const CROWD_LANES: u32 = 64;
-const CROWD_SEGMENT_BYTES: usize = 96 * 1024;
+/// What a lane is provided with that will not be able to make segments.
+const PROVIDED_SEGMENT_BYTES: usize = 448 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of the frame that announces the longest name.
@@ -41,7 +44,7 @@ const RELEASE: [u8; 16] = {
 };
 
 const _: () = assert!(
-    CROWD_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    SEGMENT_BYTES_MIN - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
     "the longest frame and the name before it fit in every segment"
 );
 
@@ -119,7 +122,7 @@ pub struct Target {
 /// Why a lane has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// The lane is as long as it may get, and the sequencer has not freed enough of it yet.
+    /// The lane, or all lanes together, are as long as they may get, and the sequencer has not freed enough yet.
     Backlog,
     /// So much will never fit.
     TooLong,
@@ -154,7 +157,7 @@ impl Lane {
     /// Makes a lane with its first segment.
     ///
     /// # Errors
-    /// That is impossible: no memory, no space, no permission, no such directory any more.
+    /// That is impossible: no memory, no space, no permission, no such directory any more, or too many lanes.
     pub fn create(process: &Process) -> Result<&'static mut Lane, Shortage> {
         Lane::make(process, |lane| lane.add_segment(process).map(|_| ()))
     }
@@ -165,8 +168,8 @@ impl Lane {
     /// As for [`Lane::create`].
     pub fn create_spare(process: &Process) -> Result<&'static mut Lane, Shortage> {
         Lane::make(process, |lane| {
-            lane.make_segment(process, CROWD_SEGMENT_BYTES)?;
-            lane.make_segment(process, CROWD_SEGMENT_BYTES).map(|_| ())
+            lane.make_segment(process, SEGMENT_BYTES_MIN)?;
+            lane.make_segment(process, SEGMENT_BYTES_MIN).map(|_| ())
         })
     }
 
@@ -286,7 +289,7 @@ impl Lane {
             .iter()
             .map(|&segment| in_one(unsafe { (*segment).capacity } as usize));
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
-        let size = self.next_segment_bytes();
+        let size = self.next_segment_bytes(process);
         let more = (bytes_max.saturating_sub(self.bytes) / size).min(SEGMENTS_MAX - self.segments);
         have.sum::<usize>() + more * in_one(size - segment::HEADER_BYTES)
     }
@@ -580,20 +583,27 @@ impl Lane {
     pub fn provide(&mut self, process: &Process) {
         if self.free_segment(0).is_none() {
             // Without it the lane is as it was.
-            let _ = self.make_segment(process, FIRST_SEGMENT_BYTES);
+            let _ = self.make_segment(process, PROVIDED_SEGMENT_BYTES);
         }
     }
 
     /// Makes and maps a further segment file, free to be used, and gives its index.
     fn add_segment(&mut self, process: &Process) -> Result<usize, Shortage> {
-        self.make_segment(process, self.next_segment_bytes())
+        self.make_segment(process, self.next_segment_bytes(process))
     }
 
-    fn next_segment_bytes(&self) -> usize {
+    fn next_segment_bytes(&self, process: &Process) -> usize {
+        let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         match self.segments {
-            0 if self.number >= CROWD_LANES => CROWD_SEGMENT_BYTES,
-            0 => FIRST_SEGMENT_BYTES,
-            _ if self.number >= CROWD_LANES => FIRST_SEGMENT_BYTES,
+            // There will be no second one.
+            0 if bytes_max < SEGMENT_BYTES_MIN + SECOND_SEGMENT_BYTES
+                && self.number < CROWD_LANES =>
+            {
+                SECOND_SEGMENT_BYTES
+            }
+            0 => SEGMENT_BYTES_MIN,
+            1 => SECOND_SEGMENT_BYTES,
+            _ if self.number >= CROWD_LANES => SECOND_SEGMENT_BYTES,
             _ => SEGMENT_BYTES,
         }
     }
@@ -603,21 +613,28 @@ impl Lane {
         let made = if self.disowned {
             Err(Shortage::Unavailable)
         } else {
-            self.make_segment_undisturbed(process, size)
+            self.make_granted_segment(process, size)
         };
         held.release();
         made
     }
 
-    fn make_segment_undisturbed(
-        &mut self,
-        process: &Process,
-        size: usize,
-    ) -> Result<usize, Shortage> {
+    fn make_granted_segment(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
             return Err(Shortage::Backlog);
         }
+        if !process.board.take_lane_bytes(size as u64) {
+            return Err(Shortage::Backlog);
+        }
+        let made = self.make_segment_file(process, size);
+        if made.is_err() {
+            process.board.give_lane_bytes(size as u64);
+        }
+        made
+    }
+
+    fn make_segment_file(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
         // Making a file longer than the program's own limit would send it SIGXFSZ.
         if sys::file_size_limit() < size as u64 {
             return Err(Shortage::Unavailable);
