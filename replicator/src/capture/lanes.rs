@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+#[cfg(test)]
+mod tests;
+
 /// Frames read ahead of a lane's oldest unreleased one; what is beyond stays in the lane.
 const QUEUE_FRAMES_MAX: usize = 8192;
 
