@@ -24,6 +24,8 @@ const SECOND_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
 /// Lanes of a process from this number on have no segments longer than the second.
 const CROWD_LANES: u32 = 64;
+/// The two of a lane that is made for later.
+const SPARE_SEGMENT_BYTES: usize = 96 * 1024;
 /// What a lane is provided with that will not be able to make segments.
 const PROVIDED_SEGMENT_BYTES: usize = 448 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
@@ -168,8 +170,8 @@ impl Lane {
     /// As for [`Lane::create`].
     pub fn create_spare(process: &Process) -> Result<&'static mut Lane, Shortage> {
         Lane::make(process, |lane| {
-            lane.make_segment(process, SEGMENT_BYTES_MIN)?;
-            lane.make_segment(process, SEGMENT_BYTES_MIN).map(|_| ())
+            lane.make_segment(process, SPARE_SEGMENT_BYTES)?;
+            lane.make_segment(process, SPARE_SEGMENT_BYTES).map(|_| ())
         })
     }
 
