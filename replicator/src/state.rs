@@ -240,7 +240,8 @@ pub fn prepare_lanes(config: &Config, whom: For) -> Result<&'static Board, State
         .map_err(|error| failed("locking", &guard_path)(error.into()))?;
     let boot_path = directory.join("boot");
     let this_boot = boot();
-    if std::fs::read_to_string(&boot_path).ok().as_deref() != Some(&this_boot) {
+    let is_cleared = std::fs::read_to_string(&boot_path).ok().as_deref() != Some(&this_boot);
+    if is_cleared {
         clear_lanes(directory)?;
         put(&boot_path, this_boot.as_bytes(), 0o600).map_err(failed("writing", &boot_path))?;
     }
@@ -259,6 +260,10 @@ pub fn prepare_lanes(config: &Config, whom: For) -> Result<&'static Board, State
             put(&marks_path, &bytes, mode).map_err(failed("making the marks", &marks_path))?;
         }
         put(&board_path, &bytes, modes.said).map_err(failed("making the board", &board_path))?;
+    } else {
+        for path in [&board_path, &marks_path] {
+            lengthen(path).map_err(failed("lengthening", path))?;
+        }
     }
     let mut name = directory.as_os_str().as_bytes().to_vec();
     name.push(0);
@@ -272,6 +277,12 @@ pub fn prepare_lanes(config: &Config, whom: For) -> Result<&'static Board, State
     board
         .lane_bytes_max
         .store(config.site.lane_bytes_max, Ordering::Relaxed);
+    board
+        .lanes_bytes_max
+        .store(config.site.lanes_bytes_max, Ordering::Relaxed);
+    if is_cleared {
+        board.lanes_bytes.store(0, Ordering::SeqCst);
+    }
     announce_rules(config, directory, board, modes.said)?;
     // Last: until now nobody else could put anything in the way.
     for (path, mode) in [
@@ -308,6 +319,20 @@ pub fn join_lanes(lanes: &Path) -> Result<&'static Board, StateError> {
 pub fn board_problem(lanes: &Path) -> Option<StateError> {
     let there = std::fs::symlink_metadata(lanes.join(board::FILE_NAME)).is_ok();
     there.then(|| join_lanes(lanes).err()).flatten()
+}
+
+/// An earlier version's board has less to say: there is room for the rest behind it.
+fn lengthen(path: &Path) -> io::Result<()> {
+    let mut file = match OpenOptions::new().append(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let len = file.metadata()?.len() as usize;
+    // A shorter one is damaged, which joining it says.
+    if (board::BYTES_MIN..board::BYTES).contains(&len) {
+        file.write_all(&vec![0; board::BYTES - len])?;
+    }
+    Ok(())
 }
 
 /// Sets permissions where they are others.

@@ -128,6 +128,58 @@ fn a_program_that_would_overrun_its_lane_waits_for_the_replicator() -> Result<()
     Ok(())
 }
 
+/// A shell script of short-lived writers, while nobody takes what they tell: their lanes take no more than they may, nobody
+/// fails, and the replicator, once it runs, finds what they couldn't tell, and makes room again.
+#[test]
+fn short_lived_programs_without_a_replicator_fill_no_more_than_their_share() -> Result<()> {
+    let site = site("share", "lanes_bytes_max = 1_048_576", "")?;
+    site.settle()?;
+    let script = "n=0; while [ $n -lt 60 ]; do (printf '%0100d' $n >> file-$((n % 7)).dat) || exit 3; n=$((n+1)); done";
+    site.exec_to_end(&Program::named("sh"), &["-c", script])?
+        .success()?;
+    let lanes = site.state().join("lanes");
+    let in_lanes = || -> u64 {
+        std::fs::read_dir(&lanes)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter(|entry| entry.path().extension().is_some_and(|word| word == "lane"))
+            .filter_map(|entry| Some(entry.metadata().ok()?.len()))
+            .sum()
+    };
+    let there = in_lanes();
+    ensure!(there > 500_000 && there <= 1_048_576, "{there} bytes");
+    let mut replicator = site.replicator()?;
+    site.wait_until_up(&mut replicator)?;
+    wait_until("the lanes of ended programs to go", || match in_lanes() {
+        0 => Ok(()),
+        there => Err(format!("{there} bytes")),
+    })?;
+    // There is room again: nothing of this has to be marked.
+    let before = site.status()?["coverage"]["rereads"]["gap"].clone();
+    for _ in 0..3 {
+        site.exec_to_end(
+            &Program::named("sh"),
+            &["-c", "(printf '%0100d' 1 >> file-0.dat)"],
+        )?
+        .success()?;
+    }
+    wait_until("a captured write", || {
+        let status = site.status().map_err(|error| format!("{error:#}"))?;
+        if site.rows("file_0_dat").is_ok_and(|rows| rows.len() == 12) {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    })?;
+    let after = site.status()?["coverage"]["rereads"]["gap"].clone();
+    ensure!(before.is_u64() && before == after, "{before} {after}");
+    site.stop(replicator)?;
+    site.assert_mirrored()?;
+    site.finish();
+    Ok(())
+}
+
 /// The state directory is deleted under everything, as an administrator might who wants to begin anew. Its replicator ends
 /// and says why; a new one makes new lanes; the program, which never stops, joins them by itself.
 #[test]

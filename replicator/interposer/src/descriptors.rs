@@ -86,6 +86,12 @@ pub(crate) fn share_all() {
     FORKS.fetch_add(1, Ordering::Relaxed);
 }
 
+/// How often another process was let share what is open.
+#[inline(always)]
+pub(crate) fn forks() -> u32 {
+    FORKS.load(Ordering::Relaxed)
+}
+
 /// What is known of a description.
 #[inline(always)]
 pub(crate) fn view(description: u32) -> Option<View> {

@@ -619,7 +619,26 @@ pub(crate) unsafe extern "C-unwind" fn posix_fallocate64(
     unsafe { posix_fallocate(fd, offset, len) }
 }
 
-passing!(_Fork, FORK_ALONE () -> c_int, descriptors::share_all(), -1);
+/// A `fork` that calls no handlers.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn _Fork() -> c_int {
+    descriptors::share_all();
+    let address = FORK_ALONE.address();
+    if address == 0 {
+        kernel::set_errno(libc::ENOSYS);
+        return -1;
+    }
+    // SAFETY: it is libc's function of this name.
+    let child = unsafe {
+        let real: unsafe extern "C" fn() -> c_int = core::mem::transmute(address);
+        real()
+    };
+    if child == 0 {
+        process::perhaps_in_child();
+    }
+    child
+}
+
 passing!(clone, CLONE (body, stack, flags, argument, a, b, c) -> c_int, descriptors::share_all(), -1);
 passing!(posix_spawn, SPAWN (pid, path, actions, attributes, arguments, environment) -> c_int, descriptors::share_all(), libc::ENOSYS);
 passing!(posix_spawnp, SPAWN_PATH (pid, path, actions, attributes, arguments, environment) -> c_int, descriptors::share_all(), libc::ENOSYS);

@@ -139,11 +139,21 @@ extern "C" fn before_fork() {
     descriptors::share_all();
 }
 
+/// After a fork past libc's `fork`. Where that was none, as memory is shared, nothing is wiped.
+pub(crate) extern "C" fn perhaps_in_child() {
+    // SAFETY: mapped for ever when it isn't null.
+    let cookie = unsafe { COOKIE.load(Ordering::Acquire).as_ref() };
+    if cookie.is_some_and(|cookie| cookie.load(Ordering::Relaxed) == COOKIE_WIPED) {
+        in_child();
+    }
+}
+
 /// The kernel has wiped the page already; an emulator may have promised to and not done it.
 extern "C" fn in_child() {
     // SAFETY: mapped for ever when it isn't null.
     if let Some(cookie) = unsafe { COOKIE.load(Ordering::Acquire).as_ref() } {
         cookie.store(COOKIE_WIPED, Ordering::Release);
+        thread::disown();
     }
     // What it has in memory it may change without any call.
     if mappings::any() {
@@ -178,15 +188,24 @@ fn renew() -> bool {
             _ => return false,
         }
     };
+    let held = sys::hold_signals();
     let begun = cookie.compare_exchange(
         COOKIE_WIPED,
         COOKIE_RENEWING,
         Ordering::AcqRel,
         Ordering::Acquire,
     );
-    if begun.is_err() {
-        return cookie.load(Ordering::Acquire) == COOKIE_SET;
-    }
+    let is_set = if begun.is_ok() {
+        renew_from(old, cookie)
+    } else {
+        cookie.load(Ordering::Acquire) == COOKIE_SET
+    };
+    held.release();
+    is_set
+}
+
+fn renew_from(old: &'static State, cookie: &AtomicU64) -> bool {
+    thread::disown();
     scratch::reset();
     thread::reset();
     descriptors::share_all();
@@ -261,13 +280,14 @@ pub(crate) fn look_for_board_now() {
     let Some(state) = current().filter(|state| !is_borrowed(state)) else {
         return;
     };
-    if LOOKING.swap(true, Ordering::AcqRel) {
-        return;
+    let held = sys::hold_signals();
+    if !LOOKING.swap(true, Ordering::AcqRel) {
+        if let Some(is_gone) = look(state) {
+            GONE.store(is_gone, Ordering::Release);
+        }
+        LOOKING.store(false, Ordering::Release);
     }
-    if let Some(is_gone) = look(state) {
-        GONE.store(is_gone, Ordering::Release);
-    }
-    LOOKING.store(false, Ordering::Release);
+    held.release();
 }
 
 /// Whether the board is gone, where that can be told.

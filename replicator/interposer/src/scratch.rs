@@ -1,7 +1,8 @@
 //! Buffers for paths. Not on the stack: a signal handler's may be two pages in all.
 
+use crate::thread;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use counterfoil_lane::sys;
 
 /// Longest path that is captured, in bytes, without a NUL.
@@ -26,7 +27,8 @@ pub(crate) struct Scratch {
 const SHELVES: usize = 8;
 
 struct Shelf {
-    taken: AtomicBool,
+    /// The thread that has it, 0 when nobody has.
+    taken: AtomicUsize,
     scratch: UnsafeCell<Scratch>,
 }
 
@@ -35,7 +37,7 @@ unsafe impl Sync for Shelf {}
 
 static POOL: [Shelf; SHELVES] = [const {
     Shelf {
-        taken: AtomicBool::new(false),
+        taken: AtomicUsize::new(0),
         scratch: UnsafeCell::new(Scratch {
             text: [0; TEXT_BYTES],
             other: [0; TEXT_BYTES],
@@ -48,13 +50,14 @@ static POOL: [Shelf; SHELVES] = [const {
 /// Runs `body` with a scratch; `None` when there is no memory for one. No cancellation point may lie in `body`.
 pub(crate) fn with<T>(body: impl FnOnce(&mut Scratch) -> T) -> Option<T> {
     for shelf in &POOL {
-        let mine = shelf
-            .taken
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        let mine =
+            shelf
+                .taken
+                .compare_exchange(0, thread::token(), Ordering::Acquire, Ordering::Relaxed);
         if mine.is_ok() {
-            // SAFETY: `taken` was false and is ours now.
+            // SAFETY: nobody had it, and it is ours now.
             let result = body(unsafe { &mut *shelf.scratch.get() });
-            shelf.taken.store(false, Ordering::Release);
+            shelf.taken.store(0, Ordering::Release);
             return Some(result);
         }
     }
@@ -70,9 +73,12 @@ pub(crate) fn with<T>(body: impl FnOnce(&mut Scratch) -> T) -> Option<T> {
     }
 }
 
-/// Makes all scratches free again: in a forked child, whose other threads are gone.
+/// Makes scratches free again: in a forked child, whose other threads are gone. What its own thread has it keeps: a signal
+/// handler may have forked.
 pub(crate) fn reset() {
     for shelf in &POOL {
-        shelf.taken.store(false, Ordering::Relaxed);
+        if shelf.taken.load(Ordering::Relaxed) != thread::token() {
+            shelf.taken.store(0, Ordering::Relaxed);
+        }
     }
 }

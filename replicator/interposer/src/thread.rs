@@ -5,10 +5,12 @@
 
 use crate::process::{self, State};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
-use counterfoil_lane::clock;
 use counterfoil_lane::writer::{Lane, Shortage};
+use counterfoil_lane::{clock, sys};
 
 const LANES_PER_THREAD: usize = 2;
+/// Of no process: theirs begin with 1.
+const NO_EPOCH: u64 = 0;
 const FREE_LANES: usize = 1 << 14;
 /// Small lanes made before none can be made any more.
 const SPARE_LANES: usize = 3;
@@ -23,6 +25,8 @@ struct Thread {
     epoch: u64,
     /// How many hooks this thread is in.
     depth: u32,
+    /// How often a signal handler came into a hook while the thread was in another one.
+    interruptions: u32,
 }
 
 const TLS_BYTES: usize = 64;
@@ -109,6 +113,19 @@ pub(crate) fn start() -> bool {
     result == 0
 }
 
+/// Grows when a signal handler makes a captured call while the calling thread is in another one.
+#[inline(always)]
+pub(crate) fn interruptions() -> u32 {
+    // SAFETY: the thread's own memory; a handler may change it at any time.
+    unsafe { (&raw const (*this()).interruptions).read_volatile() }
+}
+
+/// A number that only the calling thread has.
+#[inline(always)]
+pub(crate) fn token() -> usize {
+    this() as usize
+}
+
 /// Takes one of the calling thread's lanes. `None` when there is none to be had: the caller marks a gap.
 #[inline(always)]
 pub(crate) fn enter(state: &'static State) -> Option<Ticket> {
@@ -118,6 +135,9 @@ pub(crate) fn enter(state: &'static State) -> Option<Ticket> {
         let depth = (*this).depth;
         (&raw mut (*this).depth).write_volatile(depth.wrapping_add(1));
         compiler_fence(Ordering::SeqCst);
+        if depth != 0 {
+            (*this).interruptions = (*this).interruptions.wrapping_add(1);
+        }
         let lane = if (*this).epoch == state.epoch {
             (*this)
                 .lanes
@@ -147,12 +167,15 @@ impl Ticket {
         let this = this();
         compiler_fence(Ordering::SeqCst);
         let (lane_of, began) = (self.lane.process(), self.lane.entered());
+        let is_disowned = self.lane.is_disowned();
         // SAFETY: the thread's own memory.
         unsafe {
             let depth = (*this).depth;
             (&raw mut (*this).depth).write_volatile(depth.saturating_sub(1));
         }
-        process::after_call(lane_of, began);
+        if !is_disowned {
+            process::after_call(lane_of, began);
+        }
     }
 }
 
@@ -177,7 +200,14 @@ pub(crate) fn reserve(state: &'static State, bytes: usize) -> Result<(), Shortag
     if unsafe { (*this()).depth } as usize >= LANES_PER_THREAD {
         return Ok(());
     }
-    let ticket = enter(state).ok_or(Shortage::Unavailable)?;
+    let Some(ticket) = enter(state) else {
+        let is_unavailable = clock::now() < RETRY_AT.load(Ordering::Relaxed);
+        return Err(if is_unavailable {
+            Shortage::Unavailable
+        } else {
+            Shortage::Backlog
+        });
+    };
     let reserved = ticket.lane.reserve(&state.process, bytes);
     ticket.done();
     reserved
@@ -196,6 +226,7 @@ pub(crate) fn tell_waiting(state: &'static State, since: u64) {
 
 /// Makes lanes, and room in the calling thread's if it has one, for when that isn't possible any more.
 pub(crate) fn provide(state: &'static State) {
+    let held = sys::hold_signals();
     let this = this();
     // SAFETY: the thread's own memory.
     let has_lane = unsafe { (*this).epoch == state.epoch && !(*this).lanes[0].is_null() };
@@ -213,6 +244,30 @@ pub(crate) fn provide(state: &'static State) {
             put_free(lane);
         }
     }
+    held.release();
+}
+
+/// In a forked child: its parent's lanes are none of this thread's. It has one in its hands all the same where a signal
+/// handler forked inside a hook, into which the child will return.
+pub(crate) fn disown() {
+    let this = this();
+    // SAFETY: the thread's own memory; lanes are mapped for good. Of an epoch of the parent's, their segments are not.
+    unsafe {
+        if (*this).epoch == NO_EPOCH {
+            return;
+        }
+        let depth = (*this).depth as usize;
+        let lanes = core::mem::replace(
+            &mut (*this).lanes,
+            [core::ptr::null_mut(); LANES_PER_THREAD],
+        );
+        (*this).epoch = NO_EPOCH;
+        for lane in lanes.into_iter().take(depth) {
+            if let Some(lane) = lane.as_mut() {
+                lane.disown();
+            }
+        }
+    }
 }
 
 /// In a forked child, or with another board: lanes that ended threads left belong to somebody else.
@@ -226,6 +281,17 @@ pub(crate) fn reset() {
 
 #[cold]
 fn obtain(state: &'static State, this: *mut Thread, depth: usize) -> *mut Lane {
+    let held = sys::hold_signals();
+    // A call that was begun before a fork goes on in the child as well, which isn't the process it speaks for.
+    let lane = match process::current() {
+        Some(current) if core::ptr::eq(current, state) => obtain_undisturbed(state, this, depth),
+        _ => core::ptr::null_mut(),
+    };
+    held.release();
+    lane
+}
+
+fn obtain_undisturbed(state: &'static State, this: *mut Thread, depth: usize) -> *mut Lane {
     // SAFETY: the thread's own memory.
     unsafe {
         if (*this).epoch != state.epoch {
@@ -239,11 +305,13 @@ fn obtain(state: &'static State, this: *mut Thread, depth: usize) -> *mut Lane {
     let mut lane = take_free(state.process.number);
     if lane.is_null() {
         let now = clock::now();
-        if now < RETRY_AT.load(Ordering::Relaxed) {
+        if now < RETRY_AT.load(Ordering::Relaxed) || state.process.board.is_full() {
             return core::ptr::null_mut();
         }
         match Lane::create(&state.process) {
             Ok(fresh) => lane = fresh,
+            // There may be room at any time, and trying makes no file.
+            Err(Shortage::Backlog) => return core::ptr::null_mut(),
             Err(_) => {
                 RETRY_AT.store(now.saturating_add(RETRY_AFTER_NS), Ordering::Relaxed);
                 process::look_for_board(now);
@@ -264,7 +332,12 @@ fn obtain(state: &'static State, this: *mut Thread, depth: usize) -> *mut Lane {
 
 /// The thread ends: others may have its lanes.
 extern "C" fn ended(_: *mut libc::c_void) {
-    let this = this();
+    let held = sys::hold_signals();
+    give_up_lanes(this());
+    held.release();
+}
+
+fn give_up_lanes(this: *mut Thread) {
     // SAFETY: the thread's own memory, until it is gone.
     unsafe {
         let of_this_process = crate::process::current().is_some_and(|s| s.epoch == (*this).epoch);

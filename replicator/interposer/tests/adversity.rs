@@ -261,7 +261,7 @@ fn without_room_for_lanes_gaps_are_marked_and_the_program_goes_on() {
         #include <sys/resource.h>
         int main(int count, char **arguments) {
             // A limit that the lane would break; SIGXFSZ would kill.
-            struct rlimit limit = {100000, 100000};
+            struct rlimit limit = {50000, 50000};
             CHECK(setrlimit(RLIMIT_FSIZE, &limit) == 0);
             int fd = open("a", O_WRONLY | O_CREAT | O_TRUNC, 0644);
             for (int n = 0; n < 100; n++) CHECK(write(fd, "x", 1) == 1);

@@ -212,6 +212,73 @@ int main(void) {
     assert_eq!(stand.gaps().0, [path_hash(path.as_os_str().as_bytes())]);
 }
 
+/// Many short-lived processes, each with a lane: together they have room for two.
+const SHORT_LIVED: &str = r#"
+int main(void) {
+    int status;
+    for (int n = 0; n < 5; n++) {
+        if (fork() == 0) {
+            char name[10];
+            sprintf(name, "f%d", n);
+            int fd = open(name, O_WRONLY | O_CREAT, 0644);
+            CHECK(write(fd, name, 2) == 2 && close(fd) == 0);
+            _exit(0);
+        }
+        CHECK(wait(&status) > 0 && status == 0);
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn processes_beyond_what_all_lanes_may_take_mark_what_they_change() {
+    let stand = Stand::new();
+    let board = stand.board();
+    board.lanes_bytes_max.store(200_000, Ordering::Relaxed);
+    stand.run(SHORT_LIVED);
+    let (marked, everything) = stand.gaps();
+    let expected: std::collections::HashSet<u64> = (2..5)
+        .map(|n| path_hash(stand.data().join(format!("f{n}")).as_os_str().as_bytes()))
+        .collect();
+    assert!(!everything);
+    assert_eq!(
+        marked.into_iter().collect::<std::collections::HashSet<_>>(),
+        expected
+    );
+    assert_eq!(segments(&stand.lanes()).len(), 2);
+    assert_eq!(board.lanes_bytes.load(Ordering::Relaxed), 160 << 10);
+    for n in 0..2 {
+        stand.assert_replays(&format!("f{n}"));
+    }
+}
+
+#[test]
+fn processes_beyond_what_all_lanes_may_take_wait_where_that_is_asked_for() {
+    let stand = Stand::new();
+    let board = stand.board();
+    board.lanes_bytes_max.store(200_000, Ordering::Relaxed);
+    announce(&stand, BLOCKS);
+    let program = stand.compile(SHORT_LIVED);
+    let mut child = stand.command(&program).spawn().unwrap();
+    let last = stand.data().join("f4");
+    let mut is_denied = false;
+    // The part of the sequencer: what is done goes.
+    wait_until("the program's end", || {
+        let lanes = segments(&stand.lanes());
+        if lanes.len() == 2 {
+            is_denied |= !last.exists();
+            for segment in lanes.iter().filter(|segment| written_in(segment) == 2) {
+                std::fs::remove_file(segment.path()).unwrap();
+                board.give_lane_bytes(segment.bytes());
+            }
+        }
+        child.try_wait().unwrap().is_some()
+    });
+    succeeded(child);
+    assert!(is_denied);
+    stand.assert_no_gaps();
+}
+
 /// Says what each call gives, before, while and after the lanes directory is away; the test moves on with the program.
 const AWAY: &str = r#"
 static char data[70000];
@@ -237,7 +304,11 @@ int main(void) {
 }
 "#;
 
-fn run_away(unavailable: Unavailable, while_away: impl FnOnce(&Stand)) -> (Stand, String) {
+fn run_away(
+    source: &str,
+    unavailable: Unavailable,
+    while_away: impl FnOnce(&Stand),
+) -> (Stand, String) {
     let stand = Stand::new();
     announce(
         &stand,
@@ -246,7 +317,7 @@ fn run_away(unavailable: Unavailable, while_away: impl FnOnce(&Stand)) -> (Stand
             unavailable,
         },
     );
-    let program = stand.compile(AWAY);
+    let program = stand.compile(source);
     let mut command = stand.command(program);
     command.stdout(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
@@ -262,7 +333,7 @@ fn run_away(unavailable: Unavailable, while_away: impl FnOnce(&Stand)) -> (Stand
 
 #[test]
 fn without_a_lanes_directory_a_program_goes_on() {
-    let (stand, said) = run_away(Unavailable::Continue, |_| {});
+    let (stand, said) = run_away(AWAY, Unavailable::Continue, |_| {});
     assert_eq!(
         said,
         "ftruncate 0\nrename 0\ntruncating 0\nuncaptured 0\nclose 0\n"
@@ -272,7 +343,7 @@ fn without_a_lanes_directory_a_program_goes_on() {
 
 #[test]
 fn without_a_lanes_directory_a_call_fails_where_that_is_asked_for_and_changes_nothing() {
-    let (stand, said) = run_away(Unavailable::Fail, |_| {});
+    let (stand, said) = run_away(AWAY, Unavailable::Fail, |_| {});
     assert_eq!(
         said,
         format!(
@@ -289,7 +360,7 @@ fn without_a_lanes_directory_a_call_fails_where_that_is_asked_for_and_changes_no
 
 #[test]
 fn without_a_lanes_directory_a_program_waits_where_that_is_asked_for() {
-    let (stand, said) = run_away(Unavailable::Block, |stand| {
+    let (stand, said) = run_away(AWAY, Unavailable::Block, |stand| {
         let second = stand.root.path().join("second");
         // It can't get there: what it waits for isn't there.
         for _ in 0..50 {
@@ -312,6 +383,145 @@ fn without_a_lanes_directory_a_program_waits_where_that_is_asked_for() {
             .contains(&path_hash(path.as_os_str().as_bytes()))
     );
     assert!(stand.story().contains(&"f truncate 100".to_owned()));
+}
+
+/// Says what calls give that name, map, make files or change attributes, while the lanes directory is away.
+const AWAY_OTHERWISE: &str = r#"
+static char data[70000];
+static void step(const char *name) { int fd = creat(name, 0644); CHECK(fd >= 0); close(fd); }
+static void await(const char *name) { while (access(name, F_OK)) usleep(2000); }
+#define SAY(what, failed) dprintf(1, "%s %d\n", what, (failed) ? errno : 0)
+int main(void) {
+    int fd = open("f", O_RDWR | O_CREAT, 0644), nameless = open("../", O_RDWR | O_TMPFILE, 0644);
+    int outside = creat("../outside", 0644);
+    CHECK(fd >= 0 && nameless >= 0 && outside >= 0);
+    CHECK(write(fd, data, sizeof data) == sizeof data);
+    char *readable = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0);
+    char *told = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    CHECK(readable != MAP_FAILED && told != MAP_FAILED);
+    step("../first");
+    await("../away");
+    // The process notices that its board is gone with the first of these, or when its lane has no room.
+    for (int i = 0; i < 20; i++) if (write(fd, data, sizeof data) < 0) break;
+    char path[64];
+    sprintf(path, "/proc/self/fd/%d", nameless);
+    SAY("linkat", linkat(AT_FDCWD, path, AT_FDCWD, "named", AT_SYMLINK_FOLLOW));
+    SAY("link", link("../outside", "linked"));
+    SAY("symlink", symlink("../outside", "symbolic"));
+    SAY("mmap", mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) == MAP_FAILED);
+    SAY("mprotect", mprotect(readable, 4096, PROT_READ | PROT_WRITE));
+    SAY("fchmod", fchmod(fd, 0600));
+    SAY("chmod", chmod("f", 0600));
+    SAY("making", open("made", O_WRONLY | O_CREAT, 0644) < 0);
+    // These change nothing that is told, or give something up.
+    SAY("reading", mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, 0) == MAP_FAILED);
+    SAY("private", mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0) == MAP_FAILED);
+    SAY("munmap", munmap(told, 4096));
+    SAY("opening", open("f", O_WRONLY | O_CREAT, 0644) < 0);
+    SAY("outside", link("../outside", "../beside") || fchmod(outside, 0600) || chmod("../outside", 0644));
+    step("../second");
+    return 0;
+}
+"#;
+
+const OTHER_CALLS: [&str; 8] = [
+    "linkat", "link", "symlink", "mmap", "mprotect", "fchmod", "chmod", "making",
+];
+const ALWAYS_MADE: &str = "reading 0\nprivate 0\nmunmap 0\nopening 0\noutside 0\n";
+
+fn all_give(errno: i32) -> String {
+    let lines = OTHER_CALLS.map(|call| format!("{call} {errno}\n"));
+    lines.concat() + ALWAYS_MADE
+}
+
+#[test]
+fn calls_that_name_map_and_make_files_or_change_attributes_fail_where_that_is_asked_for() {
+    let (stand, said) = run_away(AWAY_OTHERWISE, Unavailable::Fail, |_| {});
+    assert_eq!(said, all_give(5));
+    for name in ["named", "linked", "symbolic", "made"] {
+        assert!(!stand.data().join(name).exists(), "{name}");
+    }
+    let (_, said) = run_away(AWAY_OTHERWISE, Unavailable::Continue, |_| {});
+    assert_eq!(said, all_give(0));
+}
+
+#[test]
+fn calls_that_name_map_and_make_files_or_change_attributes_wait_where_that_is_asked_for() {
+    let (stand, said) = run_away(AWAY_OTHERWISE, Unavailable::Block, |stand| {
+        let second = stand.root.path().join("second");
+        for _ in 0..50 {
+            assert!(!second.exists());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        make_lanes(stand);
+        stand.set_revision(counterfoil_lane::REVISION);
+        announce(stand, Policy::default());
+    });
+    assert_eq!(said, all_give(0));
+    let story = stand.story();
+    for line in ["f attributes", "f map 0+4096", "made open 0 created"] {
+        assert!(story.contains(&line.to_owned()), "{line}: {story:?}");
+    }
+    let named = story.iter().filter(|line| line.contains(" link "));
+    assert_eq!(named.count(), 3, "{story:?}");
+}
+
+/// A lane that is full lets nobody map a file, or name one, until there is room: each call waits in its turn.
+#[test]
+fn calls_that_map_name_or_change_attributes_wait_for_room() {
+    let stand = Stand::with_limit(64 << 10);
+    announce(&stand, BLOCKS);
+    let program = stand.compile(
+        r#"
+int main(void) {
+    int fd = open("f", O_RDWR | O_CREAT, 0644), outside = creat("../outside", 0644);
+    CHECK(fd >= 0 && outside >= 0 && ftruncate(fd, 4096) == 0);
+    for (int n = 0; n < 2000; n++) {
+        char name[20];
+        sprintf(name, "link%d", n);
+        char *memory = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        CHECK(memory != MAP_FAILED && munmap(memory, 4096) == 0);
+        CHECK(fchmod(fd, 0600 + n % 2) == 0 && link("../outside", name) == 0);
+    }
+    return 0;
+}
+"#,
+    );
+    let mut child = stand.command(&program).spawn().unwrap();
+    let lanes = stand.lanes();
+    let mut counts = std::collections::HashMap::new();
+    let mut waited = 0;
+    let mut count = |segment: &Segment| {
+        let mut at = 0;
+        while at < segment.tail() {
+            let (header, kind, _) = segment.frame(at, segment.tail()).unwrap();
+            at += header.len as usize;
+            *counts.entry(kind as u16).or_insert(0) += 1;
+        }
+    };
+    wait_until("the program's end", || {
+        for segment in segments(&lanes)
+            .into_iter()
+            .filter(|segment| segment.is_full())
+        {
+            waited += 1;
+            count(&segment);
+            segment.free();
+        }
+        child.try_wait().unwrap().is_some()
+    });
+    succeeded(child);
+    for segment in segments(&lanes)
+        .into_iter()
+        .filter(|segment| !segment.is_free())
+    {
+        count(&segment);
+    }
+    assert!(waited >= 2, "{waited}");
+    for kind in [Kind::Map, Kind::Unmap, Kind::Attributes, Kind::Link] {
+        assert_eq!(counts.get(&(kind as u16)), Some(&2000), "{kind:?}");
+    }
+    stand.assert_no_gaps();
 }
 
 /// Threads that write all the time while another board takes the place of theirs; each stops when told to.
@@ -413,7 +623,7 @@ fn a_board_of_another_layout_means_that_nothing_is_captured() {
 /// While a program runs, a board of a layout it doesn't know takes the place of its own: it goes on, uncaptured.
 #[test]
 fn a_board_of_another_layout_in_the_place_of_a_known_one_is_not_joined() {
-    let (stand, said) = run_away(Unavailable::Continue, |stand| {
+    let (stand, said) = run_away(AWAY, Unavailable::Continue, |stand| {
         make_lanes(stand);
         let path = stand.lanes().join(board::FILE_NAME);
         let mut bytes = std::fs::read(&path).unwrap();

@@ -3,8 +3,10 @@
 mod common;
 
 use common::Stand;
+use counterfoil_lane::board::path_hash;
 use counterfoil_lane::frame::Kind;
 use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 
 #[test]
@@ -240,6 +242,156 @@ fn a_signal_handler_may_write_at_any_time() {
     stand.assert_no_gaps();
     let lanes: HashSet<u32> = stand.frames().iter().map(|frame| frame.lane).collect();
     assert!(lanes.len() <= 2, "{lanes:?}");
+}
+
+/// A handler interrupts a captured call, forks, and returns in both: the child goes on inside a call that its parent began,
+/// with a lane that isn't there any more. It must live, and neither tell of that call nor hide what it did itself.
+#[test]
+fn a_child_that_a_handler_forks_inside_a_call_lives_on_and_each_tells_its_own() {
+    for (mode, fork) in [
+        ("1", "fork()"),
+        ("1", "_Fork()"),
+        ("1", "syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0)"),
+        ("0", "fork()"),
+    ] {
+        let stand = Stand::new();
+        let program = stand.compile(&format!(
+            "#define FORK() {fork}\n{}",
+            r#"
+        volatile int forks, is_child, at_call, inside;
+        int own;
+        void handler(int number) {
+            if (is_child || forks >= 300) return;
+            int before = errno;
+            pid_t child = FORK();
+            CHECK(child >= 0);
+            forks++;
+            if (child == 0) { is_child = 1; inside = at_call; }
+            errno = before;
+        }
+        void one(int fd, int stream, int n) {
+            at_call = 1;
+            CHECK(pwrite(fd, &n, sizeof n, (n % 1000) * sizeof n) == sizeof n);
+            CHECK(write(stream, "0123456789", 10) == 10);
+            at_call = 0;
+        }
+        int main(void) {
+            int fd = open("a", O_WRONLY | O_CREAT, 0644);
+            int stream = open("b", O_WRONLY | O_CREAT | O_TRUNC, 0644);
+            own = open("own", O_WRONLY | O_CREAT | O_APPEND, 0644);
+            struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+            sigaction(SIGALRM, &action, NULL);
+            struct itimerval often = {{0, 700}, {0, 700}}, never = {};
+            struct timespec begun, now;
+            clock_gettime(CLOCK_MONOTONIC, &begun);
+            setitimer(ITIMER_REAL, &often, NULL);
+            int waited = 0, were_inside = 0, status;
+            for (int n = 0; !is_child && forks < 300; n++) {
+                one(fd, stream, n);
+                if (n % 64 == 0 && !is_child) {
+                    clock_gettime(CLOCK_MONOTONIC, &now);
+                    if (now.tv_sec - begun.tv_sec >= 5) break;
+                    while (waitpid(-1, &status, WNOHANG) > 0) {
+                        CHECK(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+                        were_inside += WEXITSTATUS(status);
+                        waited++;
+                    }
+                }
+            }
+            if (is_child) {
+                setitimer(ITIMER_REAL, &never, NULL);
+                CHECK(write(own, "child\n", 6) == 6);
+                _exit(inside);
+            }
+            setitimer(ITIMER_REAL, &never, NULL);
+            signal(SIGALRM, SIG_IGN);
+            while (waited < forks) {
+                CHECK(waitpid(-1, &status, 0) > 0);
+                CHECK(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+                were_inside += WEXITSTATUS(status);
+                waited++;
+            }
+            struct stat there;
+            CHECK(fstat(own, &there) == 0 && there.st_size == 6 * forks);
+            printf("%d %d\n", forks, were_inside);
+            return 0;
+        }"#
+        ));
+        let output = stand
+            .command(program)
+            .env("COUNTERFOIL_PATCH", mode)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{fork}: {output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        let numbers: Vec<u32> = said
+            .split_whitespace()
+            .map(|word| word.parse().unwrap())
+            .collect();
+        // Otherwise nothing was tried.
+        assert!(numbers[0] > 20 && numbers[1] > 5, "{fork}: {said}");
+        // What a child may have made itself of its parent's call it can only mark; everything else is told, and rightly.
+        let (marked, everything) = stand.gaps();
+        assert!(!everything);
+        let is_marked = |file: &str| {
+            let path = stand.data().join(file);
+            marked.contains(&path_hash(path.as_os_str().as_bytes()))
+        };
+        assert!(!is_marked("own"), "{fork}");
+        for file in ["a", "b"] {
+            if !is_marked(file) {
+                stand.assert_replays(file);
+            }
+        }
+        let told = stand.replay("b");
+        let untold = told.iter().filter(|&&byte| byte == 0).count();
+        assert!(untold <= 10 * numbers[1] as usize, "{fork}: {untold}");
+        assert!(
+            told.iter()
+                .zip(b"0123456789".iter().cycle())
+                .all(|(&told, &right)| told == right || told == 0)
+        );
+        let pids = |file: &str| -> HashSet<u32> {
+            let frames = stand.frames().into_iter();
+            frames
+                .filter(|frame| {
+                    frame.file == file && matches!(frame.kind, Kind::Write | Kind::Reread)
+                })
+                .map(|frame| frame.pid)
+                .collect()
+        };
+        assert_eq!(pids("own").len(), numbers[0] as usize, "{fork}");
+        stand.assert_replays("own");
+    }
+}
+
+/// A handler that writes to the very file whose write it interrupts: where that one went can't be told from the file offset
+/// alone.
+#[test]
+fn a_handler_that_writes_through_the_descriptor_it_interrupts_is_told_at_its_place() {
+    let stand = Stand::new();
+    stand.run(
+        r#"
+        int fd;
+        volatile int count;
+        void handler(int number) { if (count < 2000) { count++; CHECK(write(fd, "tick\n", 5) == 5); } }
+        int main(void) {
+            fd = open("a", O_WRONLY | O_CREAT, 0644);
+            struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
+            sigaction(SIGALRM, &action, NULL);
+            struct itimerval often = {{0, 100}, {0, 100}};
+            setitimer(ITIMER_REAL, &often, NULL);
+            char text[32];
+            for (int n = 0; n < 200000 && count < 2000; n++) {
+                int len = sprintf(text, "%d\n", n);
+                CHECK(write(fd, text, len) == len);
+            }
+            signal(SIGALRM, SIG_IGN);
+            return 0;
+        }"#,
+    );
+    stand.assert_replays("a");
+    stand.assert_no_gaps();
 }
 
 #[test]

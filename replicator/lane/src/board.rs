@@ -41,8 +41,24 @@ struct InodeSlot {
     inode: AtomicU64,
 }
 
+/// What follows in the file. Boards that were made before it was thought of end where it begins.
+#[repr(C)]
+struct Totals {
+    lanes_bytes_max: AtomicU64,
+    lanes_bytes: AtomicU64,
+}
+
+/// Bytes of the file of a board that says nothing of how much all lanes may take.
+pub const BYTES_MIN: usize = size_of::<Layout>();
+
 /// Bytes of the board's file.
-pub const BYTES: usize = size_of::<Layout>();
+pub const BYTES: usize = BYTES_MIN + size_of::<Totals>();
+
+/// For a board that doesn't say how much all lanes may take: as much as they like.
+static NO_TOTALS: Totals = Totals {
+    lanes_bytes_max: AtomicU64::new(0),
+    lanes_bytes: AtomicU64::new(0),
+};
 
 /// A board that was joined: what the replicator says in it, and where programs leave their marks. These are one file, or
 /// two where programs of other users may only read what the replicator says.
@@ -51,6 +67,10 @@ pub struct Board {
     pub revision: &'static AtomicU32,
     /// Most bytes of segments that one lane may have.
     pub lane_bytes_max: &'static AtomicU64,
+    /// Most bytes of segments that all lanes together may have, 0 when nobody minds.
+    pub lanes_bytes_max: &'static AtomicU64,
+    /// Bytes of segments that all lanes have: those who make one add to it, the replicator puts it right.
+    pub lanes_bytes: &'static AtomicU64,
     /// Grows when a new rules file has been put in place: `rules-<this number>`.
     pub rules: &'static AtomicU64,
     /// Grows when a program made a segment file.
@@ -114,6 +134,40 @@ impl Board {
             self.gap_everywhere.store(1, Ordering::Release);
         }
         self.gaps.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Takes so many bytes for a further segment. False when all lanes together have as many as they may.
+    pub fn take_lane_bytes(&self, bytes: u64) -> bool {
+        let before = self.lanes_bytes.fetch_add(bytes, Ordering::AcqRel);
+        let is_granted = match self.lanes_bytes_max.load(Ordering::Relaxed) {
+            0 => true,
+            most => before.saturating_add(bytes) <= most,
+        };
+        if !is_granted {
+            self.give_lane_bytes(bytes);
+        }
+        is_granted
+    }
+
+    /// Gives bytes back that [`Board::take_lane_bytes`] took: there is no such segment, or no more.
+    pub fn give_lane_bytes(&self, bytes: u64) {
+        // What somebody else has corrected meanwhile must not go below nothing.
+        let less = |there: u64| Some(there.saturating_sub(bytes));
+        let _ = self
+            .lanes_bytes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+    }
+
+    /// Whether a lane's first segment would not be granted.
+    pub fn is_full(&self) -> bool {
+        let most = self.lanes_bytes_max.load(Ordering::Relaxed);
+        let least = crate::writer::SEGMENT_BYTES_MIN as u64;
+        most != 0
+            && self
+                .lanes_bytes
+                .load(Ordering::Acquire)
+                .saturating_add(least)
+                > most
     }
 
     /// Device and inode of the board's file, to tell whether another one has taken its place.
@@ -218,14 +272,14 @@ pub fn attach(directory: &[u8]) -> Option<&'static Board> {
 }
 
 fn join_in(directory: i32) -> Result<&'static Board, BoardError> {
-    let (is_ours, (said, identity)) = match map(directory, b"board\0", true) {
+    let (is_ours, (said, said_totals, identity)) = match map(directory, b"board\0", true) {
         Err(BoardError::Unreadable(libc::EACCES)) => (false, map(directory, b"board\0", false)?),
         other => (true, other?),
     };
     // Where there are marks, everybody uses them: the replicator looks in one place.
-    let marks = match map(directory, b"marks\0", true) {
-        Ok((marks, _)) => marks,
-        Err(BoardError::Unreadable(libc::ENOENT)) if is_ours => said,
+    let (marks, marked_totals) = match map(directory, b"marks\0", true) {
+        Ok((marks, totals, _)) => (marks, totals),
+        Err(BoardError::Unreadable(libc::ENOENT)) if is_ours => (said, said_totals),
         Err(error) => return Err(error),
     };
     let memory = sys::map_private(size_of::<Board>()).cast::<Board>();
@@ -237,6 +291,8 @@ fn join_in(directory: i32) -> Result<&'static Board, BoardError> {
         memory.write(Board {
             revision: &said.revision,
             lane_bytes_max: &said.lane_bytes_max,
+            lanes_bytes_max: &said_totals.lanes_bytes_max,
+            lanes_bytes: &marked_totals.lanes_bytes,
             rules: &said.rules,
             births: &marks.births,
             gaps: &marks.gaps,
@@ -250,12 +306,11 @@ fn join_in(directory: i32) -> Result<&'static Board, BoardError> {
     }
 }
 
-/// Maps one of the files, and says which file that is.
-fn map(
-    directory: i32,
-    name: &[u8],
-    writable: bool,
-) -> Result<(&'static Layout, (u64, u64)), BoardError> {
+/// One of the files, as it is mapped, and which file that is.
+type Mapped = (&'static Layout, &'static Totals, (u64, u64));
+
+/// Maps one of the files.
+fn map(directory: i32, name: &[u8], writable: bool) -> Result<Mapped, BoardError> {
     let mode = if writable {
         libc::O_RDWR
     } else {
@@ -267,8 +322,13 @@ fn map(
     }
     let fd = fd as i32;
     let identity = sys::identity(fd);
-    let address = if sys::file_size(fd) >= BYTES as i64 {
-        sys::map_shared(fd, BYTES, writable)
+    let bytes = match sys::file_size(fd) {
+        size if size >= BYTES as i64 => BYTES,
+        size if size >= BYTES_MIN as i64 => BYTES_MIN,
+        _ => 0,
+    };
+    let address = if bytes > 0 {
+        sys::map_shared(fd, bytes, writable)
     } else {
         core::ptr::null_mut()
     };
@@ -285,7 +345,13 @@ fn map(
     if layout.version != VERSION {
         return Err(BoardError::Version(layout.version));
     }
-    Ok((layout, identity.ok_or(BoardError::Damaged)?))
+    let totals = if bytes == BYTES {
+        // SAFETY: as above; what follows the layout is aligned as it is.
+        unsafe { &*address.add(BYTES_MIN).cast::<Totals>() }
+    } else {
+        &NO_TOTALS
+    };
+    Ok((layout, totals, identity.ok_or(BoardError::Damaged)?))
 }
 
 /// Makes the bytes of a new board's header; the rest of the file is zero.

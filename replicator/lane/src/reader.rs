@@ -165,6 +165,11 @@ impl Segment {
         Ok(Arc::new(this))
     }
 
+    /// Length of the segment's file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes as u64
+    }
+
     /// The segment's file.
     pub fn path(&self) -> &Path {
         &self.path

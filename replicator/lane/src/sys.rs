@@ -306,6 +306,66 @@ pub unsafe fn advise(address: *mut u8, len: usize, advice: i32) -> isize {
     }
 }
 
+/// Puts zero bytes that are the process's own where nothing is mapped: false when something is there.
+pub fn fill_hole(address: *mut u8, len: usize) -> bool {
+    let wanted = address as usize;
+    // SAFETY: nothing that is mapped is replaced. Kernels that don't know the flag take the address as a wish.
+    let result = unsafe {
+        syscall(
+            libc::SYS_mmap,
+            [
+                wanted,
+                len,
+                (libc::PROT_READ | libc::PROT_WRITE) as usize,
+                (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE) as usize,
+                usize::MAX,
+                0,
+            ],
+        )
+    };
+    if result as usize != wanted && !(-4095..0).contains(&result) {
+        // SAFETY: it was mapped just now, and nobody knows of it.
+        unsafe { unmap(result as *mut u8, len) };
+    }
+    result as usize == wanted
+}
+
+/// Signals held back from the calling thread. Not a destructor: cancellation unwinds past functions without any.
+pub struct HeldSignals(u64);
+
+/// Holds all signals back: for what a handler that forks must not come in between. A child would go on with it as well,
+/// in its parent's name.
+pub fn hold_signals() -> HeldSignals {
+    HeldSignals(set_signal_mask(u64::MAX))
+}
+
+impl HeldSignals {
+    /// Lets those come again that came before.
+    pub fn release(self) {
+        set_signal_mask(self.0);
+    }
+}
+
+/// Sets which signals are held back, and gives which were.
+fn set_signal_mask(mask: u64) -> u64 {
+    let mut before = 0u64;
+    // SAFETY: both masks outlive the call, and are as long as said.
+    unsafe {
+        syscall(
+            libc::SYS_rt_sigprocmask,
+            [
+                libc::SIG_SETMASK as usize,
+                (&raw const mask) as usize,
+                (&raw mut before) as usize,
+                size_of::<u64>(),
+                0,
+                0,
+            ],
+        )
+    };
+    before
+}
+
 /// The calling thread's id.
 pub fn thread_id() -> u32 {
     // SAFETY: gettid has no arguments.

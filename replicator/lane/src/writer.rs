@@ -2,6 +2,9 @@
 //!
 //! A [`Lane`] is used by one thread at a time. It lives in memory of its own (not the program's heap) and maps its
 //! segments for good; a segment that the sequencer has freed is used again before a new one is made.
+//!
+//! A forked child has a copy of the lane's own memory but not its segments: it makes lanes of its own. When a signal handler
+//! forked in the middle of a call, the child goes on with that call, and with this copy.
 
 use crate::board::Board;
 use crate::frame::{self, DATA_BYTES_MAX, Kind, NameHeader, frame_bytes};
@@ -15,11 +18,16 @@ pub const DIRECTORY_BYTES_MAX: usize = 3500;
 pub const NAMES_MAX: usize = 1 << 16;
 
 const SEGMENTS_MAX: usize = 256;
-const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
+/// A lane's first segment: most processes and threads write little.
+pub(crate) const SEGMENT_BYTES_MIN: usize = 80 * 1024;
+const SECOND_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
-/// Lanes of a process from this number on are small at first: with thousands of threads, most of them write little.
+/// Lanes of a process from this number on have no segments longer than the second.
 const CROWD_LANES: u32 = 64;
-const CROWD_SEGMENT_BYTES: usize = 96 * 1024;
+/// The two of a lane that is made for later.
+const SPARE_SEGMENT_BYTES: usize = 96 * 1024;
+/// What a lane is provided with that will not be able to make segments.
+const PROVIDED_SEGMENT_BYTES: usize = 448 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
 
 /// Bytes of the frame that announces the longest name.
@@ -38,7 +46,7 @@ const RELEASE: [u8; 16] = {
 };
 
 const _: () = assert!(
-    CROWD_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    SEGMENT_BYTES_MIN - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
     "the longest frame and the name before it fit in every segment"
 );
 
@@ -116,7 +124,7 @@ pub struct Target {
 /// Why a lane has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shortage {
-    /// The lane is as long as it may get, and the sequencer has not freed enough of it yet.
+    /// The lane, or all lanes together, are as long as they may get, and the sequencer has not freed enough yet.
     Backlog,
     /// So much will never fit.
     TooLong,
@@ -132,6 +140,8 @@ pub struct Lane {
     entered: u64,
     /// The current segment was given up before the next one was found.
     retired: bool,
+    /// Nobody reads it: see [`Lane::disown`].
+    disowned: bool,
     number: u32,
     segments: usize,
     bytes: usize,
@@ -141,6 +151,7 @@ pub struct Lane {
     next_frame: u64,
     sequence: u64,
     mapped: [*mut segment::Header; SEGMENTS_MAX],
+    lengths: [u32; SEGMENTS_MAX],
     announced: [u64; NAMES_MAX],
 }
 
@@ -148,7 +159,7 @@ impl Lane {
     /// Makes a lane with its first segment.
     ///
     /// # Errors
-    /// That is impossible: no memory, no space, no permission, no such directory any more.
+    /// That is impossible: no memory, no space, no permission, no such directory any more, or too many lanes.
     pub fn create(process: &Process) -> Result<&'static mut Lane, Shortage> {
         Lane::make(process, |lane| lane.add_segment(process).map(|_| ()))
     }
@@ -159,8 +170,8 @@ impl Lane {
     /// As for [`Lane::create`].
     pub fn create_spare(process: &Process) -> Result<&'static mut Lane, Shortage> {
         Lane::make(process, |lane| {
-            lane.make_segment(process, CROWD_SEGMENT_BYTES)?;
-            lane.make_segment(process, CROWD_SEGMENT_BYTES).map(|_| ())
+            lane.make_segment(process, SPARE_SEGMENT_BYTES)?;
+            lane.make_segment(process, SPARE_SEGMENT_BYTES).map(|_| ())
         })
     }
 
@@ -174,9 +185,6 @@ impl Lane {
         }
         // SAFETY: the memory is fresh, large and aligned enough; zero bytes are a valid Lane.
         let lane = unsafe { &mut *memory.cast::<Lane>() };
-        // SAFETY: after a fork the child must not find the parent's lane; it makes its own. Advice that fails
-        // leaves a private copy, which the child doesn't use either.
-        unsafe { sys::advise(memory, size_of::<Lane>(), libc::MADV_DONTFORK) };
         lane.process = process.number;
         lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
         lane.next_frame = 1;
@@ -197,6 +205,35 @@ impl Lane {
         self.process
     }
 
+    /// For a forked child, in which calls go on that a signal handler interrupted in its parent: what they still write goes
+    /// nowhere, and no frame fits any more, so the caller marks a gap. The parent tells of its call; that the child didn't
+    /// make the call as well can't be known.
+    ///
+    /// # Safety
+    /// No segment may be mapped, as in a child of a process that made the lane: nothing is read or written before.
+    pub unsafe fn disown(&mut self) {
+        if self.disowned {
+            return;
+        }
+        self.disowned = true;
+        self.capacity = 0;
+        for (&segment, &len) in self.mapped.iter().zip(&self.lengths).take(self.segments) {
+            sys::fill_hole(segment.cast(), len as usize);
+        }
+    }
+
+    /// Whether [`Lane::disown`] was called.
+    pub fn is_disowned(&self) -> bool {
+        self.disowned
+    }
+
+    /// Bytes left in the current segment.
+    #[inline(always)]
+    fn room(&self) -> usize {
+        // In a disowned lane there may be less than nothing.
+        self.capacity.saturating_sub(self.tail)
+    }
+
     /// Clock when [`Lane::enter`] was last called.
     #[inline(always)]
     pub fn entered(&self) -> u64 {
@@ -206,8 +243,7 @@ impl Lane {
     /// Whether the frame of a call with so many bytes of data fits for certain; where not, [`Lane::reserve`] knows.
     #[inline(always)]
     pub fn has_room(&self, len: usize) -> bool {
-        len <= DATA_BYTES_MAX
-            && self.capacity - self.tail >= frame_bytes(len) + NAME_FRAME_BYTES_MAX
+        len <= DATA_BYTES_MAX && self.room() >= frame_bytes(len) + NAME_FRAME_BYTES_MAX
     }
 
     /// Makes sure that [`Lane::append`] will find room for the frames of one call with so many bytes of data, by making
@@ -218,11 +254,14 @@ impl Lane {
     /// if [`Lane::retire`] was called.
     #[cold]
     pub fn reserve(&mut self, process: &Process, len: usize) -> Result<(), Shortage> {
+        if self.disowned {
+            return Ok(());
+        }
         let frames = len.div_ceil(DATA_BYTES_MAX).max(1);
         if frames > self.frames_max(process) {
             return Err(Shortage::TooLong);
         }
-        let mut rest = (self.capacity - self.tail).saturating_sub(NAME_FRAME_BYTES_MAX);
+        let mut rest = self.room().saturating_sub(NAME_FRAME_BYTES_MAX);
         let mut next = 0;
         let mut done = 0;
         for _ in 0..frames {
@@ -252,7 +291,7 @@ impl Lane {
             .iter()
             .map(|&segment| in_one(unsafe { (*segment).capacity } as usize));
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
-        let size = self.next_segment_bytes();
+        let size = self.next_segment_bytes(process);
         let more = (bytes_max.saturating_sub(self.bytes) / size).min(SEGMENTS_MAX - self.segments);
         have.sum::<usize>() + more * in_one(size - segment::HEADER_BYTES)
     }
@@ -420,14 +459,12 @@ impl Lane {
         if let Some(name) = name {
             let index = name.number as usize % NAMES_MAX;
             if self.announced[index] == self.announcement(name) {
-                return self.capacity - self.tail >= needed
-                    || self.roll(process) && self.announce(name);
+                return self.room() >= needed || self.roll(process) && self.announce(name);
             }
             let with_name = needed + frame_bytes(size_of::<NameHeader>() + name.path.len());
-            return (self.capacity - self.tail >= with_name || self.roll(process))
-                && self.announce(name);
+            return (self.room() >= with_name || self.roll(process)) && self.announce(name);
         }
-        self.capacity - self.tail >= needed || self.roll(process)
+        self.room() >= needed || self.roll(process)
     }
 
     fn announcement(&self, name: &Name<'_>) -> u64 {
@@ -441,7 +478,7 @@ impl Lane {
             inode: name.inode,
         };
         let data_len = size_of::<NameHeader>() + name.path.len();
-        if self.capacity - self.tail < frame_bytes(data_len) {
+        if self.room() < frame_bytes(data_len) {
             return false;
         }
         let now = clock::now();
@@ -496,6 +533,9 @@ impl Lane {
     /// Goes on in a free segment, or a new one.
     #[cold]
     fn roll(&mut self, process: &Process) -> bool {
+        if self.disowned {
+            return false;
+        }
         let before = self.mapped[self.current];
         let was_retired = self.retired;
         let index = match self.free_segment(0) {
@@ -545,29 +585,58 @@ impl Lane {
     pub fn provide(&mut self, process: &Process) {
         if self.free_segment(0).is_none() {
             // Without it the lane is as it was.
-            let _ = self.make_segment(process, FIRST_SEGMENT_BYTES);
+            let _ = self.make_segment(process, PROVIDED_SEGMENT_BYTES);
         }
     }
 
     /// Makes and maps a further segment file, free to be used, and gives its index.
     fn add_segment(&mut self, process: &Process) -> Result<usize, Shortage> {
-        self.make_segment(process, self.next_segment_bytes())
+        self.make_segment(process, self.next_segment_bytes(process))
     }
 
-    fn next_segment_bytes(&self) -> usize {
+    fn next_segment_bytes(&self, process: &Process) -> usize {
+        let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         match self.segments {
-            0 if self.number >= CROWD_LANES => CROWD_SEGMENT_BYTES,
-            0 => FIRST_SEGMENT_BYTES,
-            _ if self.number >= CROWD_LANES => FIRST_SEGMENT_BYTES,
+            // There will be no second one.
+            0 if bytes_max < SEGMENT_BYTES_MIN + SECOND_SEGMENT_BYTES
+                && self.number < CROWD_LANES =>
+            {
+                SECOND_SEGMENT_BYTES
+            }
+            0 => SEGMENT_BYTES_MIN,
+            1 => SECOND_SEGMENT_BYTES,
+            _ if self.number >= CROWD_LANES => SECOND_SEGMENT_BYTES,
             _ => SEGMENT_BYTES,
         }
     }
 
     fn make_segment(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
+        let held = sys::hold_signals();
+        let made = if self.disowned {
+            Err(Shortage::Unavailable)
+        } else {
+            self.make_granted_segment(process, size)
+        };
+        held.release();
+        made
+    }
+
+    fn make_granted_segment(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
             return Err(Shortage::Backlog);
         }
+        if !process.board.take_lane_bytes(size as u64) {
+            return Err(Shortage::Backlog);
+        }
+        let made = self.make_segment_file(process, size);
+        if made.is_err() {
+            process.board.give_lane_bytes(size as u64);
+        }
+        made
+    }
+
+    fn make_segment_file(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
         // Making a file longer than the program's own limit would send it SIGXFSZ.
         if sys::file_size_limit() < size as u64 {
             return Err(Shortage::Unavailable);
@@ -620,6 +689,7 @@ impl Lane {
         }
         let index = self.segments;
         self.mapped[index] = header;
+        self.lengths[index] = size as u32;
         // SAFETY: as above.
         unsafe {
             (*header).state.store(STATE_FREE, Ordering::Relaxed);

@@ -311,6 +311,72 @@ fn the_only_segment_is_given_up_when_it_is_full_and_used_again_when_it_is_free()
 }
 
 #[test]
+fn all_lanes_together_are_bounded() {
+    let stand = stand(64 << 20);
+    let board = stand.process.board;
+    let files = || -> u64 {
+        std::fs::read_dir(stand.directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.path().extension().is_some_and(|word| word == "lane"))
+            .map(|entry| entry.metadata().unwrap().len())
+            .sum()
+    };
+    let most = 700_000;
+    board.lanes_bytes_max.store(most, Ordering::Relaxed);
+    let mut lanes = Vec::new();
+    let shortage = loop {
+        match Lane::create(&stand.process) {
+            Ok(lane) => lanes.push(lane),
+            Err(shortage) => break shortage,
+        }
+    };
+    assert_eq!(shortage, Shortage::Backlog);
+    assert!(lanes.len() >= 4 && board.is_full());
+    assert_eq!(board.lanes_bytes.load(Ordering::Relaxed), files());
+    assert!(files() <= most);
+    // Those that are there use what they have, and no more.
+    assert!(write(lanes[0], &stand.process, 0, &[1; 60_000]));
+    assert_eq!(
+        lanes[0].reserve(&stand.process, 60_000),
+        Err(Shortage::Backlog)
+    );
+    assert!(!write(lanes[0], &stand.process, 0, &[1; 60_000]));
+    // As much as was given back may be had again.
+    board.give_lane_bytes(400_000);
+    assert!(!board.is_full());
+    assert_eq!(lanes[0].reserve(&stand.process, 60_000), Ok(()));
+    assert!(write(lanes[0], &stand.process, 0, &[1; 60_000]));
+    // What can't be made isn't counted.
+    let counted = board.lanes_bytes.load(Ordering::Relaxed);
+    std::fs::remove_file(stand.directory.path().join(board::FILE_NAME)).unwrap();
+    assert_eq!(
+        Lane::create(&stand.process).err(),
+        Some(Shortage::Unavailable)
+    );
+    assert_eq!(board.lanes_bytes.load(Ordering::Relaxed), counted);
+    board.give_lane_bytes(u64::MAX);
+    assert_eq!(board.lanes_bytes.load(Ordering::Relaxed), 0);
+}
+
+/// A board that an earlier version made ends before the totals: it is as good as before.
+#[test]
+fn a_board_without_totals_sets_no_limit() {
+    let stand = stand(1 << 20);
+    let path = stand.directory.path().join(board::FILE_NAME);
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(board::BYTES_MIN as u64).unwrap();
+    let board = board::join(&with_nul(stand.directory.path())).unwrap();
+    assert_eq!(board.lane_bytes_max.load(Ordering::Relaxed), 1 << 20);
+    assert!(board.take_lane_bytes(1 << 40) && !board.is_full());
+    file.set_len(board::BYTES_MIN as u64 - 1).unwrap();
+    assert_eq!(
+        board::join(&with_nul(stand.directory.path())).err(),
+        Some(BoardError::Damaged)
+    );
+}
+
+#[test]
 fn no_segment_is_made_where_another_board_is() {
     let stand = stand(64 << 20);
     let lane = Lane::create(&stand.process).unwrap();

@@ -3,10 +3,13 @@
 use counterfoil_lane::board::Board;
 use counterfoil_lane::frame::{Header, Kind};
 use counterfoil_lane::reader::{InFlight, Segment, SegmentError, Writer, decode_name};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+#[cfg(test)]
+mod tests;
 
 /// Frames read ahead of a lane's oldest unreleased one; what is beyond stays in the lane.
 const QUEUE_FRAMES_MAX: usize = 8192;
@@ -266,6 +269,8 @@ pub(super) struct Lanes {
     by_key: HashMap<LaneKey, usize>,
     /// Segment files that can't be read, with the reason; told once.
     refused: HashMap<PathBuf, String>,
+    /// By how much the board's count of bytes was wrong when it was last looked at.
+    bytes_off: Option<i64>,
 }
 
 impl Lanes {
@@ -284,6 +289,7 @@ impl Lanes {
             lanes: Vec::new(),
             by_key: HashMap::new(),
             refused: HashMap::new(),
+            bytes_off: None,
         }
     }
 
@@ -316,7 +322,7 @@ impl Lanes {
         Ok(complaints)
     }
 
-    /// Whether every file made so far is known: until then nothing may be released.
+    /// Whether every file made so far is known.
     pub(super) fn knows_all(&self) -> bool {
         self.births == Some(self.board.births.load(Ordering::SeqCst))
     }
@@ -367,6 +373,7 @@ impl Lanes {
     pub(super) fn move_to(&mut self, board: &'static Board) {
         self.board = board;
         self.births = None;
+        self.bytes_off = None;
     }
 
     /// Programs of which some thread waits for room in its lane: name, process id, and since when.
@@ -401,19 +408,44 @@ impl Lanes {
         }
     }
 
-    /// Forgets a finished process and removes the files of its lanes.
-    pub(super) fn remove_process(&mut self, process: u64) {
-        for lane in self
+    /// Puts the board's count of all bytes right, where programs that died while they made a segment left it wrong. One that
+    /// is being made at this moment is counted and not known yet, so only what stays wrong counts as such.
+    pub(super) fn correct_bytes(&mut self) {
+        let counted = self.board.lanes_bytes.load(Ordering::SeqCst);
+        let known: u64 = self
             .lanes
             .iter()
-            .filter(|lane| lane.writer.process == process)
-        {
-            for segment in lane.segments.values() {
-                // Somebody else may have removed it; it holds nothing any more.
-                let _ = std::fs::remove_file(segment.path());
-            }
+            .flat_map(|lane| lane.segments.values())
+            .map(|segment| segment.bytes())
+            .sum();
+        let off = counted as i64 - known as i64;
+        let is_first = self.bytes_off.is_none();
+        if off < 0 && (is_first || self.bytes_off == Some(off)) {
+            let missing = off.unsigned_abs();
+            self.board.lanes_bytes.fetch_add(missing, Ordering::SeqCst);
+        } else if off > 0 && (is_first || self.bytes_off == Some(off)) {
+            self.board.give_lane_bytes(off.unsigned_abs());
         }
-        self.lanes.retain(|lane| lane.writer.process != process);
+        self.bytes_off = Some(off);
+    }
+
+    /// Whether there is no room for further lanes.
+    pub(super) fn are_full(&self) -> bool {
+        self.board.is_full()
+    }
+
+    /// Forgets finished processes and removes the files of their lanes.
+    pub(super) fn remove_processes(&mut self, processes: &HashSet<u64>) {
+        let (gone, kept) = std::mem::take(&mut self.lanes)
+            .into_iter()
+            .partition(|lane| processes.contains(&lane.writer.process));
+        self.lanes = kept;
+        let gone: Vec<Lane> = gone;
+        for segment in gone.iter().flat_map(|lane| lane.segments.values()) {
+            // Somebody else may have removed it; it holds nothing any more.
+            let _ = std::fs::remove_file(segment.path());
+            self.board.give_lane_bytes(segment.bytes());
+        }
         self.by_key = self
             .lanes
             .iter()

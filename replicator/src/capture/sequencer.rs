@@ -1,8 +1,9 @@
 //! The sequencer: merges what the lanes hold and what the checker found into one order, and puts it into the journal.
 //!
-//! Order is by the end of each call. A pass reads the clock (T), then every lane's in-flight slot, then its frames. A call
-//! that it could not see yet publishes its slot, and so takes its end time, after T; so every frame whose end is not after
-//! T and not after the oldest call in flight is safe to release. Each group has its own limit, and a call that takes
+//! Order is by the end of each call. A pass reads the clock (T), then every lane's in-flight slot, then looks for new
+//! segments, then reads frames. A call that it could not see yet publishes its slot, and so takes its end time, after T; so
+//! every frame whose end is not after T and not after the oldest call in flight is safe to release, and a segment that such
+//! a frame went to was there when new ones were looked for. Each group has its own limit, and a call that takes
 //! longer than [`SequencerOptions::stuck_after`] no longer holds its group back.
 //!
 //! Where two changes of the same bytes overlap in time, order can't be known, so the bytes are read from the file. A read
@@ -33,7 +34,7 @@ use counterfoil_lane::clock;
 use counterfoil_lane::frame::{self, Kind};
 use counterfoil_lane::reader::Writer;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -48,6 +49,8 @@ const FINDINGS_MAX: usize = 512;
 const FINDINGS_BYTES_MAX: usize = 8 << 20;
 /// Findings under way with which the next pass follows at once.
 const FINDINGS_BUSY: u64 = 32;
+/// How often the bytes of all lanes are counted anew.
+const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often processes are looked after.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is said that time goes on, while a unit of work lasts too long.
@@ -104,6 +107,9 @@ pub struct Sequencer {
     last_release: Instant,
     last_processes: Instant,
     last_due: Instant,
+    last_count: Instant,
+    /// Clock when the last pass began that found all lanes there were.
+    last_pass: u64,
     /// The state directory's lock, to tell whether the directory is still the same.
     lock: Option<(u64, u64)>,
     last_mapped: Instant,
@@ -205,6 +211,11 @@ impl Sequencer {
             last_release: Instant::now(),
             last_processes: Instant::now(),
             last_due: Instant::now(),
+            // The first time soon: who counted before may have been wrong.
+            last_count: Instant::now()
+                .checked_sub(COUNT_INTERVAL)
+                .unwrap_or_else(Instant::now),
+            last_pass: 0,
             lock: identity(&parts.config.site.lock_path()),
             last_mapped: Instant::now(),
             last_links: Instant::now(),
@@ -257,10 +268,19 @@ impl Sequencer {
     /// One round. True when something was done.
     fn pass(&mut self) -> Result<bool, counterfoil_journal::Error> {
         let now = clock::now();
-        let mut worked = self.discover();
-        // Nothing may be released while there is a lane that isn't known.
-        let complete = self.lanes.knows_all();
-        let limits = self.limits(now);
+        let mut limits = self.limits(now);
+        let known = self.lanes.lanes.len();
+        let (mut worked, complete) = self.discover();
+        // A lane that wasn't known had no slot looked at. It was made after the last pass looked for lanes, so none of its
+        // calls ended before that pass began; there may always be new ones, so this must not wait until there are none.
+        if self.lanes.lanes.len() > known {
+            for limit in &mut limits {
+                *limit = (*limit).min(self.last_pass);
+            }
+        }
+        if complete {
+            self.last_pass = now;
+        }
         self.read_lanes();
         self.tell_broken_lanes();
         self.take_findings();
@@ -295,6 +315,7 @@ impl Sequencer {
         self.publish_progress();
         self.processes_quiet &= !worked;
         let drained = complete
+            && self.lanes.knows_all()
             && room
             && self.processes_quiet
             && self.outbox.ends.is_empty()
@@ -314,7 +335,8 @@ impl Sequencer {
         Ok(worked)
     }
 
-    fn discover(&mut self) -> bool {
+    /// Finds new lanes. Whether that was of note, and whether all are known now that there were when it began.
+    fn discover(&mut self) -> (bool, bool) {
         let files = &self.files;
         match self.lanes.discover(&|path| files.group_of_reported(path)) {
             Ok(complaints) => {
@@ -329,14 +351,14 @@ impl Sequencer {
                         });
                     }
                 }
-                some
+                (some, true)
             }
             Err(error) => {
                 let problem = format!(
                     "reading the lanes directory: {error}; captured programs can't be followed until it is there again"
                 );
                 self.progress.set_problems("lanes directory", &[problem]);
-                false
+                (false, false)
             }
         }
     }
@@ -448,31 +470,25 @@ impl Sequencer {
         self.progress
             .lanes
             .store(self.lanes.lanes.len() as u64, Ordering::Relaxed);
-        let mut ended = Vec::new();
         let mut alive = Processes::now();
-        for (process, (writer, drained)) in processes {
-            if alive.may_live(&writer) {
-                continue;
-            }
-            // It can't write any more, so what its lanes hold now is all there will be.
+        // Sorted by number, so that what is asked for and told of many has some order.
+        let mut ended: BTreeMap<u64, Writer> = processes
+            .into_iter()
+            .filter(|(_, (writer, drained))| *drained && !alive.may_live(writer))
+            .map(|(process, (writer, _))| (process, writer))
+            .collect();
+        if !ended.is_empty() {
+            // They can't write any more, so what their lanes hold now is all there will be.
             self.read_lanes();
-            if drained
-                && self
-                    .lanes
-                    .lanes
-                    .iter()
-                    .all(|lane| lane.writer.process != process || lane.is_drained())
-            {
-                ended.push((process, writer.pid));
+            for lane in &self.lanes.lanes {
+                if !lane.is_drained() {
+                    ended.remove(&lane.writer.process);
+                }
             }
-        }
-        for &(process, pid) in &ended {
-            for lane in self
-                .lanes
-                .lanes
-                .iter()
-                .filter(|lane| lane.writer.process == process)
-            {
+            for lane in &self.lanes.lanes {
+                if !ended.contains_key(&lane.writer.process) {
+                    continue;
+                }
                 if let Some(call) = lane.in_flight() {
                     self.progress.rereads.count(Reason::Died);
                     let path = self
@@ -516,9 +532,12 @@ impl Sequencer {
                     }
                 }
             }
-            // The kernel wrote back what it had mapped, without a word.
+            // The kernel wrote back what they had mapped, without a word.
             for file in &mut self.files.files {
-                if file.mapped.remove(&process).is_some()
+                let before = file.mapped.len();
+                file.mapped
+                    .retain(|process, _| !ended.contains_key(process));
+                if file.mapped.len() < before
                     && let Some(path) = &file.path
                 {
                     self.progress.rereads.count(Reason::Mapped);
@@ -527,11 +546,13 @@ impl Sequencer {
                     });
                 }
             }
+        }
+        for (&process, writer) in &ended {
             let at_ns = clock::wall();
             for (group, state) in self.groups.iter_mut().enumerate() {
                 let origin = Origin {
                     process,
-                    pid,
+                    pid: writer.pid,
                     ..Origin::default()
                 };
                 state.active = clock::now();
@@ -550,12 +571,29 @@ impl Sequencer {
                 .forget(&names.filter_map(|name| name.file).collect());
         }
         if !ended.is_empty() && self.flush()? {
-            for &(process, _) in &ended {
-                self.remember_ended(process);
-                self.lanes.remove_process(process);
+            self.lanes
+                .remove_processes(&ended.keys().copied().collect());
+            for (&process, writer) in &ended {
+                self.remember_ended(process, *writer);
             }
         }
+        if self.lanes.knows_all() && self.last_count.elapsed() >= COUNT_INTERVAL {
+            self.last_count = Instant::now();
+            self.lanes.correct_bytes();
+        }
+        self.tell_full_lanes();
         Ok(!ended.is_empty())
+    }
+
+    /// Tells that no program can have a further lane.
+    fn tell_full_lanes(&self) {
+        let problem = self.lanes.are_full().then(|| {
+            format!(
+                "all lanes together are at their limit (site.lanes_bytes_max, {} bytes): what programs without a lane change is marked and read again",
+                self.config.site.lanes_bytes_max
+            )
+        });
+        self.progress.set_problems("lanes size", problem.as_slice());
     }
 
     /// Tells the status which programs are captured, and how.

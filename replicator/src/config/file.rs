@@ -49,6 +49,7 @@ pub(super) struct SiteTable {
     pub(super) state: Spanned<String>,
     pub(super) lanes: Option<Spanned<String>>,
     pub(super) lane_bytes_max: Option<Spanned<i64>>,
+    pub(super) lanes_bytes_max: Option<Spanned<i64>>,
     pub(super) lanes_access: Option<Spanned<AccessWord>>,
 }
 

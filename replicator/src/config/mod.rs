@@ -54,6 +54,8 @@ pub struct Site {
     pub lanes: PathBuf,
     /// How long one thread's lane may get, in bytes.
     pub lane_bytes_max: u64,
+    /// How long all lanes together may get, in bytes.
+    pub lanes_bytes_max: u64,
     /// Whose programs may have lanes.
     pub lanes_access: LanesAccess,
 }

@@ -184,6 +184,12 @@ impl Resolver<'_> {
             64 << 20,
             (64 << 10)..=(1 << 40),
         );
+        let lanes_bytes_max = self.number(
+            "lanes_bytes_max",
+            &table.lanes_bytes_max,
+            2 << 30,
+            (1 << 20)..=(1 << 40),
+        );
         let access = match table.lanes_access.as_ref().map(Spanned::get_ref) {
             None | Some(AccessWord::Owner) => LanesAccess::Owner,
             Some(AccessWord::Group) => LanesAccess::Group,
@@ -207,6 +213,7 @@ impl Resolver<'_> {
             state: state?,
             lanes: lanes?,
             lane_bytes_max,
+            lanes_bytes_max,
             lanes_access: access,
         })
     }

@@ -56,6 +56,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.site.state, base.join("state"));
     assert_eq!(config.site.lanes, base.join("state/lanes"));
     assert_eq!(config.site.lane_bytes_max, 64 << 20);
+    assert_eq!(config.site.lanes_bytes_max, 2 << 30);
     assert_eq!(config.journal.sync_interval, Duration::from_millis(1000));
     assert_eq!(config.journal.segment_bytes, 64 << 20);
     assert_eq!(config.journal.bytes_max, 4 << 30);
@@ -88,6 +89,7 @@ name = "hq"
 state = "/var/lib/counterfoil"
 lanes = "/dev/shm/counterfoil"
 lane_bytes_max = 1_048_576
+lanes_bytes_max = 2_097_152
 lanes_access = "all"
 [journal]
 sync_interval_ms = 0
@@ -125,6 +127,7 @@ sqlite = { path = "/mnt/mirror.db", busy_timeout_ms = 1, size_bytes_max = 1_048_
     )
     .unwrap();
     assert_eq!(config.site.lanes, Path::new("/dev/shm/counterfoil"));
+    assert_eq!(config.site.lanes_bytes_max, 2 << 20);
     assert_eq!(config.site.lanes_access, LanesAccess::All);
     assert_eq!(
         config.groups[0].policy,
@@ -244,6 +247,12 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
             "state = \"state\"\nlane_bytes_max = 1",
             5,
             "65536 to",
+        ),
+        (
+            "state = \"state\"",
+            "state = \"state\"\nlanes_bytes_max = 1",
+            5,
+            "1048576 to",
         ),
         (
             "state = \"state\"",

@@ -1,7 +1,8 @@
 //! Permissions, owner and times. What they are now the file itself has; frames only say that they were changed.
 
-use super::{naming, operation, report};
-use crate::process;
+use super::policies::{self, Bytes, Refusal};
+use super::{Cancel, naming, operation, report};
+use crate::{descriptors, files, process};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::Kind;
 use libc::{c_char, c_int};
@@ -13,11 +14,26 @@ pub(crate) fn of_descriptor(fd: c_int, call: &dyn Fn() -> isize) -> isize {
     if description == 0 {
         return call();
     }
+    let group = || {
+        let view = descriptors::view(description)?;
+        files::get(view.name).map(|(_, group)| group)
+    };
+    if let Some(state) = process::current().filter(|state| state.knows(Kind::Attributes))
+        && let Err(refused) = policies::admit(
+            state,
+            group,
+            Bytes::UpTo(0),
+            Cancel::Never,
+            Refusal::Possible,
+        )
+    {
+        return refused;
+    }
     let begin = clock::now();
     let result = call();
     if result == 0
         && let Some(state) = process::current().filter(|state| state.knows(Kind::Attributes))
-        && let Some(view) = crate::descriptors::view(description)
+        && let Some(view) = descriptors::view(description)
     {
         let operation = operation(Kind::Attributes, 0, 0);
         report(state, view.name, &operation, Some(begin), &[]);

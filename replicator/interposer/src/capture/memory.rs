@@ -1,6 +1,7 @@
 //! Shared mappings: from when to when a file changes without calls. What was changed in them nobody sees; frames say
 //! where to look, and for how long.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, captured_now, operation, report, uncaptured};
 use crate::descriptors;
 use crate::files;
@@ -29,6 +30,26 @@ fn tell(state: &'static State, kind: Kind, part: &Part, begin: u64) {
     };
     let operation = operation(kind, part.offset, part.len());
     report(state, part.name, &operation, Some(begin), &[]);
+}
+
+/// Lets a call through that is about memory that this file is in.
+fn admit(
+    state: &'static State,
+    name: Option<u32>,
+    refusal: Refusal,
+) -> Result<&'static State, isize> {
+    let group = || Some(files::get(name?)?.1);
+    policies::admit(state, group, Bytes::UpTo(0), Cancel::Never, refusal)
+}
+
+/// Waits, where a file's group wants that, until it can be told what becomes of the part of it in a range of memory.
+fn admit_telling(state: &'static State, start: usize, len: usize) -> &'static State {
+    if !process::has_policies() {
+        return state;
+    }
+    let part = mappings::in_range(start, end_of(start, len)).find(|part| part.is_told);
+    // Never refused.
+    admit(state, part.map(|part| part.name), Refusal::Impossible).unwrap_or(state)
 }
 
 /// `mmap`.
@@ -68,6 +89,13 @@ unsafe fn map_captured(args: kernel::Args, description: u32, replaces: bool) -> 
     let Some(state) = process::current() else {
         return call();
     };
+    let view = descriptors::view(description);
+    let is_told = protection as c_int & libc::PROT_WRITE != 0;
+    let name = view.filter(|_| is_told).map(|view| view.name);
+    let state = match admit(state, name, Refusal::Possible) {
+        Ok(state) => state,
+        Err(refused) => return refused,
+    };
     let begin = clock::now();
     let leaving = replaces.then(|| mappings::leave(address, end_of(address, len)));
     let result = call();
@@ -77,7 +105,7 @@ unsafe fn map_captured(args: kernel::Args, description: u32, replaces: bool) -> 
     if kernel::failed(result) {
         return result;
     }
-    if let Some(view) = descriptors::view(description)
+    if let Some(view) = view
         && files::retain(view.name)
     {
         let start = result as usize;
@@ -88,7 +116,7 @@ unsafe fn map_captured(args: kernel::Args, description: u32, replaces: bool) -> 
                 start,
                 end: end_of(start, len),
                 offset: offset as u64,
-                is_told: protection as c_int & libc::PROT_WRITE != 0,
+                is_told,
                 heirs: 0,
             },
             begin,
@@ -155,6 +183,7 @@ pub(crate) unsafe fn unmap(address: usize, len: usize) -> isize {
     let Some(state) = process::current() else {
         return call();
     };
+    let state = admit_telling(state, address, len);
     let begin = clock::now();
     let ticket = mappings::leave(address, end_of(address, len));
     let result = call();
@@ -177,6 +206,7 @@ pub(crate) unsafe fn remap(args: kernel::Args) -> isize {
         return call();
     };
     let flags = flags as c_int;
+    let state = admit_telling(state, old, old_len);
     let begin = clock::now();
     // The old way to have a mapping twice: a length of 0.
     let is_copy = old_len == 0 || flags & MREMAP_DONTUNMAP != 0;
@@ -224,6 +254,17 @@ const MREMAP_DONTUNMAP: c_int = 4;
 #[inline(always)]
 pub(crate) unsafe fn protect(number: c_long, args: kernel::Args) -> isize {
     let [address, len, protection, ..] = args;
+    if process::has_policies()
+        && mappings::any()
+        && protection as c_int & libc::PROT_WRITE != 0
+        && let Some(state) = process::current()
+    {
+        let mut parts = mappings::in_range(address, end_of(address, len));
+        let name = parts.find(|part| !part.is_told).map(|part| part.name);
+        if let Err(refused) = admit(state, name, Refusal::Possible) {
+            return refused;
+        }
+    }
     // SAFETY: handed on to our caller.
     let result = unsafe { kernel::call(number, args) };
     if result == 0
@@ -244,7 +285,14 @@ pub(crate) unsafe fn protect(number: c_long, args: kernel::Args) -> isize {
 /// # Safety
 /// As the program's own call.
 pub(crate) unsafe fn sync(address: usize, len: usize, flags: c_int, cancel: Cancel) -> isize {
-    let begin = if mappings::any() { clock::now() } else { 0 };
+    let begin = if mappings::any() {
+        if let Some(state) = process::current() {
+            admit_telling(state, address, len);
+        }
+        clock::now()
+    } else {
+        0
+    };
     let args = [address, len, flags as usize, 0, 0, 0];
     // SAFETY: handed on to our caller.
     let result = unsafe { uncaptured(cancel, libc::SYS_msync, args) };

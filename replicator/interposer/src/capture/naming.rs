@@ -278,6 +278,11 @@ unsafe fn link_in(
     if before.is_some_and(|status| !kernel::is_regular(&status)) {
         return None;
     }
+    let (ruled, data) = (|| Some(group), Bytes::UpTo(text.len()));
+    let state = match policies::admit(state, ruled, data, Cancel::Never, Refusal::Possible) {
+        Ok(state) => state,
+        Err(refused) => return Some(refused),
+    };
     let Some(ticket) = thread::enter(state) else {
         let result = call();
         if result == 0 {

@@ -119,6 +119,12 @@ unsafe fn open_by(
         {
             return open_truncating(given, flags, group, (number, args), cancel);
         }
+        if may_match.is_some()
+            && process::has_policies()
+            && let Err(refused) = admit(given, flags, cancel)
+        {
+            return refused;
+        }
         let begin = clock::now();
         let fd = uncaptured(cancel, number, args);
         if kernel::failed(fd) {
@@ -134,6 +140,28 @@ unsafe fn open_by(
         }
         fd
     }
+}
+
+/// Lets an open through that empties nothing. It can be refused when it would make a file.
+///
+/// # Safety
+/// As [`open`].
+#[cold]
+unsafe fn admit(given: Given, flags: c_int, cancel: Cancel) -> Result<(), isize> {
+    // SAFETY: handed on to our caller.
+    let before = unsafe { kernel::status_at(given.directory, given.path, 0) };
+    let refusal = match before {
+        None if flags & libc::O_CREAT != 0 => Refusal::Possible,
+        Some(status) if kernel::is_regular(&status) => Refusal::Impossible,
+        // It fails, or is a pipe, or the like.
+        _ => return Ok(()),
+    };
+    let Some(state) = process::current() else {
+        return Ok(());
+    };
+    // SAFETY: handed on to our caller.
+    let ruled = || unsafe { ruled_group(given) };
+    policies::admit(state, ruled, Bytes::UpTo(0), cancel, refusal).map(|_| ())
 }
 
 /// A file was opened without a path.

@@ -293,6 +293,30 @@ struct Before {
     slot_offset: u64,
     /// The file offset or size, where it was asked for.
     position: Option<u64>,
+    alone: Alone,
+}
+
+/// From when on nobody else has moved a file offset that is this thread's alone: neither a signal handler in between nor a
+/// child that it forked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Alone {
+    interruptions: u32,
+    forks: u32,
+}
+
+impl Alone {
+    #[inline(always)]
+    fn now() -> Alone {
+        Alone {
+            interruptions: thread::interruptions(),
+            forks: descriptors::forks(),
+        }
+    }
+
+    #[inline(always)]
+    fn is_still(self) -> bool {
+        self == Alone::now()
+    }
 }
 
 /// What a call changed.
@@ -309,11 +333,13 @@ impl Before {
     /// else can move it.
     #[inline(always)]
     fn of(fd: c_int, place: Place, view: View) -> Before {
+        let alone = Alone::now();
         let position = match place {
             Place::At(offset) => {
                 return Before {
                     slot_offset: offset,
                     position: None,
+                    alone,
                 };
             }
             Place::End => kernel::status(fd).map(|status| status.st_size as u64),
@@ -327,6 +353,7 @@ impl Before {
         Before {
             slot_offset: 0,
             position,
+            alone,
         }
     }
 
@@ -342,7 +369,8 @@ impl Before {
         let Some(after) = after else { return WHOLE };
         let Some(before) = self.position else {
             // Only this thread moves the offset.
-            return after.checked_sub(written).map_or(WHOLE, Range::Exact);
+            let from = after.checked_sub(written).filter(|_| self.alone.is_still());
+            return from.map_or(WHOLE, Range::Exact);
         };
         // Appending never happens before the size that the file had when it was opened.
         let before = match place {
@@ -408,12 +436,13 @@ pub(crate) unsafe fn kernel_fills(
             extent: UNKNOWN,
             group,
         });
+        let alone = Alone::now();
         let result = kernel::call(number, args);
         let extent = extent.unwrap_or(result.max(0) as u64);
         if !kernel::failed(result) && extent > 0 {
             let is_alone = !view.is_shared && cancellation::is_single_threaded();
             let offset = offset.or_else(|| {
-                let after = kernel::position(fd).filter(|_| is_alone)?;
+                let after = kernel::position(fd).filter(|_| is_alone && alone.is_still())?;
                 after.checked_sub(extent)
             });
             let operation = Operation {

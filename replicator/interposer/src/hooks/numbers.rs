@@ -10,6 +10,7 @@ use crate::capture::attributes::{of_descriptor, of_path};
 use crate::capture::{Cancel, arriving, closing, leaving, locks, memory, naming, opening, writing};
 use crate::descriptors;
 use crate::kernel;
+use crate::process;
 use libc::{c_char, c_int, c_long, c_uint};
 
 const NUMBERS_MAX: usize = 512;
@@ -17,7 +18,8 @@ const NUMBERS_MAX: usize = 512;
 const PLAIN: u8 = 0;
 /// Goes to [`by_number`].
 const HOOKED: u8 = 1;
-/// Made as it is, after taking note that another process will share what is open.
+/// Made as it is, after taking note that another process will share what is open. The child takes note that it is one,
+/// unless it shares its parent's memory.
 const SHARING: u8 = 2;
 
 static KINDS: [u8; NUMBERS_MAX] = {
@@ -65,6 +67,20 @@ pub(crate) unsafe extern "C" fn syscall() -> c_long {
         "jmp {by_number}",
         "2:",
         "lock inc dword ptr [rip + {forks}]",
+        "mov rax, rdi",
+        "mov rdi, rsi",
+        "mov rsi, rdx",
+        "mov rdx, rcx",
+        "mov r10, r8",
+        "mov r8, r9",
+        "mov r9, qword ptr [rsp + 8]",
+        "syscall",
+        "test rax, rax",
+        "jnz 5f",
+        "push rax",
+        "call {in_child}",
+        "pop rax",
+        "ret",
         "3:",
         "mov rax, rdi",
         "mov rdi, rsi",
@@ -74,6 +90,7 @@ pub(crate) unsafe extern "C" fn syscall() -> c_long {
         "mov r8, r9",
         "mov r9, qword ptr [rsp + 8]",
         "syscall",
+        "5:",
         "cmp rax, -4095",
         "jae 4f",
         "ret",
@@ -90,6 +107,7 @@ pub(crate) unsafe extern "C" fn syscall() -> c_long {
         kinds = sym KINDS,
         by_number = sym by_number,
         forks = sym descriptors::FORKS,
+        in_child = sym process::perhaps_in_child,
         errno = sym libc::__errno_location,
     )
 }
@@ -115,6 +133,20 @@ pub(crate) unsafe extern "C" fn syscall() -> c_long {
         "ldr w10, [x9, :lo12:{forks}]",
         "add w10, w10, #1",
         "str w10, [x9, :lo12:{forks}]",
+        "mov x8, x0",
+        "mov x0, x1",
+        "mov x1, x2",
+        "mov x2, x3",
+        "mov x3, x4",
+        "mov x4, x5",
+        "mov x5, x6",
+        "svc 0",
+        "cbnz x0, 5f",
+        "stp x29, x30, [sp, #-16]!",
+        "bl {in_child}",
+        "ldp x29, x30, [sp], #16",
+        "mov x0, #0",
+        "ret",
         "3:",
         "mov x8, x0",
         "mov x0, x1",
@@ -124,6 +156,7 @@ pub(crate) unsafe extern "C" fn syscall() -> c_long {
         "mov x4, x5",
         "mov x5, x6",
         "svc 0",
+        "5:",
         "cmn x0, #4095",
         "b.hs 4f",
         "ret",
@@ -142,6 +175,7 @@ pub(crate) unsafe extern "C" fn syscall() -> c_long {
         kinds = sym KINDS,
         by_number = sym by_number,
         forks = sym descriptors::FORKS,
+        in_child = sym process::perhaps_in_child,
         errno = sym libc::__errno_location,
     )
 }

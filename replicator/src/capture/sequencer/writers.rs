@@ -191,14 +191,8 @@ impl Sequencer {
             .any(|(_, writer)| writer.pid_namespace != 0 && writer.pid_namespace != own)
     }
 
-    /// A process has ended, and its lanes are about to go.
-    pub(super) fn remember_ended(&mut self, process: u64) {
-        let writer = self
-            .lanes
-            .lanes
-            .iter()
-            .map(|lane| lane.writer)
-            .find(|writer| writer.process == process);
+    /// A process has ended, and its lanes are gone.
+    pub(super) fn remember_ended(&mut self, process: u64, writer: Writer) {
         while self.ended.len() >= ENDED_MAX
             || self
                 .ended
@@ -207,12 +201,10 @@ impl Sequencer {
         {
             self.ended.pop_front();
         }
-        if let Some(writer) = writer {
-            self.ended.push_back(Ended {
-                at: Instant::now(),
-                process,
-                writer,
-            });
-        }
+        self.ended.push_back(Ended {
+            at: Instant::now(),
+            process,
+            writer,
+        });
     }
 }
