@@ -271,11 +271,13 @@ impl Sequencer {
         let mut limits = self.limits(now);
         let known = self.lanes.lanes.len();
         let (mut worked, complete) = self.discover();
-        // A lane that wasn't known had no slot looked at. It was made after the last pass looked for lanes, so none of its
-        // calls ended before that pass began; there may always be new ones, so this must not wait until there are none.
+        // A lane that wasn't known had no slot looked at. Where more come all the time, this must not wait until none does:
+        // they were made after the last pass looked for lanes, so none of their calls ended before that pass began.
         if self.lanes.lanes.len() > known {
-            for limit in &mut limits {
-                *limit = (*limit).min(self.last_pass);
+            let with_new = self.limits(now);
+            let is_all = self.lanes.knows_all();
+            for (limit, with_new) in limits.iter_mut().zip(with_new) {
+                *limit = (*limit).min(if is_all { with_new } else { self.last_pass });
             }
         }
         if complete {
