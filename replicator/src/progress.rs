@@ -1,7 +1,6 @@
 //! What the threads tell each other and the status about how far they are.
 
 use crate::coverage::Look;
-use crate::status::who;
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
@@ -446,13 +445,6 @@ impl Progress {
     /// added up.
     pub fn note_uncaptured(&self, writer: UncapturedWriter) {
         let mut all = lock(&self.uncaptured);
-        if !all.keys().any(|(program, _)| *program == writer.program) {
-            tracing::warn!(
-                "{} was changed by {}, which isn't captured",
-                writer.path,
-                who(&writer.program, writer.pid)
-            );
-        }
         let key = (writer.program.clone(), writer.path.clone());
         let before = all.get(&key).map_or(0, |before| before.count);
         let count = before.saturating_add(writer.count);

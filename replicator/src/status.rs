@@ -520,7 +520,7 @@ pub fn waiting_programs(lanes: &Path) -> u64 {
 }
 
 /// A program that may not be known, in words.
-pub(crate) fn who(program: &str, pid: u32) -> String {
+fn who(program: &str, pid: u32) -> String {
     match pid {
         0 => "a program that isn't known".to_owned(),
         _ => format!("{program} (process {pid})"),

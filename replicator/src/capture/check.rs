@@ -375,6 +375,13 @@ impl Checker {
         }
     }
 
+    /// Nothing is at a path any more: what comes there next is another file.
+    fn forget(&mut self, path: &[u8]) {
+        self.known.remove(path);
+        self.unchecked.remove(path);
+        self.summed.remove(path);
+    }
+
     /// Gives itself a task.
     fn ask_itself(&mut self, task: Task) {
         self.progress.tasks.fetch_add(1, Ordering::SeqCst);

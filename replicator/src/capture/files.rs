@@ -356,6 +356,14 @@ impl Files {
         }
     }
 
+    /// The file at a path is to be read again.
+    pub(super) fn doubt(&mut self, path: &[u8]) {
+        let doubts = self.doubts;
+        if let Some(file) = self.at_path(path) {
+            self.files[file].doubt(doubts);
+        }
+    }
+
     /// How often everything that was to be read has been.
     pub(super) fn doubts(&self) -> u64 {
         self.doubts

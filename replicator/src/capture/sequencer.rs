@@ -347,11 +347,7 @@ impl Sequencer {
                 if some {
                     self.progress.set_problems("lanes", &self.complaints);
                     // Nobody says what such a program has written so far.
-                    for (path, _) in self.files.paths() {
-                        self.tasks.ask(Task::Check {
-                            path: Arc::clone(path),
-                        });
-                    }
+                    self.compare_all(None);
                 }
                 (some, true)
             }
@@ -380,11 +376,7 @@ impl Sequencer {
             .filter_map(|lane| lane.broken.clone())
             .collect();
         if broken.len() > self.broken_lanes {
-            for (path, _) in self.files.paths() {
-                self.tasks.ask(Task::Check {
-                    path: Arc::clone(path),
-                });
-            }
+            self.compare_all(None);
         }
         if broken.len() != self.broken_lanes {
             self.broken_lanes = broken.len();
@@ -425,11 +417,7 @@ impl Sequencer {
                 self.lanes.move_to(board);
                 self.files.move_to(board);
                 self.gaps = 0;
-                for (path, _) in self.files.paths() {
-                    self.tasks.ask(Task::Check {
-                        path: Arc::clone(path),
-                    });
-                }
+                self.compare_all(None);
                 None
             }
             Err(error) => Some(format!(
@@ -487,6 +475,7 @@ impl Sequencer {
                     ended.remove(&lane.writer.process);
                 }
             }
+            let mut doubtful: Vec<Option<u16>> = Vec::new();
             for lane in &self.lanes.lanes {
                 if !ended.contains_key(&lane.writer.process) {
                     continue;
@@ -513,40 +502,31 @@ impl Sequencer {
                         }
                         None => {
                             // It died while opening or renaming something of this group.
-                            for (path, _) in self
-                                .files
-                                .paths()
-                                .filter(|(_, file)| file.group == call.group)
-                            {
-                                self.tasks.ask(Task::Check {
-                                    path: Arc::clone(path),
-                                });
-                            }
+                            doubtful.push(Some(call.group));
                         }
                     }
                 }
                 if lane.broken.is_some() {
                     self.progress.rereads.count(Reason::Damaged);
-                    for (path, _) in self.files.paths() {
-                        self.tasks.ask(Task::Check {
-                            path: Arc::clone(path),
-                        });
-                    }
+                    doubtful.push(None);
                 }
             }
+            for group in doubtful {
+                self.compare_all(group);
+            }
             // The kernel wrote back what they had mapped, without a word.
+            let mut mapped = Vec::new();
             for file in &mut self.files.files {
                 let before = file.mapped.len();
                 file.mapped
                     .retain(|process, _| !ended.contains_key(process));
-                if file.mapped.len() < before
-                    && let Some(path) = &file.path
-                {
-                    self.progress.rereads.count(Reason::Mapped);
-                    self.tasks.ask(Task::Check {
-                        path: Arc::clone(path),
-                    });
+                if file.mapped.len() < before {
+                    mapped.extend(file.path.clone());
                 }
+            }
+            for path in &mapped {
+                self.progress.rereads.count(Reason::Mapped);
+                self.compare(path);
             }
         }
         for (&process, writer) in &ended {

@@ -578,6 +578,7 @@ impl Checker {
             }
             (None, known) => {
                 let was_there = known.is_some_and(|known| known.remove(name).is_some());
+                self.forget(path);
                 if was_there || told.named {
                     self.send(path, begin, What::Missing)?;
                 }

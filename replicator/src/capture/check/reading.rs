@@ -79,10 +79,14 @@ impl Checker {
         let mut turn = Turn::More;
         // Once it was replaced, or moved away, what it holds is not what its path stands for.
         let path = Path::new(std::ffi::OsStr::from_bytes(&reading.path));
-        let moved = std::fs::symlink_metadata(path)
-            .map_or(true, |there| (there.dev(), there.ino()) != reading.inode);
-        if moved {
-            turn = Turn::Done;
+        match std::fs::symlink_metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == reading.inode => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let reason = What::Unreadable(error.to_string());
+                self.send(&reading.path, clock::now(), reason)?;
+                turn = Turn::Done;
+            }
+            _ => turn = Turn::Done,
         }
         for _ in 0..CHUNKS_PER_TURN {
             if matches!(turn, Turn::Done) {
@@ -201,6 +205,13 @@ impl Checker {
             }
         };
         let bytes = &self.buffer[..taken];
+        // Where nothing is, the file may have ended long before.
+        let at = if taken == 0 {
+            let size = reading.file.metadata().map_or(at, |there| there.len());
+            size.min(at)
+        } else {
+            at
+        };
         let what = if reading.sum {
             What::Sum {
                 offset: at,

@@ -153,6 +153,17 @@ impl Sequencer {
             Ok(_) => Fate::Removed,
             Err(_) => self.directories.fate_in_tree(path, root),
         };
+        if !matches!(fate, Fate::Removed) {
+            // What was being read of it won't be complete; it is read when it is seen again.
+            self.entries.unsettle(path);
+            self.outbox.push(&Operation {
+                group,
+                origin: Origin::default(),
+                at_ns: clock::wall(),
+                path,
+                action: Action::Abandoned,
+            });
+        }
         match fate {
             Fate::There => {}
             Fate::Unknown(why) => {

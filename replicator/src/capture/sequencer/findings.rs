@@ -144,6 +144,24 @@ impl Sequencer {
         }
     }
 
+    /// Has a file compared. Should it be renamed before that, it is compared under its new name.
+    pub(super) fn compare(&mut self, path: &Arc<[u8]>) {
+        self.files.doubt(path);
+        self.tasks.ask(Task::Check {
+            path: Arc::clone(path),
+        });
+    }
+
+    /// Has all files of a group, or of all groups, compared.
+    pub(super) fn compare_all(&mut self, group: Option<u16>) {
+        let paths = self.files.paths();
+        let paths = paths.filter(|(_, file)| group.is_none_or(|group| file.group == group));
+        let paths: Vec<Arc<[u8]>> = paths.map(|(path, _)| Arc::clone(path)).collect();
+        for path in &paths {
+            self.compare(path);
+        }
+    }
+
     /// A file is at a path. False when the path is a link to another captured file.
     pub(super) fn seen_as(
         &mut self,
@@ -185,9 +203,12 @@ impl Sequencer {
         if known.look == Some(look) {
             return true;
         }
-        // While it is being written to, its size and what is known of it are of different moments: the next look tells.
+        // While it is being written to, its size and what is known of it are of different moments: another look tells.
         let other_size = known.size.is_some_and(|size| size != look.0);
         if other_size && known.changed_since(begin, &(0..u64::MAX)).is_some() {
+            self.tasks.ask(Task::Look {
+                path: Arc::clone(path),
+            });
             return true;
         }
         known.look = Some(look);
@@ -195,9 +216,7 @@ impl Sequencer {
         let late = look.1 > known.changed_ns + UNEXPLAINED_NS;
         if other_size || late && !self.is_reported(path, None, u64::MAX) {
             self.progress.rereads.count(Reason::Uncaptured);
-            self.tasks.ask(Task::Check {
-                path: Arc::clone(path),
-            });
+            self.compare(path);
         }
         true
     }
@@ -391,7 +410,7 @@ impl Sequencer {
         }
         for path in marked {
             self.progress.rereads.count(Reason::Gap);
-            self.tasks.ask(Task::Check { path });
+            self.compare(&path);
         }
     }
 }

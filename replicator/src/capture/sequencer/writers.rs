@@ -58,9 +58,7 @@ impl Sequencer {
         }
         if is_unexplained && self.files.at_path(path).is_some() {
             self.progress.rereads.count(Reason::Uncaptured);
-            self.tasks.ask(Task::Check {
-                path: Arc::clone(path),
-            });
+            self.compare(path);
         }
     }
 
