@@ -18,7 +18,7 @@ use looking::Directories;
 use reading::Reading;
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -193,6 +193,8 @@ pub struct Checker {
     buffer: Vec<u8>,
     turns: Turns<Reading>,
     inbox: Arc<Inbox>,
+    /// A [`Message::Told`] is on its way.
+    is_woken: Arc<AtomicBool>,
     directories: Directories,
 }
 
@@ -307,6 +309,7 @@ impl Checker {
             buffer: Vec::new(),
             turns: Turns::new(),
             inbox: Arc::default(),
+            is_woken: Arc::default(),
             directories,
         }
     }
@@ -314,9 +317,12 @@ impl Checker {
     /// Works until the sequencer is gone or everything is to stop.
     pub fn run(mut self) {
         let sender = Sender::clone(&self.tasks.sender);
+        let is_woken = Arc::clone(&self.is_woken);
         let listening = self.directories.watch().listen(&self.inbox, move || {
-            // Nobody is there to be woken once everything stops.
-            let _ = sender.send(Message::Told);
+            // Once is enough until it looks. Nobody is there to be woken once everything stops.
+            if !is_woken.swap(true, Ordering::SeqCst) {
+                let _ = sender.send(Message::Told);
+            }
         });
         if let Err(error) = listening {
             self.progress.fail(format!(
@@ -360,8 +366,10 @@ impl Checker {
             Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
         };
         while let Some(received) = message {
-            if let Message::Task(task) = received {
-                self.queue(task);
+            match received {
+                Message::Task(task) => self.queue(task),
+                // Before it looks, so that what is told from now on wakes it again.
+                Message::Told => self.is_woken.store(false, Ordering::SeqCst),
             }
             message = self.tasks.receiver.try_recv().ok();
         }

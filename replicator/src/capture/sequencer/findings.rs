@@ -354,7 +354,7 @@ impl Sequencer {
 
     /// Has files compared that captured programs have mapped.
     pub(super) fn look_after_mapped(&mut self) {
-        if self.last_mapped.elapsed() < MAPPED_INTERVAL {
+        if self.last_mapped.elapsed() < MAPPED_INTERVAL || self.is_behind() {
             return;
         }
         self.last_mapped = Instant::now();
@@ -370,9 +370,14 @@ impl Sequencer {
         }
     }
 
+    /// Whether so much was read that isn't taken yet, by a journal at its limit say, that nothing more is asked without need.
+    fn is_behind(&self) -> bool {
+        self.waiting.len() >= FINDINGS_MAX / 2
+    }
+
     /// Looks at links to other captured files: they stand for themselves once the other is gone.
     pub(super) fn look_after_links(&mut self) {
-        if self.links.is_empty() || self.last_links.elapsed() < LINKS_INTERVAL {
+        if self.links.is_empty() || self.last_links.elapsed() < LINKS_INTERVAL || self.is_behind() {
             return;
         }
         self.last_links = Instant::now();
