@@ -155,8 +155,15 @@ fn short_lived_programs_without_a_replicator_fill_no_more_than_their_share() -> 
         0 => Ok(()),
         there => Err(format!("{there} bytes")),
     })?;
+    // All seven files were marked; the status says so a moment later.
+    let gaps = || -> Result<serde_json::Value> {
+        Ok(site.status()?["coverage"]["rereads"]["gap"].clone())
+    };
+    wait_until("the marks to be taken", || match gaps() {
+        Ok(gaps) if gaps == 7 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
     // There is room again: nothing of this has to be marked.
-    let before = site.status()?["coverage"]["rereads"]["gap"].clone();
     for _ in 0..3 {
         site.exec_to_end(
             &Program::named("sh"),
@@ -172,8 +179,8 @@ fn short_lived_programs_without_a_replicator_fill_no_more_than_their_share() -> 
             Err(status.to_string())
         }
     })?;
-    let after = site.status()?["coverage"]["rereads"]["gap"].clone();
-    ensure!(before.is_u64() && before == after, "{before} {after}");
+    let after = gaps()?;
+    ensure!(after == 7, "{after}");
     site.stop(replicator)?;
     site.assert_mirrored()?;
     site.finish();
