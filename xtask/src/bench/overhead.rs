@@ -13,8 +13,9 @@ use anyhow::{Context as _, Result};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-/// Writes of one run of the tight loop.
-const PWRITES: &str = "200000";
+/// Writes of one run of the tight loop: a second, so that the moment in which the watcher learns that a directory is being
+/// written to is as small a part of it as it is of a program's life.
+const PWRITES: &str = "1000000";
 /// Payments of one run of the card switch.
 const PAYMENTS: &str = "300";
 /// Rounds of one run of the program that touches no captured file.
