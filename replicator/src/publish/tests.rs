@@ -741,6 +741,32 @@ fn a_unit_that_ended_and_was_not_applied_is_published_again_as_a_whole() {
     }
 }
 
+/// A read that finds nothing says that the file ends there. Where that is behind all that is known of the file, the content
+/// in between has to be read; the file isn't longer for it.
+#[test]
+fn an_end_behind_what_is_known_makes_no_file_longer() {
+    for layout in LAYOUTS {
+        let mut stand = Stand::new(layout, "none", NEVER);
+        stand.write(1, 0, 0, b"1234567");
+        for load in [false, true] {
+            let action = Action::Found {
+                offset: 40,
+                bytes: b"",
+                at_end: true,
+                load,
+            };
+            stand.journal(0, &Stand::path(0), action);
+        }
+        stand.journal(0, b"", Action::Settled);
+        stand.apply();
+        let rule = &stand.config.groups[0].files[0];
+        let codec = rule.format.codec().unwrap();
+        stand
+            .check(codec.as_ref())
+            .unwrap_or_else(|error| panic!("{layout}: {error}"));
+    }
+}
+
 /// The journal isn't kept for as long as a unit is open; what keeps it open is known all the same.
 #[test]
 fn a_unit_that_was_cut_is_still_open_after_a_restart() {

@@ -79,8 +79,7 @@ impl Checker {
                 Ok(Ok(Read::Done)) => return Ok(()),
                 Ok(Ok(Read::Changed)) => self.send(path, begin, What::Abandoned)?,
                 Ok(Err(error)) if is_absent(&error) => {
-                    self.known.remove(path);
-                    self.summed.remove(path);
+                    self.forget(path);
                     return self.send(path, begin, What::Missing);
                 }
                 Ok(Err(error)) => {

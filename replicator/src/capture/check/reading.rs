@@ -1,9 +1,6 @@
 //! A file that is being read, piece by piece.
 
-use super::{
-    CHUNK_BYTES, Checker, FILE_BYTES_MAX, Finding, Stopped, What, checksum, kind_of, seen,
-};
-use crate::capture::operation::FileKind;
+use super::{CHUNK_BYTES, Checker, FILE_BYTES_MAX, Finding, Stopped, What, checksum, seen};
 use counterfoil_lane::clock;
 use std::fs::File;
 use std::io;
@@ -52,7 +49,7 @@ impl Checker {
     ) -> Result<(), Stopped> {
         let began = Instant::now();
         let whole = offset == 0 && extent == u64::MAX;
-        let Some((file, inode)) = self.open(path, load)? else {
+        let Some((file, inode)) = self.open(path)? else {
             self.ended(path, whole, began.elapsed());
             return Ok(());
         };
@@ -118,7 +115,7 @@ impl Checker {
     }
 
     /// Opens what is to be read and says what it is. `None` when that is all there is to say.
-    fn open(&mut self, path: &Arc<[u8]>, load: bool) -> Result<Option<Opened>, Stopped> {
+    fn open(&mut self, path: &Arc<[u8]>) -> Result<Option<Opened>, Stopped> {
         let begin = clock::now();
         let name = Path::new(std::ffi::OsStr::from_bytes(path));
         let unreadable = |this: &Checker, reason: String| {
@@ -128,15 +125,11 @@ impl Checker {
         let there = match std::fs::symlink_metadata(name) {
             Ok(there) => there,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.known.remove(path);
+                self.forget(path);
                 return self.send(path, begin, What::Missing).map(|()| None);
             }
             Err(error) => return unreadable(self, error.to_string()),
         };
-        let kind = kind_of(&there);
-        if kind != FileKind::Regular && self.counts(path, kind) {
-            return self.tell_short(path, begin, &there, load).map(|()| None);
-        }
         // Not opened unless it is one: opening a pipe or a device may do something to it.
         if !there.is_file() {
             return unreadable(self, "it isn't a regular file".to_owned());
@@ -144,7 +137,7 @@ impl Checker {
         let file = match open(name) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.known.remove(path);
+                self.forget(path);
                 return self.send(path, begin, What::Missing).map(|()| None);
             }
             Err(error) => return unreadable(self, error.to_string()),
@@ -163,32 +156,6 @@ impl Checker {
             Ok(_) => unreadable(self, "it isn't a regular file".to_owned()),
             Err(error) => unreadable(self, error.to_string()),
         }
-    }
-
-    /// A directory or a symbolic link: its content is nothing, or where it leads.
-    fn tell_short(
-        &mut self,
-        path: &Arc<[u8]>,
-        begin: u64,
-        there: &std::fs::Metadata,
-        load: bool,
-    ) -> Result<(), Stopped> {
-        let bytes = if there.is_symlink() {
-            match std::fs::read_link(Path::new(std::ffi::OsStr::from_bytes(path))) {
-                Ok(target) => target.as_os_str().as_bytes().to_vec(),
-                Err(error) => return self.send(path, begin, What::Unreadable(error.to_string())),
-            }
-        } else {
-            Vec::new()
-        };
-        self.send(path, begin, seen(there))?;
-        let what = What::Content {
-            offset: 0,
-            bytes,
-            at_end: true,
-            load,
-        };
-        self.send_of(path, begin, what, Some((there.dev(), there.ino())), true)
     }
 
     fn read_chunk(&mut self, reading: &mut Reading) -> Result<Turn, Stopped> {

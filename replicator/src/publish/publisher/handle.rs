@@ -381,19 +381,17 @@ impl Publisher {
         fresh: bool,
     ) -> Result<(), PublishError> {
         let end = offset + bytes.len() as u64;
-        let known = self.file(file).map_or(0, |tracked| tracked.image.size());
-        if bytes.is_empty() && offset > known && !self.is_redo() {
-            // It ends there, and what lies between isn't known.
-            let path = self
-                .file(file)
-                .map(|tracked| Arc::clone(&tracked.subject.file));
-            if let Some(described) = path {
-                self.tasks.ask(Task::Read {
-                    path: described.path.as_slice().into(),
-                    offset: known,
-                    extent: u64::MAX,
-                });
-            }
+        if bytes.is_empty()
+            && !self.is_redo()
+            && let Some(tracked) = self.file(file)
+            && offset > tracked.image.size()
+        {
+            // The file ends there, and what lies between isn't known.
+            self.tasks.ask(Task::Read {
+                path: tracked.subject.file.path.as_slice().into(),
+                offset: tracked.image.size(),
+                extent: u64::MAX,
+            });
             return Ok(());
         }
         let mut differs = false;
