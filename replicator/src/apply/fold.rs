@@ -69,7 +69,7 @@ impl Fold {
                     id,
                     Image::Residue {
                         bytes,
-                        reason: reason.to_owned(),
+                        reason: reason.into_owned(),
                     },
                 );
             }
