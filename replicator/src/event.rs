@@ -81,6 +81,8 @@ pub enum Change {
 pub struct Parcel {
     /// The events; none when operations led to none.
     pub events: Vec<Event>,
+    /// Streams (by index) that begin anew at a position, before all events.
+    pub begins: Vec<(u16, Position)>,
     /// First lsn that is not covered.
     pub end: u64,
 }

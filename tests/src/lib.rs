@@ -14,6 +14,7 @@
 //! The binaries are those that `cargo xtask test` builds beside the test itself.
 
 mod binaries;
+mod broker;
 mod chance;
 mod decoded;
 mod disk_model;
@@ -24,6 +25,7 @@ mod programs;
 mod site;
 
 pub use binaries::{counterfoil, interposer};
+pub use broker::Broker;
 pub use chance::{Chance, rounds};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};

@@ -5,7 +5,9 @@ use counterfoil::config::{Config, SinkConfig};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod apply;
 mod broken_pipe;
+mod capture;
 mod check;
 mod demo;
 mod exec;
@@ -40,6 +42,8 @@ enum Verb {
     Check(check::Args),
     Exec(exec::Args),
     Run(run::Args),
+    Capture(capture::Args),
+    Apply(apply::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -50,7 +54,7 @@ impl Cli {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let config = self.config.as_path();
         match &self.verb {
-            Verb::Exec(_) | Verb::Run(_) | Verb::Demo(_) => {}
+            Verb::Exec(_) | Verb::Run(_) | Verb::Capture(_) | Verb::Apply(_) | Verb::Demo(_) => {}
             _ => broken_pipe::end_quietly(),
         }
         match &self.verb {
@@ -58,6 +62,8 @@ impl Cli {
             Verb::Check(args) => check::run(args, config),
             Verb::Exec(args) => exec::run(args, config),
             Verb::Run(args) => run::run(args, config),
+            Verb::Capture(args) => capture::run(args, config),
+            Verb::Apply(args) => apply::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),

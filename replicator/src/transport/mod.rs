@@ -4,8 +4,8 @@
 //! sees part of one. Past one process events have the form of [`wire`], and [`assembly`] makes whole units of them again.
 
 pub mod assembly;
-//#
-//pub mod kafka;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod wire;
 
 use crate::event::Parcel;

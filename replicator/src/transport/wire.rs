@@ -460,8 +460,9 @@ mod tests {
 
     fn format() -> impl Strategy<Value = RecordFormat> {
         prop_oneof![
-            (1..5000u64).prop_map(|size| RecordFormat::new(Organization::Fixed, Layout::Plain)
-                .with_record_size(size)),
+            (1..5000u64)
+                .prop_map(|size| RecordFormat::new(Organization::Fixed, Layout::Plain)
+                    .with_record_size(size)),
             (1..5000u64).prop_map(|size| RecordFormat::new(
                 Organization::Relative,
                 Layout::Gnucobol
