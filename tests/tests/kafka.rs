@@ -101,7 +101,7 @@ impl Scene {
         self.broker.raise(&self.site)?;
         if self.program.is_none() {
             let seed = (1 + self.chance.below(100_000)).to_string();
-            let arguments = [".", "--cards", "60", "--rate", "1000", "--seed", &seed];
+            let arguments = [".", "--cards", "60", "--rate", "400", "--seed", &seed];
             self.program = Some(self.site.exec(&self.switch, &arguments)?);
         }
         for (verb, process) in [("capture", &mut self.capture), ("apply", &mut self.apply)] {

@@ -153,7 +153,7 @@ pub struct Publishing {
     in_flight: usize,
     producer: Option<BaseProducer<Reports>>,
     beginnings: usize,
-    session: u64,
+    sessions: Sessions,
     route: usize,
     healed: Arc<AtomicBool>,
     message_bytes_max: usize,
@@ -182,7 +182,7 @@ pub fn ends(config: &Config, kafka: &Kafka) -> Result<Vec<End>> {
         let ends = streams.iter().map(|stream| {
             let topic = kafka.topic(stream);
             if topics::exists(reader, &topic)? {
-                topics::end(reader, &topic, stream, own_session(config))
+                topics::end(reader, &topic, stream, Sessions::read(config).begun)
             } else {
                 Ok(End::default())
             }
@@ -244,12 +244,31 @@ fn session_path(config: &Config) -> PathBuf {
     config.site.state.join("kafka-session")
 }
 
-/// The last session that this state directory had; 0 where it had none.
-fn own_session(config: &Config) -> u64 {
-    std::fs::read_to_string(session_path(config))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+/// The sessions that this state directory had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sessions {
+    /// The last one that may have begun.
+    last: u64,
+    /// The last one of which it is known that it began.
+    begun: u64,
+}
+
+impl Sessions {
+    fn read(config: &Config) -> Sessions {
+        let text = std::fs::read_to_string(session_path(config)).unwrap_or_default();
+        let mut numbers = text.split_whitespace().map(str::parse);
+        match (numbers.next(), numbers.next()) {
+            (Some(Ok(last)), Some(Ok(begun))) => Sessions { last, begun },
+            _ => Sessions::default(),
+        }
+    }
+
+    fn write(self, config: &Config) -> Result<()> {
+        let path = session_path(config);
+        let text = format!("{} {}\n", self.last, self.begun);
+        crate::publish::images::replace(&path, text.as_bytes())
+            .with_context(|| format!("writing {}", path.display()))
+    }
 }
 
 impl Publishing {
@@ -287,7 +306,7 @@ impl Publishing {
             })
             .collect();
         Publishing {
-            session: own_session(&config),
+            sessions: Sessions::read(&config),
             message_bytes_max: kafka.message_bytes_max,
             config,
             kafka,
@@ -658,15 +677,17 @@ impl Publishing {
                 topics::create(&self.kafka, &route, &stream.topic)?;
                 tracing::info!("the topic {} was made", stream.topic);
             }
-            ends.push(topics::end(&reader, &stream.topic, &name, self.session).map_err(because)?);
+            ends.push(
+                topics::end(&reader, &stream.topic, &name, self.sessions.begun).map_err(because)?,
+            );
         }
         for (stream, end) in self.streams.iter().zip(&ends) {
-            if self.session > 0 && end.session > self.session {
+            if self.sessions.last > 0 && end.session > self.sessions.last {
                 return Err(Refused::Never(format!(
                     "another publisher has sent to the topic {} since this one did (session {} after {}), so this one must not: if it is to take over again, stop the other, move the state directory {} away and start; every file is then read",
                     stream.topic,
                     end.session,
-                    self.session,
+                    self.sessions.last,
                     self.config.site.state.display()
                 )));
             }
@@ -696,11 +717,9 @@ impl Publishing {
         }
         let last = ends.iter().map(|end| end.session).max().unwrap_or(0);
         let now = u64::try_from(clock::wall()).unwrap_or(0);
-        let session = now.max(last + 1).max(self.session + 1);
-        let path = session_path(&self.config);
-        crate::publish::images::replace(&path, format!("{session}\n").as_bytes())
-            .with_context(|| format!("writing {}", path.display()))?;
-        self.session = session;
+        let session = now.max(last + 1).max(self.sessions.last + 1);
+        self.sessions.last = session;
+        self.sessions.write(&self.config)?;
 
         let mut config = client_config(&self.kafka, &route)?;
         config
@@ -770,6 +789,8 @@ impl Publishing {
                 stream.acked = stream.acked.max(Some(begin));
             }
         }
+        self.sessions.begun = self.sessions.last;
+        self.sessions.write(&self.config)?;
         Ok(())
     }
 
@@ -804,7 +825,7 @@ impl Publishing {
     /// Looks in the background whether a preferred route answers again.
     fn look_for_better(&self) {
         let (kafka, healed) = (self.kafka.clone(), Arc::clone(&self.healed));
-        let (progress, better, used) = (Arc::clone(&self.progress), self.route, self.session);
+        let (progress, better, used) = (Arc::clone(&self.progress), self.route, self.sessions.last);
         let group = group(&self.config, &kafka);
         let spawned = std::thread::Builder::new()
             .name("routes".to_owned())

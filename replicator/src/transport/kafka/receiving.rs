@@ -1,8 +1,8 @@
 //! The applying end: the thread that makes parcels of a sink's topics.
 //!
 //! The position that the sink has stored outranks everything. Offsets are committed after rows, so that ordinary tools see
-//! how far apply is, and each commit carries the position and the session it stands for: a start goes on there only if the
-//! sink has at least that position, and otherwise reads the topic from its beginning, where what the sink has is skipped.
+//! how far apply is. A start looks at what is whole on the topic before the committed offset: if the sink has that, it goes
+//! on there, and otherwise it reads the topic from its beginning, where what the sink has is skipped.
 //!
 //! A topic may have lost its beginning to retention. Then what comes may not follow what the sink has, and nothing of it is
 //! applied before it does: because something the sink has is still there, or because a session begins that reads every
@@ -56,7 +56,7 @@ struct Stream {
     high: i64,
     started: bool,
     /// Boundaries to be committed when the position is applied.
-    passed: VecDeque<(Option<Position>, u64, i64)>,
+    passed: VecDeque<(Option<Position>, i64)>,
     /// Something came that doesn't follow.
     gap: bool,
     /// Why it doesn't go on.
@@ -79,23 +79,6 @@ pub struct Receiving {
     looked: Instant,
     heard: Instant,
     failed: Option<String>,
-}
-
-/// What is committed beside an offset: version, position, session.
-fn note(position: Position, session: u64) -> String {
-    let Position { epoch, lsn, index } = position;
-    format!("1 {epoch} {lsn} {index} {session}")
-}
-
-fn parse_note(text: &str) -> Option<(Position, u64)> {
-    let mut numbers = text.split(' ');
-    if numbers.next()? != "1" {
-        return None;
-    }
-    let mut number = || numbers.next()?.parse::<u64>().ok();
-    let (epoch, lsn, index, session) = (number()?, number()?, number()?, number()?);
-    let index = u32::try_from(index).ok()?;
-    Some((Position { epoch, lsn, index }, session))
 }
 
 impl Receiving {
@@ -247,13 +230,15 @@ impl Receiving {
             stream.high = high;
             if !stream.started {
                 let committed = committed(reader, &topic)?;
-                let usable = committed.filter(|&(offset, position, _)| {
-                    Some(position) <= stream.taken && offset >= low && offset <= high
-                });
-                let (offset, session) = match usable {
-                    Some((offset, _, session)) => (offset, session),
-                    None => (low, 0),
-                };
+                let within = committed.filter(|offset| (low + 1..=high).contains(offset));
+                let mut usable = None;
+                if let Some(offset) = within {
+                    let whole =
+                        topics::whole_before(reader, &topic, &stream.name, (low, offset), 0)?;
+                    usable = (whole.position.is_some() && whole.position <= stream.taken)
+                        .then_some((offset, whole.session));
+                }
+                let (offset, session) = usable.unwrap_or((low, 0));
                 stream.follows = usable.is_some();
                 stream.assembly = Assembly::after(session);
                 stream.parts = Parts::default();
@@ -342,12 +327,9 @@ impl Receiving {
         if !stream.assembly.is_within_unit() && stream.parts.is_empty() {
             stream.boundary = offset + 1;
             if stream.follows {
-                let session = stream.assembly.session();
                 match stream.passed.back_mut() {
-                    Some(last) if last.0 == stream.taken => {
-                        *last = (stream.taken, session, offset + 1)
-                    }
-                    _ => stream.passed.push_back((stream.taken, session, offset + 1)),
+                    Some(last) if last.0 == stream.taken => *last = (stream.taken, offset + 1),
+                    _ => stream.passed.push_back((stream.taken, offset + 1)),
                 }
             }
         }
@@ -394,17 +376,16 @@ impl Receiving {
                 .and_then(|applied| applied.get(&stream.name))
                 .copied();
             let mut last = None;
-            while let Some(&(position, session, offset)) = stream.passed.front()
+            while let Some(&(position, offset)) = stream.passed.front()
                 && position <= applied
             {
-                last = Some((position.unwrap_or_default(), session, offset));
+                last = Some(offset);
                 stream.passed.pop_front();
             }
-            let Some((position, session, offset)) = last else {
+            let Some(offset) = last else {
                 continue;
             };
             let mut element = list.add_partition(&stream.topic, PARTITION);
-            element.set_metadata(note(position, session));
             if let Err(error) = element.set_offset(Offset::Offset(offset)) {
                 tracing::debug!("committing offsets: {error}");
             }
@@ -522,36 +503,18 @@ impl Stream {
     }
 }
 
-/// What the group committed of a topic: offset, and the position and session noted beside it.
-fn committed(reader: &Reader, topic: &str) -> Result<Option<(i64, Position, u64)>> {
+/// The offset that the group committed of a topic.
+fn committed(reader: &Reader, topic: &str) -> Result<Option<i64>> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, PARTITION);
     let committed = reader
         .committed_offsets(list, ANSWER_WITHIN)
         .with_context(|| format!("asking for committed offsets of the topic {topic}"))?;
-    Ok(committed.elements().first().and_then(|element| {
-        let Offset::Offset(offset) = element.offset() else {
-            return None;
-        };
-        let (position, session) = parse_note(element.metadata())?;
-        Some((offset, position, session))
-    }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_noted_is_read_again() {
-        let position = Position {
-            epoch: 3,
-            lsn: 17,
-            index: 2,
-        };
-        assert_eq!(parse_note(&note(position, 99)), Some((position, 99)));
-        for text in ["", "1", "1 2 3", "2 3 17 2 99", "1 3 17 5000000000 9", "x"] {
-            assert_eq!(parse_note(text), None, "{text:?}");
-        }
-    }
+    Ok(committed
+        .elements()
+        .first()
+        .and_then(|element| match element.offset() {
+            Offset::Offset(offset) => Some(offset),
+            _ => None,
+        }))
 }

@@ -31,7 +31,7 @@ pub struct End {
     pub session: u64,
     /// First offset.
     pub low: i64,
-    /// Offset of the next message.
+    /// Offset of the next message, or that before which was looked.
     pub high: i64,
 }
 
@@ -194,6 +194,20 @@ pub fn scan(
 /// The brokers don't answer, or a message is no event of the stream.
 pub fn end(reader: &Reader, topic: &str, stream: &str, own_session: u64) -> Result<End> {
     let (low, high) = watermarks(reader, topic)?;
+    whole_before(reader, topic, stream, (low, high), own_session)
+}
+
+/// What is whole on a topic before an offset, the second of the two; the first is that of the topic's first message.
+///
+/// # Errors
+/// The brokers don't answer, or a message is no event of the stream.
+pub fn whole_before(
+    reader: &Reader,
+    topic: &str,
+    stream: &str,
+    (low, high): (i64, i64),
+    own_session: u64,
+) -> Result<End> {
     let mut window = WINDOW;
     loop {
         let from = high.saturating_sub(window).max(low);
