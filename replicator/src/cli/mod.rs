@@ -10,6 +10,8 @@ mod broken_pipe;
 mod capture;
 mod check;
 mod demo;
+#[cfg(feature = "kafka")]
+mod events;
 mod exec;
 mod init;
 mod restore;
@@ -44,6 +46,8 @@ enum Verb {
     Run(run::Args),
     Capture(capture::Args),
     Apply(apply::Args),
+    #[cfg(feature = "kafka")]
+    Events(events::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -64,6 +68,8 @@ impl Cli {
             Verb::Run(args) => run::run(args, config),
             Verb::Capture(args) => capture::run(args, config),
             Verb::Apply(args) => apply::run(args, config),
+            #[cfg(feature = "kafka")]
+            Verb::Events(args) => events::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),

@@ -32,7 +32,7 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
                 .filter_map(|(stream, position)| Some((stream.clone(), (*position)?)))
                 .collect();
         });
-        let (outlet, inlets) = transport::channel(1);
+        let (outlet, mut inlets) = transport::channel(1);
         let mut threads = Vec::new();
         let receiving = Receiving::new(
             config,
@@ -42,7 +42,7 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
             outlet,
             Arc::clone(&progress),
         );
-        for inlet in inlets {
+        if let Some(inlet) = inlets.pop() {
             let applier = Applier::new(
                 Arc::clone(config),
                 streams.clone(),
@@ -53,7 +53,6 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
                 Arc::clone(&progress),
             );
             threads.push(("apply", spawn("apply", &progress, move || applier.run())?));
-            break;
         }
         threads.push((
             "receive",

@@ -77,6 +77,22 @@ pub enum Content {
     Other,
 }
 
+impl Received {
+    /// Whether it is of the stream whose topic it stands on.
+    ///
+    /// # Errors
+    /// It isn't, and what to do.
+    pub fn check_stream(&self, stream: &str) -> Result<(), String> {
+        if self.stream == stream {
+            return Ok(());
+        }
+        Err(format!(
+            "it is of the stream {}, not of {stream}; give one of them another topic_prefix",
+            self.stream
+        ))
+    }
+}
+
 impl Sender {
     fn source(&self, pid: u32) -> v1::Source {
         v1::Source {
@@ -246,7 +262,7 @@ impl Decoder {
     /// [`Decoder::decode`], of a message that is decoded as far as protobuf goes.
     pub fn receive(
         &mut self,
-        message: v1::ChangeEvent,
+        mut message: v1::ChangeEvent,
         stream: u16,
     ) -> Result<Received, WireError> {
         let position: Position = message
@@ -255,7 +271,7 @@ impl Decoder {
             .into();
         let source = message
             .source
-            .as_ref()
+            .take()
             .ok_or_else(|| wrong("it has no source"))?;
         let place = match message.unit {
             None => None,
@@ -283,7 +299,7 @@ impl Decoder {
         let Ok(op) = v1::Op::try_from(message.op) else {
             return Ok(received(Content::Other));
         };
-        let after = message.after.as_ref();
+        let after = message.after.take();
         let image = || after.ok_or_else(|| wrong("it has no image"));
         let range = || message.range.ok_or_else(|| wrong("it has no range"));
         let change = match op {
@@ -292,16 +308,16 @@ impl Decoder {
                 let image = image()?;
                 Change::Put {
                     id: message.record,
-                    data: image.data.clone(),
-                    rest: image.rest.clone(),
+                    data: image.data,
+                    rest: image.rest,
                 }
             }
             v1::Op::Residue => {
                 let image = image()?;
                 Change::Residue {
                     id: message.record,
-                    bytes: image.data.clone(),
-                    reason: image.reason.clone().into(),
+                    bytes: image.data,
+                    reason: image.reason.into(),
                 }
             }
             v1::Op::Delete => Change::Absent { id: message.record },

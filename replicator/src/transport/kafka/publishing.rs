@@ -217,8 +217,8 @@ pub fn files_on(config: &Config, kafka: &Kafka, stream: &str) -> Result<Vec<Vec<
         if !topics::exists(reader, &topic)? {
             return Ok(Vec::new());
         }
-        let (low, high) = topics::watermarks(reader, &topic)?;
-        topics::scan(reader, &topic, stream, low, high, &mut |_, received| {
+        let all = topics::watermarks(reader, &topic)?;
+        topics::scan(reader, &topic, stream, all, &mut |received| {
             let Content::Event(event) = received.content else {
                 return Ok(());
             };
@@ -588,9 +588,8 @@ impl Publishing {
     fn watch(&mut self) {
         let waiting = self.in_flight > 0 || self.beginnings > 0;
         if !waiting || self.heard.elapsed() < UNANSWERED_MAX {
-            if waiting && self.heard.elapsed() < UNANSWERED_MAX / 2 || !waiting {
-                self.tell(None);
-            }
+            // Answers come: what was told before isn't so any more.
+            self.tell(None);
             return;
         }
         let why = self

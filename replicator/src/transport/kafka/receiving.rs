@@ -493,12 +493,7 @@ impl Stream {
             .decoder
             .decode(&bytes, u16::try_from(at).unwrap_or(u16::MAX))
             .map_err(|error| error.to_string())?;
-        if received.stream != self.name {
-            return Err(format!(
-                "it is of the stream {}, not of {}; give one of them another topic_prefix",
-                received.stream, self.name
-            ));
-        }
+        received.check_stream(&self.name)?;
         self.assembly.take(received).map(Some)
     }
 }

@@ -124,38 +124,48 @@ pub fn unusable(topic: &str, offset: i64, what: &dyn std::fmt::Display) -> Strin
     format!("the message at offset {offset} of the topic {topic} can't be used: {what}")
 }
 
-/// Reads the messages from `from` up to but not including `to`, in order, and hands over each event.
+/// Takes an event's bytes and the offset of its (last) message, or nothing, and says whether to go on.
+pub type TakeMessage<'t> = &'t mut dyn FnMut(Option<(i64, &[u8])>) -> Result<bool, String>;
+
+/// Reads the messages from `from` up to but not including `to`, in order, and hands over the bytes of each event until that
+/// says no. `None` as `to`: as long as it says yes, which it is asked now and then though nothing comes.
 ///
 /// # Errors
-/// The brokers don't answer, or a message is no event of the stream.
-pub fn scan(
+/// The brokers don't answer, or what is in a message isn't an event or a part of one.
+pub fn messages(
     reader: &Reader,
     topic: &str,
-    stream: &str,
     from: i64,
-    to: i64,
-    each: &mut dyn FnMut(i64, Received) -> Result<(), String>,
+    to: Option<i64>,
+    each: TakeMessage<'_>,
 ) -> Result<()> {
     read_from(reader, topic, from)?;
-    let (mut decoder, mut parts) = (Decoder::default(), Parts::default());
+    let unusable = |offset, what: &str| anyhow::anyhow!(unusable(topic, offset, &what));
+    let mut parts = Parts::default();
     let mut heard = Instant::now();
     let mut next = from;
-    while next < to {
+    while to.is_none_or(|to| next < to) {
+        let silent = to.is_some() && heard.elapsed() > SILENCE_MAX;
         let message = match reader.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => message,
-            Some(Err(KafkaError::PartitionEOF(_))) => break,
-            Some(Err(error)) if heard.elapsed() > SILENCE_MAX => {
+            Some(Err(KafkaError::PartitionEOF(_))) if to.is_some() => break,
+            Some(Err(error)) if silent => {
                 return Err(error).with_context(|| format!("reading the topic {topic}"));
             }
-            None if heard.elapsed() > SILENCE_MAX => bail!(
-                "the topic {topic} has messages up to offset {to}, but none comes from offset {next} on"
-            ),
-            Some(Err(_)) | None => continue,
+            None if silent => {
+                bail!("the topic {topic} has more messages, but none comes from offset {next} on")
+            }
+            Some(Err(_)) | None => {
+                if !each(None).map_err(|error| unusable(next, &error))? {
+                    break;
+                }
+                continue;
+            }
         };
         heard = Instant::now();
         let offset = message.offset();
         next = offset + 1;
-        if offset >= to {
+        if to.is_some_and(|to| offset >= to) {
             break;
         }
         let bytes = parts
@@ -163,28 +173,41 @@ pub fn scan(
                 header(message.headers(), "chunk"),
                 message.payload().unwrap_or_default(),
             )
-            .map_err(|error| anyhow::anyhow!(unusable(topic, offset, &error)))?;
-        let Some(bytes) = bytes else { continue };
-        // Compaction's tombstones, and what others may have put there, say nothing.
-        if bytes.is_empty() {
-            continue;
+            .map_err(|error| unusable(offset, &error))?;
+        // Compaction's tombstones say nothing.
+        if let Some(bytes) = bytes
+            && !bytes.is_empty()
+            && !each(Some((offset, &bytes))).map_err(|error| unusable(offset, &error))?
+        {
+            break;
         }
-        let received = decoder
-            .decode(&bytes, 0)
-            .map_err(|error| anyhow::anyhow!(unusable(topic, offset, &error)))?;
-        if received.stream != stream {
-            bail!(unusable(
-                topic,
-                offset,
-                &format!(
-                    "it is of the stream {}, not of {stream}; give one of them another topic_prefix",
-                    received.stream
-                )
-            ));
-        }
-        each(offset, received).map_err(|error| anyhow::anyhow!(unusable(topic, offset, &error)))?;
     }
     Ok(())
+}
+
+/// [`messages`] of one stream, decoded.
+///
+/// # Errors
+/// The brokers don't answer, or a message is no event of the stream.
+pub fn scan(
+    reader: &Reader,
+    topic: &str,
+    stream: &str,
+    (from, to): (i64, i64),
+    each: &mut dyn FnMut(Received) -> Result<(), String>,
+) -> Result<()> {
+    let mut decoder = Decoder::default();
+    messages(reader, topic, from, Some(to), &mut |message| {
+        let Some((_, bytes)) = message else {
+            return Ok(true);
+        };
+        let received = decoder
+            .decode(bytes, 0)
+            .map_err(|error| error.to_string())?;
+        received.check_stream(stream)?;
+        each(received)?;
+        Ok(true)
+    })
 }
 
 /// Where a topic ends. `own_session` is one that is known to have been there, if any is: as long as neither it nor a later
@@ -217,7 +240,7 @@ pub fn whole_before(
             high,
             ..End::default()
         };
-        scan(reader, topic, stream, from, high, &mut |_, received| {
+        scan(reader, topic, stream, (from, high), &mut |received| {
             if received.session > end.session {
                 // Only what the last session says counts: before the window may be what makes others void.
                 end.session = received.session;
