@@ -64,6 +64,10 @@ struct Half {
 enum Lock {
     State(State),
     /// The applying halves share one.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        allow(dead_code, reason = "nothing is applied from Kafka")
+    )]
     Apply {
         _file: Arc<std::fs::File>,
     },
