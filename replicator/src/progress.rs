@@ -1,7 +1,11 @@
 //! What the threads tell each other and the status about how far they are.
 
+use crate::coverage::Look;
+use crate::status::who;
+use counterfoil_lane::clock;
+use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
@@ -21,6 +25,8 @@ pub struct Progress {
     pub refilling: AtomicBool,
     /// Complete looks through all directories.
     pub scans: AtomicU64,
+    /// How many of them somebody waits for; until then they follow one another.
+    pub scans_wanted: AtomicU64,
     /// Passes of the sequencer in which every lane was empty, and nothing was waiting.
     pub drained_passes: AtomicU64,
     /// Passes of the sequencer.
@@ -30,9 +36,15 @@ pub struct Progress {
     /// First lsn the publisher has not handled.
     pub published_end: AtomicU64,
     /// Operations taken from lanes.
-    pub operations: AtomicU64,
+    pub operations: Operations,
     /// Ranges read again because order or content was in doubt.
-    pub rereads: AtomicU64,
+    pub rereads: Rereads,
+    /// Ranges that were read again and are as they were known.
+    pub compared_equal: AtomicU64,
+    /// Ranges that were read again and differed from what was known.
+    pub compared_different: AtomicU64,
+    /// By which way records came.
+    pub records: Ways,
     /// Events published.
     pub events: AtomicU64,
     /// Bytes in the journal's segments.
@@ -43,13 +55,176 @@ pub struct Progress {
     pub programs: AtomicU64,
     /// Lanes.
     pub lanes: AtomicU64,
-    /// Units of work open.
-    pub units_open: AtomicU64,
+    /// Wall clock when the next unit of work is to be cut, nanoseconds since 1970; 0 when none is open.
+    pub unit_due_ns: AtomicI64,
+    /// Programs that wait for room in their lanes.
+    pub programs_waiting: AtomicU64,
     /// Units of work cut because they were too long or too large.
     pub units_cut: AtomicU64,
+    units: Mutex<Units>,
     sinks: Mutex<BTreeMap<String, SinkProgress>>,
-    files: Mutex<BTreeMap<String, FileProgress>>,
+    files: Mutex<AllFiles>,
     uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
+    look: Mutex<(i64, Look)>,
+    captured_programs: Mutex<Vec<CapturedProgram>>,
+}
+
+/// Operations by kind. Only the sequencer counts.
+#[derive(Debug, Default)]
+pub struct Operations([AtomicU64; KINDS_MAX]);
+
+/// Above the number of any [`Kind`]; one that isn't known is counted under 0.
+const KINDS_MAX: usize = 32;
+
+impl Operations {
+    /// Counts one.
+    pub fn count(&self, kind: Kind) {
+        let slot = self.0.get(kind as usize).unwrap_or(&self.0[0]);
+        slot.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many there were of each kind there was any of, by its name.
+    pub fn by_kind(&self) -> BTreeMap<String, u64> {
+        (0u16..)
+            .zip(&self.0)
+            .map(|(number, slot)| (Kind::from_number(number), slot.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .map(|(kind, count)| (format!("{kind:?}").to_lowercase(), count))
+            .collect()
+    }
+}
+
+/// Why a range of a file is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Two writers were at the same bytes at once: their order can't be known.
+    Overlap,
+    /// A process died in a call.
+    Died,
+    /// There was no room in a lane, or no lane.
+    Gap,
+    /// The kernel filled the range (`sendfile`, `copy_file_range`, ...), or where the bytes went can't be known.
+    Kernel,
+    /// The range was mapped, so it could be changed without a call.
+    Mapped,
+    /// The file was changed by somebody who isn't captured.
+    Uncaptured,
+    /// A later version's interposer told of something this one doesn't know.
+    Unknown,
+    /// A lane held what can't be.
+    Damaged,
+    /// The range was changed while it was read.
+    Busy,
+}
+
+impl Reason {
+    /// All of them, in the order they are shown in.
+    pub const ALL: [Reason; 9] = [
+        Reason::Overlap,
+        Reason::Died,
+        Reason::Gap,
+        Reason::Kernel,
+        Reason::Mapped,
+        Reason::Uncaptured,
+        Reason::Unknown,
+        Reason::Damaged,
+        Reason::Busy,
+    ];
+
+    /// One word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Reason::Overlap => "overlap",
+            Reason::Died => "died",
+            Reason::Gap => "gap",
+            Reason::Kernel => "kernel",
+            Reason::Mapped => "mapped",
+            Reason::Uncaptured => "uncaptured",
+            Reason::Unknown => "unknown",
+            Reason::Damaged => "damaged",
+            Reason::Busy => "busy",
+        }
+    }
+}
+
+/// Ranges read again, by reason.
+#[derive(Debug, Default)]
+pub struct Rereads([AtomicU64; Reason::ALL.len()]);
+
+impl Rereads {
+    /// Counts one.
+    pub fn count(&self, reason: Reason) {
+        self.0[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn total(&self) -> u64 {
+        self.0.iter().map(|slot| slot.load(Ordering::Relaxed)).sum()
+    }
+
+    /// How many there were for each reason.
+    pub fn by_reason(&self) -> BTreeMap<String, u64> {
+        Reason::ALL
+            .iter()
+            .map(|&reason| {
+                let count = self.0[reason as usize].load(Ordering::Relaxed);
+                (reason.word().to_owned(), count)
+            })
+            .collect()
+    }
+}
+
+/// The way by which a record came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// A captured program wrote it.
+    Captured,
+    /// The file was read again, and it was other than known.
+    Found,
+    /// The file was read for the first time.
+    Loaded,
+}
+
+/// Records by way.
+#[derive(Debug, Default)]
+pub struct Ways([AtomicU64; 3]);
+
+impl Ways {
+    /// Counts some.
+    pub fn count(&self, way: Way, records: u64) {
+        self.0[way as usize].fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// How many came by this way.
+    pub fn of(&self, way: Way) -> u64 {
+        self.0[way as usize].load(Ordering::Relaxed)
+    }
+}
+
+/// A program with lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CapturedProgram {
+    /// Its process id, in its own namespace.
+    pub pid: u32,
+    /// Its name, NUL-padded.
+    pub program: [u8; 16],
+    /// Release of its interposer, NUL-padded.
+    pub release: [u8; 16],
+    /// Revision of its interposer.
+    pub revision: u32,
+    /// `MODE_` flags of its segments.
+    pub mode: u32,
+    /// How many lanes it has.
+    pub lanes: u64,
+    /// Operations taken from them since the start of the replicator.
+    pub operations: u64,
+    /// Wall clock of the last of them, nanoseconds since 1970; 0 for none.
+    pub at_ns: i64,
 }
 
 /// Programs and files kept of changes that no lane told of: the most recent ones.
@@ -72,6 +247,32 @@ pub struct UncapturedWriter {
     pub count: u64,
 }
 
+/// Units cut lately that are remembered.
+const CUTS_KEPT: usize = 10;
+
+#[derive(Debug, Default)]
+struct Units {
+    open: Vec<UnitProgress>,
+    cut: VecDeque<UnitProgress>,
+}
+
+/// A unit of work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitProgress {
+    /// Its consistency group.
+    pub group: String,
+    /// Process id.
+    pub pid: u32,
+    /// Name of the program.
+    pub program: String,
+    /// Wall clock of its first operation, nanoseconds since 1970.
+    pub began_ns: i64,
+    /// How often it was cut.
+    pub cuts: u64,
+    /// Files it changed or locked.
+    pub files: Vec<String>,
+}
+
 /// What happened to a file since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileProgress {
@@ -81,10 +282,26 @@ pub struct FileProgress {
     pub operations: u64,
     /// Events made of them.
     pub events: u64,
+    /// Records that captured programs wrote.
+    pub captured: u64,
+    /// Records in blocks that were found to be other than known when it was read again.
+    pub found: u64,
+    /// Records from when it was read for the first time.
+    pub loaded: u64,
+    /// Ranges that were read again and compared with what is known.
+    pub rereads: u64,
     /// Its size in bytes, as of the last operation handled.
     pub size: u64,
     /// Wall clock of the last operation, nanoseconds since 1970.
     pub changed_ns: i64,
+}
+
+/// All files that something happened to. There may be very many, and the status asks often for the newest.
+#[derive(Debug, Default)]
+struct AllFiles {
+    all: BTreeMap<String, FileProgress>,
+    /// The most recently changed, as many as were last asked for; empty when something has changed since.
+    newest: Vec<(String, FileProgress)>,
 }
 
 /// How far a sink is.
@@ -170,6 +387,27 @@ impl Progress {
         lock(&self.problems).values().flatten().cloned().collect()
     }
 
+    /// Replaces the units of work that are open.
+    pub fn set_units(&self, units: Vec<UnitProgress>) {
+        lock(&self.units).open = units;
+    }
+
+    /// A unit of work was cut.
+    pub fn note_cut(&self, unit: UnitProgress) {
+        self.units_cut.fetch_add(1, Ordering::Relaxed);
+        let cut = &mut lock(&self.units).cut;
+        cut.push_back(unit);
+        if cut.len() > CUTS_KEPT {
+            cut.pop_front();
+        }
+    }
+
+    /// Units of work that are open, and those cut lately.
+    pub fn units(&self) -> (Vec<UnitProgress>, Vec<UnitProgress>) {
+        let units = lock(&self.units);
+        (units.open.clone(), units.cut.iter().cloned().collect())
+    }
+
     /// Changes what is known of a sink.
     pub fn update_sink(&self, name: &str, change: impl FnOnce(&mut SinkProgress)) {
         change(lock(&self.sinks).entry(name.to_owned()).or_default());
@@ -182,23 +420,53 @@ impl Progress {
 
     /// Replaces what is known of files.
     pub fn update_files(&self, files: impl Iterator<Item = (String, FileProgress)>) {
-        lock(&self.files).extend(files);
+        let mut files = files.peekable();
+        if files.peek().is_some() {
+            let mut known = lock(&self.files);
+            known.all.extend(files);
+            known.newest.clear();
+        }
     }
 
     /// Forgets a file that is no more.
     pub fn remove_file(&self, path: &str) {
-        lock(&self.files).remove(path);
+        let mut known = lock(&self.files);
+        known.all.remove(path);
+        known.newest.clear();
     }
 
-    /// All files that something happened to since the start.
-    pub fn files(&self) -> BTreeMap<String, FileProgress> {
-        lock(&self.files).clone()
+    /// The files that something happened to since the start, the most recently changed first; at most `max`.
+    pub fn newest_files(&self, max: usize) -> Vec<(String, FileProgress)> {
+        let mut known = lock(&self.files);
+        if known.newest.len() != known.all.len().min(max) {
+            let newest_first = |a: &(&String, &FileProgress), b: &(&String, &FileProgress)| {
+                b.1.changed_ns.cmp(&a.1.changed_ns)
+            };
+            let mut files: Vec<(&String, &FileProgress)> = known.all.iter().collect();
+            if files.len() > max {
+                files.select_nth_unstable_by(max, newest_first);
+                files.truncate(max);
+            }
+            files.sort_by(newest_first);
+            known.newest = files
+                .into_iter()
+                .map(|(path, file)| (path.clone(), file.clone()))
+                .collect();
+        }
+        known.newest.clone()
     }
 
     /// A program was seen changing a file without a lane telling of it. What the same program did to the same file is
     /// added up.
     pub fn note_uncaptured(&self, writer: UncapturedWriter) {
         let mut all = lock(&self.uncaptured);
+        if !all.keys().any(|(program, _)| *program == writer.program) {
+            tracing::warn!(
+                "{} was changed by {}, which isn't captured",
+                writer.path,
+                who(&writer.program, writer.pid)
+            );
+        }
         let key = (writer.program.clone(), writer.path.clone());
         let before = all.get(&key).map_or(0, |before| before.count);
         let count = before.saturating_add(writer.count);
@@ -217,6 +485,45 @@ impl Progress {
     pub fn uncaptured(&self) -> Vec<UncapturedWriter> {
         let mut all: Vec<_> = lock(&self.uncaptured).values().cloned().collect();
         all.sort_by_key(|writer| std::cmp::Reverse(writer.at_ns));
+        all
+    }
+
+    /// What a look at the running programs saw, now.
+    pub fn set_look(&self, look: Look) {
+        let mut last = lock(&self.look);
+        for program in &look.programs {
+            let is_known = |before: &crate::coverage::Program| {
+                (before.pid, before.started) == (program.pid, program.started)
+                    && before.uncaptured.is_some()
+            };
+            if let Some(why) = &program.uncaptured
+                && !last.1.programs.iter().any(is_known)
+            {
+                tracing::warn!(
+                    "{} (process {}) has {} open for writing and isn't captured: it {why}",
+                    program.name,
+                    program.pid,
+                    program.files_text()
+                );
+            }
+        }
+        *last = (clock::wall(), look);
+    }
+
+    /// When running programs were last looked at, in nanoseconds since 1970 (0 for never), and what was seen.
+    pub fn look(&self) -> (i64, Look) {
+        lock(&self.look).clone()
+    }
+
+    /// Replaces what is known of programs with lanes.
+    pub fn set_captured_programs(&self, programs: Vec<CapturedProgram>) {
+        *lock(&self.captured_programs) = programs;
+    }
+
+    /// Programs with lanes, the most recently active first.
+    pub fn captured_programs(&self) -> Vec<CapturedProgram> {
+        let mut all = lock(&self.captured_programs).clone();
+        all.sort_by_key(|program| std::cmp::Reverse((program.at_ns, program.pid)));
         all
     }
 
@@ -259,5 +566,51 @@ mod tests {
         assert_eq!(seen.len(), UNCAPTURED_MAX);
         assert!(seen.iter().all(|writer| writer.program != "vi"));
         assert_eq!(seen[0].pid, UNCAPTURED_MAX as u32 - 1);
+    }
+
+    #[test]
+    fn the_newest_of_many_files_are_told_and_a_change_is_noticed() {
+        let progress = Progress::default();
+        let file = |number: i64, changed_ns| {
+            let file = FileProgress {
+                changed_ns,
+                ..FileProgress::default()
+            };
+            (format!("/srv/{number}"), file)
+        };
+        progress.update_files((0..100).map(|number| file(number, number)));
+        let told = |max| -> Vec<String> {
+            let files = progress.newest_files(max);
+            files.into_iter().map(|(path, _)| path).collect()
+        };
+        assert_eq!(told(3), ["/srv/99", "/srv/98", "/srv/97"]);
+        progress.update_files(std::iter::once(file(5, 1000)));
+        assert_eq!(told(3), ["/srv/5", "/srv/99", "/srv/98"]);
+        progress.remove_file("/srv/99");
+        assert_eq!(told(2), ["/srv/5", "/srv/98"]);
+        assert_eq!(told(1000).len(), 99);
+    }
+
+    #[test]
+    fn operations_and_rereads_are_counted_by_kind_and_reason() {
+        let progress = Progress::default();
+        for kind in [Kind::Write, Kind::Write, Kind::Abort, Kind::Unknown] {
+            progress.operations.count(kind);
+        }
+        assert_eq!(progress.operations.total(), 4);
+        let by_kind = progress.operations.by_kind();
+        let expected = [("abort", 1), ("unknown", 1), ("write", 2)];
+        assert_eq!(
+            by_kind,
+            expected.map(|(kind, n)| (kind.to_owned(), n)).into()
+        );
+        for (number, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, number, "counters are indexed by it");
+        }
+        progress.rereads.count(Reason::Gap);
+        progress.rereads.count(Reason::Busy);
+        assert_eq!(progress.rereads.total(), 2);
+        assert_eq!(progress.rereads.by_reason()["gap"], 1);
+        assert_eq!(progress.rereads.by_reason()["died"], 0);
     }
 }

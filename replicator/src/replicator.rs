@@ -142,6 +142,12 @@ impl Replicator {
         &self.config
     }
 
+    /// The counters of the capturing half, if it has one.
+    pub fn captured(&self) -> Option<&Arc<Progress>> {
+        let is_capturing = |half: &&Half| matches!(half.lock, Lock::State(_));
+        Some(&self.halves.iter().find(is_capturing)?.progress)
+    }
+
     /// What there is to say of it at present, and where others look for it.
     pub fn statuses(&self, started_ns: i64) -> Vec<(PathBuf, Status)> {
         statuses(&self.config, &self.halves, started_ns)
@@ -234,6 +240,9 @@ impl Half {
             && ends.0 == ends.1
             && ends.1 == ends.2;
         let first_scan = *since.scans.get_or_insert(scans);
+        progress
+            .scans_wanted
+            .fetch_max(first_scan + 2, Ordering::SeqCst);
         if !quiet || since.end != ends.0 {
             since.end = ends.0;
             since.drained = drained;
@@ -316,7 +325,7 @@ fn allow_many_files() {
 
 /// Lets captured programs go first when there are too few processors for all: what waits, waits in lanes and journal. The
 /// sequencer gives way least, since it is what empties the lanes.
-fn give_way(thread: &str) {
+pub(crate) fn give_way(thread: &str) {
     let nice = if thread == "sequence" { 5 } else { 15 };
     // For Linux "process 0" is the calling thread. Somebody may have asked for still less; that stays.
     let present = rustix::process::getpriority_process(None).unwrap_or(0);

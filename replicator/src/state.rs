@@ -8,21 +8,21 @@
 //! kafka-session    the last session in which events were sent to Kafka
 //! journal/         see docs/journal-format.md
 //! images/          see `publish::images`
-//! lanes/           board, rules-N, *.lane; may be put elsewhere
+//! lanes/           board, marks, rules-N, *.lane; may be put elsewhere
 //! counterfoil.db   the default sink
 //! ```
 
-use crate::config::Config;
+use crate::config::{Config, LanesAccess};
 use crate::publish::images::replace;
 use counterfoil_lane::REVISION;
-use counterfoil_lane::board::{self, Board};
+use counterfoil_lane::board::{self, Board, BoardError};
 use counterfoil_lane::rules::{self, Rule};
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -47,11 +47,13 @@ pub enum StateError {
         /// Process id of the other one, if it says.
         holder: Option<u32>,
     },
-    /// The board was made by another version.
-    #[error("{} was made by a version this one doesn't know; stop the captured programs and remove the lanes directory: their files are then read again", path.display())]
+    /// The board can't be joined: made by another version, say.
+    #[error("the board {} can't be used: {source}; use the version of Counterfoil that made it, or stop the captured programs, remove the lanes directory and start again: files are then read anew", path.display())]
     Board {
         /// The board.
         path: PathBuf,
+        /// Why.
+        source: BoardError,
     },
 }
 
@@ -199,11 +201,53 @@ fn boot() -> String {
         .to_owned()
 }
 
+/// Who prepares the lanes directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum For {
+    /// The replicator that is going to read the lanes.
+    Replicator,
+    /// Programs that are about to start; the replicator may be of another version.
+    Programs,
+}
+
+/// Permissions of what is in the lanes directory.
+struct Modes {
+    directory: u32,
+    /// What the replicator says: board and rules.
+    said: u32,
+    /// Where programs leave marks, when they may only read the board.
+    marks: Option<u32>,
+}
+
+impl Modes {
+    /// Programs of others may make lanes and enter by name, but not list, replace or remove what isn't theirs.
+    fn of(access: LanesAccess) -> Modes {
+        match access {
+            LanesAccess::Owner => Modes {
+                directory: 0o700,
+                said: 0o600,
+                marks: None,
+            },
+            LanesAccess::Group => Modes {
+                directory: 0o3730,
+                said: 0o640,
+                marks: Some(0o660),
+            },
+            LanesAccess::All => Modes {
+                directory: 0o1733,
+                said: 0o644,
+                marks: Some(0o666),
+            },
+        }
+    }
+}
+
 /// Makes the lanes directory ready for programs: the board, and the rules of this configuration. Programs that run already
 /// learn of new rules. Lanes of an earlier boot are of programs that are no more, and their clock was another; they are
 /// removed, since every start compares the files themselves.
-pub fn prepare_lanes(config: &Config) -> Result<&'static Board, StateError> {
+pub fn prepare_lanes(config: &Config, whom: For) -> Result<&'static Board, StateError> {
     let directory = &config.site.lanes;
+    let modes = Modes::of(config.site.lanes_access);
     make_directory(directory)?;
     let guard_path = directory.join("prepare.lock");
     let guard = OpenOptions::new()
@@ -219,37 +263,127 @@ pub fn prepare_lanes(config: &Config) -> Result<&'static Board, StateError> {
     let this_boot = boot();
     if std::fs::read_to_string(&boot_path).ok().as_deref() != Some(&this_boot) {
         clear_lanes(directory)?;
-        replace(&boot_path, this_boot.as_bytes()).map_err(failed("writing", &boot_path))?;
+        put(&boot_path, this_boot.as_bytes(), 0o600).map_err(failed("writing", &boot_path))?;
     }
     let board_path = directory.join(board::FILE_NAME);
-    if !board_path.exists() {
-        // Written in full, so that programs can mark gaps on it when the disk is full.
+    let marks_path = directory.join(board::MARKS_FILE_NAME);
+    let is_new = !board_path.exists() || marks_path.exists() != modes.marks.is_some();
+    if is_new {
+        // Programs that have joined a board join the one that takes its place, and mark there what they speak of. The marks
+        // come or go first, so that nobody joins the new board with the marks of the old one.
+        let _ = std::fs::remove_file(&marks_path);
+        // Written in full, so that programs can mark gaps when the disk is full.
         let mut bytes = vec![0; board::BYTES];
         let header = board::initial_header(config.site.lane_bytes_max);
         bytes[..header.len()].copy_from_slice(&header);
-        replace(&board_path, &bytes).map_err(failed("making the board", &board_path))?;
+        if let Some(mode) = modes.marks {
+            put(&marks_path, &bytes, mode).map_err(failed("making the marks", &marks_path))?;
+        }
+        put(&board_path, &bytes, modes.said).map_err(failed("making the board", &board_path))?;
     }
-    let mut name = board_path.as_os_str().as_bytes().to_vec();
+    let mut name = directory.as_os_str().as_bytes().to_vec();
     name.push(0);
-    let board = board::attach(&name).ok_or(StateError::Board { path: board_path })?;
+    let board = board::join(&name).map_err(|source| StateError::Board {
+        path: board_path.clone(),
+        source,
+    })?;
+    if whom == For::Replicator || is_new {
+        board.revision.store(REVISION, Ordering::SeqCst);
+    }
     board
         .lane_bytes_max
         .store(config.site.lane_bytes_max, Ordering::Relaxed);
-    board.revision.store(REVISION, Ordering::SeqCst);
-    announce_rules(config, directory, board)?;
+    announce_rules(config, directory, board, modes.said)?;
+    // Last: until now nobody else could put anything in the way.
+    for (path, mode) in [
+        (&board_path, Some(modes.said)),
+        (&marks_path, modes.marks),
+        (directory, Some(modes.directory)),
+    ] {
+        if let Some(mode) = mode {
+            permit(path, mode).map_err(failed("setting the permissions of", path))?;
+        }
+    }
     Ok(board)
 }
 
+/// Whether somebody else's replicator made this lanes directory: then it is to be used as it is.
+pub fn is_anothers(lanes: &Path) -> bool {
+    std::fs::metadata(lanes).is_ok_and(|there| {
+        let own = rustix::process::geteuid();
+        !own.is_root() && there.uid() != own.as_raw()
+    })
+}
+
+/// Joins the lanes directory of somebody else's replicator.
+pub fn join_lanes(lanes: &Path) -> Result<&'static Board, StateError> {
+    let mut name = lanes.as_os_str().as_bytes().to_vec();
+    name.push(0);
+    board::join(&name).map_err(|source| StateError::Board {
+        path: lanes.join(board::FILE_NAME),
+        source,
+    })
+}
+
+/// Why the board in a lanes directory can't be used, if there is one.
+pub fn board_problem(lanes: &Path) -> Option<StateError> {
+    let there = std::fs::symlink_metadata(lanes.join(board::FILE_NAME)).is_ok();
+    there.then(|| join_lanes(lanes).err()).flatten()
+}
+
+/// Sets permissions where they are others.
+fn permit(path: &Path, mode: u32) -> io::Result<()> {
+    let present = std::fs::metadata(path)?.mode() & 0o7777;
+    if present == mode {
+        return Ok(());
+    }
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// Puts a file in place at once, whatever somebody else may have put beside it.
+fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&beside)?;
+    file.write_all(content)?;
+    // Made by root on behalf of somebody else (`exec`, say), it is that one's, whose programs have to read it.
+    if rustix::process::geteuid().is_root()
+        && let Some(directory) = path.parent()
+    {
+        let owner = std::fs::metadata(directory)?;
+        std::os::unix::fs::fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}
+
 /// Puts the configuration's rules in place, unless they are there already.
-fn announce_rules(config: &Config, directory: &Path, board: &Board) -> Result<(), StateError> {
-    let bytes = rules::encode(&rules_of(config));
+fn announce_rules(
+    config: &Config,
+    directory: &Path,
+    board: &Board,
+    mode: u32,
+) -> Result<(), StateError> {
+    let policy_of = |group: u16| {
+        let group = config.groups.get(usize::from(group));
+        group.map(|group| group.policy).unwrap_or_default()
+    };
+    let bytes = rules::encode_with(&rules_of(config), policy_of);
     let present = board.rules.load(Ordering::SeqCst);
     let path = directory.join(rules::file_name(present));
     if present != 0 && std::fs::read(&path).is_ok_and(|there| there == bytes) {
-        return Ok(());
+        return permit(&path, mode).map_err(failed("setting the permissions of", &path));
     }
     let next = directory.join(rules::file_name(present + 1));
-    replace(&next, &bytes).map_err(failed("writing the rules", &next))?;
+    put(&next, &bytes, mode).map_err(failed("writing the rules", &next))?;
     board.rules.store(present + 1, Ordering::SeqCst);
     // Programs have the old ones mapped; a program that is just starting reads the number again if its file is gone.
     if present != 0 {
@@ -306,7 +440,8 @@ fn clear_lanes(directory: &Path) -> Result<(), StateError> {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        if name.ends_with(".lane") || name == board::FILE_NAME || name.starts_with("rules-") {
+        let is_ours = [board::FILE_NAME, board::MARKS_FILE_NAME].contains(&name.as_str());
+        if is_ours || name.ends_with(".lane") || name.starts_with("rules-") {
             std::fs::remove_file(&path).map_err(failed("removing", &path))?;
         }
     }

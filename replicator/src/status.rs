@@ -1,14 +1,16 @@
 //! Status: what a running replicator says of itself, and how others read it.
 //!
-//! The replicator replaces `status.json` in its state directory a few times a second. That needs no port and no
+//! The replicator replaces `status.json` in its state directory a few times a second while it has news, else once. That needs no port and no
 //! permission beyond reading the directory, and it tells even of a replicator that is no more.
 
 use crate::config::Config;
-use crate::progress::{Progress, SinkProgress};
+use crate::coverage::{FILES_MAX as OPEN_FILES_MAX, padded_text};
+use crate::progress::{CapturedProgram, Progress, SinkProgress, UnitProgress, Way};
 use counterfoil_lane::clock;
 use counterfoil_lane::reader::Segment;
+use counterfoil_lane::segment::MODE_PATCHED;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::io::Write;
 use std::path::Path;
@@ -19,6 +21,18 @@ pub const FRESH_NS: i64 = 5_000_000_000;
 
 /// Files listed; the status is written several times a second.
 pub const FILES_MAX: usize = 1000;
+
+/// Captured programs listed.
+pub const PROGRAMS_MAX: usize = 200;
+
+/// A program that changed a file uncaptured is a problem for so long after it last did.
+pub const UNCAPTURED_RECENT_NS: i64 = 300_000_000_000;
+/// Units of work listed, and files of each.
+pub const UNITS_MAX: usize = 100;
+/// See [`UNITS_MAX`].
+pub const UNIT_FILES_MAX: usize = 10;
+/// How long a unit is open before it is worth a line.
+const LONG_UNIT_NS: i64 = 1_000_000_000;
 
 /// What a replicator says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -37,6 +51,9 @@ pub struct Status {
     pub programs: u64,
     /// Their lanes.
     pub lanes: u64,
+    /// Programs that wait for room in their lanes (`on_backlog = "block"`).
+    #[serde(default)]
+    pub programs_waiting: u64,
     /// Operations taken from lanes since the start.
     pub operations: u64,
     /// Events published since the start.
@@ -49,12 +66,21 @@ pub struct Status {
     pub units_open: u64,
     /// Units of work cut because they were too long or too large, since the start.
     pub units_cut: u64,
+    /// Units of work that have been open for longer than a second, the oldest first; at most [`UNITS_MAX`].
+    #[serde(default)]
+    pub units: Vec<UnitStatus>,
+    /// Those cut last.
+    #[serde(default)]
+    pub units_cut_last: Vec<UnitStatus>,
     /// Bytes in the journal.
     pub journal_bytes: u64,
     /// First lsn that isn't in the journal.
     pub journal_end: u64,
     /// First lsn that isn't published.
     pub published_end: u64,
+    /// By which way changes came, and who writes.
+    #[serde(default)]
+    pub coverage: Coverage,
     /// Each target.
     pub sinks: BTreeMap<String, SinkStatus>,
     /// Files that something happened to since the start, the most recently changed first; at most [`FILES_MAX`].
@@ -62,6 +88,96 @@ pub struct Status {
     pub files: Vec<FileStatus>,
     /// What is wrong at present.
     pub problems: Vec<String>,
+}
+
+/// By which way changes came since the start, and which programs write now.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Operations taken from lanes, by kind.
+    pub operations: BTreeMap<String, u64>,
+    /// Records that captured programs wrote.
+    pub records_captured: u64,
+    /// Records in blocks that were found to be other than known when their file was read again.
+    pub records_found: u64,
+    /// Records from when their file was read for the first time.
+    pub records_loaded: u64,
+    /// Ranges that were to be read again, by reason.
+    pub rereads: BTreeMap<String, u64>,
+    /// Ranges read again that were as they were known.
+    pub compared_equal: u64,
+    /// Ranges read again that differed from what was known.
+    pub compared_different: u64,
+    /// Captured programs, the most recently active first; at most [`PROGRAMS_MAX`].
+    pub programs: Vec<ProgramStatus>,
+    /// Programs that have files open for writing, or changed some, without being captured.
+    pub uncaptured: Vec<UncapturedStatus>,
+    /// When running programs were last looked at, nanoseconds since 1970; 0 for never.
+    pub looked_ns: i64,
+    /// Processes that the replicator's user may not look into.
+    pub processes_hidden: u64,
+}
+
+/// A captured program.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ProgramStatus {
+    /// Its process id, as it sees it itself (in a container, not what the host sees).
+    pub pid: u32,
+    /// Its name.
+    pub program: String,
+    /// Release of its interposer.
+    pub release: String,
+    /// Revision of its interposer.
+    pub revision: u32,
+    /// How it is captured: `patched` (all of libc) or `symbols` (what stdio flushes isn't seen).
+    pub mode: String,
+    /// How many lanes it has.
+    pub lanes: u64,
+    /// Operations taken from them since the start.
+    pub operations: u64,
+    /// Wall clock of the last of them, nanoseconds since 1970; 0 for none.
+    pub last_ns: i64,
+}
+
+/// A program that isn't captured and has a file open for writing, or changed one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UncapturedStatus {
+    /// Its process id; 0 when not known.
+    pub pid: u32,
+    /// Its name; empty when not known.
+    pub program: String,
+    /// Path of its executable, or empty.
+    pub executable: String,
+    /// Files it has open, or changed; not all if they are many.
+    pub files: Vec<String>,
+    /// How many more files.
+    pub files_more: usize,
+    /// It has them open for writing now.
+    pub open: bool,
+    /// Why it isn't captured, in one word, when that is known.
+    pub reason: Option<String>,
+    /// The same in words.
+    pub why: Option<String>,
+    /// How often it was seen changing a file.
+    pub changes: u64,
+    /// When it was last seen doing so, nanoseconds since 1970; 0 for never.
+    pub last_ns: i64,
+}
+
+/// A unit of work.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UnitStatus {
+    /// Its consistency group.
+    pub group: String,
+    /// Process id.
+    pub pid: u32,
+    /// Name of the program.
+    pub program: String,
+    /// Wall clock of its first operation, nanoseconds since 1970.
+    pub began_ns: i64,
+    /// How often it was cut.
+    pub cuts: u64,
+    /// Files it changed or locked, as text for people; at most [`UNIT_FILES_MAX`].
+    pub files: Vec<String>,
 }
 
 /// What happened to a file since the start.
@@ -75,6 +191,18 @@ pub struct FileStatus {
     pub operations: u64,
     /// Events made of them.
     pub events: u64,
+    /// Records that captured programs wrote.
+    #[serde(default)]
+    pub captured: u64,
+    /// Records in blocks that were found to be other than known when it was read again.
+    #[serde(default)]
+    pub found: u64,
+    /// Records from when it was read for the first time.
+    #[serde(default)]
+    pub loaded: u64,
+    /// Ranges that were read again and compared with what is known.
+    #[serde(default)]
+    pub rereads: u64,
     /// Its size in bytes.
     pub size: u64,
     /// Wall clock of the last operation, nanoseconds since 1970.
@@ -108,25 +236,31 @@ impl Status {
     pub fn of(config: &Config, progress: &Progress, started_ns: i64) -> Status {
         let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let journal_end = get(&progress.journal_end);
+        let (open, cut) = progress.units();
+        let now = clock::wall();
         let mut problems = progress.problems();
         problems.extend(progress.failure());
         Status {
             site: config.site.name.clone(),
             pid: std::process::id(),
             started_ns,
-            written_ns: clock::wall(),
+            written_ns: now,
             stopped: false,
             programs: get(&progress.programs),
             lanes: get(&progress.lanes),
-            operations: get(&progress.operations),
+            programs_waiting: get(&progress.programs_waiting),
+            operations: progress.operations.total(),
             events: get(&progress.events),
-            rereads: get(&progress.rereads),
+            rereads: progress.rereads.total(),
             reads_waiting: get(&progress.tasks),
-            units_open: get(&progress.units_open),
+            units_open: open.len() as u64,
             units_cut: get(&progress.units_cut),
+            units: UnitStatus::of(open, now - LONG_UNIT_NS),
+            units_cut_last: UnitStatus::of(cut, now),
             journal_bytes: get(&progress.journal_bytes),
             journal_end,
             published_end: get(&progress.published_end),
+            coverage: Coverage::of(progress),
             sinks: progress
                 .sinks()
                 .into_iter()
@@ -171,30 +305,196 @@ impl Status {
         }
     }
 
-    /// Everything that is wrong, of the targets too.
+    /// Everything that is wrong, of the targets and of programs that aren't captured too.
     pub fn all_problems(&self) -> Vec<String> {
         let sinks = self.sinks.values().filter_map(|sink| sink.error.clone());
-        self.problems.iter().cloned().chain(sinks).collect()
+        let problems = self.problems.iter().cloned().chain(sinks);
+        problems
+            .chain(self.coverage.problems(self.written_ns))
+            .collect()
+    }
+}
+
+impl Coverage {
+    fn of(progress: &Progress) -> Coverage {
+        let get = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let programs = progress.captured_programs();
+        let programs = programs.iter().take(PROGRAMS_MAX).map(ProgramStatus::of);
+        let (looked_ns, look) = progress.look();
+        Coverage {
+            operations: progress.operations.by_kind(),
+            records_captured: progress.records.of(Way::Captured),
+            records_found: progress.records.of(Way::Found),
+            records_loaded: progress.records.of(Way::Loaded),
+            rereads: progress.rereads.by_reason(),
+            compared_equal: get(&progress.compared_equal),
+            compared_different: get(&progress.compared_different),
+            programs: programs.collect(),
+            processes_hidden: look.hidden,
+            uncaptured: UncapturedStatus::of(progress, look),
+            looked_ns,
+        }
+    }
+
+    /// What is wrong with the programs that aren't captured, as of a time.
+    fn problems(&self, now_ns: i64) -> Vec<String> {
+        const TOLD_MAX: usize = 10;
+        let current: Vec<&UncapturedStatus> = self
+            .uncaptured
+            .iter()
+            .filter(|program| program.open || now_ns - program.last_ns < UNCAPTURED_RECENT_NS)
+            .collect();
+        let told = current
+            .iter()
+            .take(TOLD_MAX)
+            .map(|program| program.problem());
+        let more = current.len().saturating_sub(TOLD_MAX);
+        let more = (more > 0).then(|| format!("and {more} more programs that aren't captured"));
+        told.chain(more).collect()
+    }
+}
+
+impl ProgramStatus {
+    fn of(program: &CapturedProgram) -> ProgramStatus {
+        let mode = if program.mode & MODE_PATCHED != 0 {
+            "patched"
+        } else {
+            "symbols"
+        };
+        ProgramStatus {
+            pid: program.pid,
+            program: padded_text(&program.program),
+            release: padded_text(&program.release),
+            revision: program.revision,
+            mode: mode.to_owned(),
+            lanes: program.lanes,
+            operations: program.operations,
+            last_ns: program.at_ns,
+        }
+    }
+}
+
+impl UncapturedStatus {
+    /// Programs that have files open, and those that were seen changing some, as one list: a program is in it once.
+    fn of(progress: &Progress, look: crate::coverage::Look) -> Vec<UncapturedStatus> {
+        let mut all: Vec<UncapturedStatus> = Vec::new();
+        for program in look.programs {
+            let Some(why) = program.uncaptured else {
+                continue;
+            };
+            all.push(UncapturedStatus {
+                pid: program.pid,
+                program: program.name,
+                executable: program.executable,
+                files: program.files.into_iter().map(|file| file.path).collect(),
+                files_more: program.files_more,
+                open: true,
+                reason: Some(why.word().to_owned()),
+                why: Some(why.to_string()),
+                changes: 0,
+                last_ns: 0,
+            });
+        }
+        for writer in progress.uncaptured() {
+            let known = all
+                .iter()
+                .position(|known| known.pid == writer.pid && known.program == writer.program);
+            let at = known.unwrap_or_else(|| {
+                all.push(UncapturedStatus {
+                    pid: writer.pid,
+                    program: writer.program.clone(),
+                    executable: writer.executable.clone(),
+                    ..UncapturedStatus::default()
+                });
+                all.len() - 1
+            });
+            let program = &mut all[at];
+            program.changes = program.changes.saturating_add(writer.count);
+            program.last_ns = program.last_ns.max(writer.at_ns);
+            if program.files.contains(&writer.path) {
+                continue;
+            }
+            if program.files.len() < OPEN_FILES_MAX {
+                program.files.push(writer.path);
+            } else {
+                program.files_more += 1;
+            }
+        }
+        all.sort_by_key(|program| {
+            (
+                !program.open,
+                std::cmp::Reverse(program.last_ns),
+                program.pid,
+            )
+        });
+        all
+    }
+
+    /// The program in words.
+    pub fn who(&self) -> String {
+        who(&self.program, self.pid)
+    }
+
+    fn problem(&self) -> String {
+        let first = self.files.first().map_or("a file", String::as_str);
+        let more = match self.files.len().saturating_sub(1) + self.files_more {
+            0 => String::new(),
+            1 => " and another file".to_owned(),
+            more => format!(" and {more} more files"),
+        };
+        let what = match (self.open, self.last_ns != 0) {
+            (true, true) => "changes",
+            (true, false) => "has open for writing",
+            (false, _) => "changed",
+        };
+        let who = self.who();
+        let why = match &self.why {
+            Some(why) => format!(": it {why}"),
+            None => String::new(),
+        };
+        format!("{who} {what} {first}{more} without being captured{why}")
+    }
+}
+
+impl UnitStatus {
+    /// Units that began before a time.
+    fn of(units: Vec<UnitProgress>, before_ns: i64) -> Vec<UnitStatus> {
+        let mut units: Vec<UnitStatus> = units
+            .into_iter()
+            .filter(|unit| unit.began_ns <= before_ns)
+            .map(|unit| UnitStatus {
+                group: unit.group,
+                pid: unit.pid,
+                program: unit.program,
+                began_ns: unit.began_ns,
+                cuts: unit.cuts,
+                files: unit.files.into_iter().take(UNIT_FILES_MAX).collect(),
+            })
+            .collect();
+        units.sort_by_key(|unit| unit.began_ns);
+        units.truncate(UNITS_MAX);
+        units
     }
 }
 
 impl FileStatus {
     fn of(progress: &Progress) -> Vec<FileStatus> {
-        let mut files: Vec<FileStatus> = progress
-            .files()
+        progress
+            .newest_files(FILES_MAX)
             .into_iter()
             .map(|(path, file)| FileStatus {
                 path,
                 group: file.group,
                 operations: file.operations,
                 events: file.events,
+                captured: file.captured,
+                found: file.found,
+                loaded: file.loaded,
+                rereads: file.rereads,
                 size: file.size,
                 changed_ns: file.changed_ns,
             })
-            .collect();
-        files.sort_by_key(|file| std::cmp::Reverse(file.changed_ns));
-        files.truncate(FILES_MAX);
-        files
+            .collect()
     }
 }
 
@@ -222,6 +522,30 @@ impl SinkStatus {
     }
 }
 
+/// Programs that wait for room in their lanes, for when no replicator runs.
+pub fn waiting_programs(lanes: &Path) -> u64 {
+    let entries = std::fs::read_dir(lanes).into_iter().flatten().flatten();
+    let waiting: BTreeSet<u64> = entries
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "lane")
+        })
+        .filter_map(|path| Segment::open(&path).ok())
+        .filter(|segment| segment.waiting_since().is_some())
+        .map(|segment| segment.writer().process)
+        .collect();
+    waiting.len() as u64
+}
+
+/// A program that may not be known, in words.
+pub(crate) fn who(program: &str, pid: u32) -> String {
+    match pid {
+        0 => "a program that isn't known".to_owned(),
+        _ => format!("{program} (process {pid})"),
+    }
+}
+
 /// Bytes of captured operations that wait in lanes, for when no replicator runs.
 pub fn waiting_bytes(lanes: &Path) -> u64 {
     let entries = std::fs::read_dir(lanes).into_iter().flatten().flatten();
@@ -235,4 +559,99 @@ pub fn waiting_bytes(lanes: &Path) -> u64 {
         .filter(|segment| !segment.is_free())
         .map(|segment| segment.tail().saturating_sub(segment.consumed()) as u64)
         .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coverage::{Look, OpenFile, Program, Why};
+    use crate::progress::UncapturedWriter;
+
+    fn open(pid: u32, uncaptured: Option<Why>) -> Program {
+        Program {
+            pid,
+            started: 5,
+            name: "loader".to_owned(),
+            executable: "/bin/loader".to_owned(),
+            uid: 0,
+            files: vec![OpenFile {
+                path: "/srv/a.dat".to_owned(),
+                is_mapping: false,
+            }],
+            files_more: 0,
+            uncaptured,
+        }
+    }
+
+    fn wrote(pid: u32, path: &str, at_ns: i64) -> UncapturedWriter {
+        UncapturedWriter {
+            pid,
+            program: "loader".to_owned(),
+            path: path.to_owned(),
+            at_ns,
+            count: 1,
+            ..UncapturedWriter::default()
+        }
+    }
+
+    #[test]
+    fn who_has_files_open_and_who_changed_some_become_one_list() {
+        let progress = Progress::default();
+        progress.set_look(Look {
+            programs: vec![open(7, Some(Why::Static)), open(8, None)],
+            hidden: 2,
+        });
+        progress.note_uncaptured(wrote(7, "/srv/a.dat", 1000));
+        progress.note_uncaptured(wrote(7, "/srv/b.dat", 2000));
+        progress.note_uncaptured(wrote(9, "/srv/c.dat", 500));
+        let coverage = Coverage::of(&progress);
+        let seen: Vec<_> = coverage
+            .uncaptured
+            .iter()
+            .map(|program| (program.pid, program.open, program.changes, program.last_ns))
+            .collect();
+        assert_eq!(seen, [(7, true, 2, 2000), (9, false, 1, 500)]);
+        assert_eq!(coverage.uncaptured[0].files, ["/srv/a.dat", "/srv/b.dat"]);
+        assert_eq!(coverage.processes_hidden, 2);
+    }
+
+    #[test]
+    fn a_writer_is_a_problem_while_it_has_a_file_open_and_for_a_while_after_its_last_change() {
+        let progress = Progress::default();
+        progress.note_uncaptured(wrote(9, "/srv/c.dat", 500));
+        let problems = Coverage::of(&progress).problems(500 + UNCAPTURED_RECENT_NS - 1);
+        assert_eq!(
+            problems,
+            ["loader (process 9) changed /srv/c.dat without being captured"]
+        );
+        let late = 500 + UNCAPTURED_RECENT_NS;
+        assert!(Coverage::of(&progress).problems(late).is_empty());
+        progress.set_look(Look {
+            programs: vec![open(7, Some(Why::Static))],
+            hidden: 0,
+        });
+        let problems = Coverage::of(&progress).problems(late);
+        assert!(problems.len() == 1 && problems[0].contains("it is statically linked"));
+        // Many become few lines.
+        progress.set_look(Look {
+            programs: (1..=30).map(|pid| open(pid, Some(Why::Static))).collect(),
+            hidden: 0,
+        });
+        let problems = Coverage::of(&progress).problems(late);
+        assert!(
+            problems.len() == 11 && problems[10].contains("20 more"),
+            "{problems:?}"
+        );
+    }
+
+    #[test]
+    fn a_status_of_an_earlier_release_can_be_read() {
+        let progress = Progress::default();
+        let coverage = serde_json::to_value(Coverage::of(&progress)).unwrap();
+        let mut status = serde_json::to_value(Status::default()).unwrap();
+        status.as_object_mut().unwrap().remove("coverage");
+        let status: Status = serde_json::from_value(status).unwrap();
+        assert_eq!(status.coverage, Coverage::default());
+        assert!(coverage["rereads"]["overlap"].is_u64());
+    }
 }

@@ -11,9 +11,8 @@ use counterfoil_sinks::{Image, Sink, SinkError, StoredFile};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -190,10 +189,7 @@ fn compare(
     sink: &mut dyn Sink,
 ) -> Result<(FileReport, Sides), VerifyError> {
     let mut snapshot = sink.snapshot()?;
-    let stored = snapshot
-        .files(stream)?
-        .into_iter()
-        .find(|file| file.description.path == path);
+    let stored = snapshot.file(stream, path)?;
     let mut comparison = Comparison {
         report: FileReport {
             path: counterfoil_proto::path_text(path),
@@ -417,20 +413,10 @@ impl<'c> Pieces<'c> {
         };
         let kept = self.buffer.len();
         let wanted = (self.size - self.at).min((READ_BYTES.max(kept)) as u64) as usize;
-        self.buffer.resize(kept + wanted, 0);
-        let mut taken = 0;
-        while taken < wanted {
-            match self
-                .file
-                .read_at(&mut self.buffer[kept + taken..], self.at + taken as u64)
-            {
-                Ok(0) => break,
-                Ok(more) => taken += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.buffer.truncate(kept + taken);
+        // Into spare room: filling it with zeros first would take as long as reading it.
+        let taken = (&self.file)
+            .take(wanted as u64)
+            .read_to_end(&mut self.buffer)?;
         let start = self.at - kept as u64;
         self.at += taken as u64;
         if taken < wanted {

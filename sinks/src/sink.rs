@@ -90,6 +90,12 @@ pub trait Snapshot {
     /// The files of a stream, in order of path (its bytes).
     fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError>;
 
+    /// The file with this path, if the target has it.
+    fn file(&mut self, stream: &str, path: &[u8]) -> Result<Option<StoredFile>, SinkError> {
+        let files = self.files(stream)?;
+        Ok(files.into_iter().find(|file| file.description.path == path))
+    }
+
     /// Calls `each` for every record and every residue of a file in order of identity. Memory stays
     /// bounded. `each` ends the walk early by returning `false`. A file that the target doesn't
     /// have has no pieces, which is no error.

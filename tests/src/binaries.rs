@@ -20,6 +20,11 @@ pub(crate) fn programs_dir() -> Result<PathBuf> {
     Ok(dir)
 }
 
+/// Where a report of this name is put, to be read after the tests: beside the binaries.
+pub fn report(name: &str) -> Result<PathBuf> {
+    Ok(profile_dir()?.join(name))
+}
+
 fn built(name: &str) -> Result<PathBuf> {
     let path = profile_dir()?.join(name);
     if !path.exists() {

@@ -3,8 +3,9 @@
 //! A test makes a [`Site`] (a temporary directory with its configuration, state and data), runs
 //! programs from `tests/programs` in it under capture, and asks at the end whether the mirror equals
 //! the files: through `counterfoil verify`, and through a byte comparison of its own of what
-//! `counterfoil restore` gives back. Nothing here links against Counterfoil; all goes through the
-//! command line, as users' work does.
+//! `counterfoil restore` gives back. All goes through the command line, as users' work does; only
+//! [`Evidence`] reads what captured programs left, and tests of versions write what a later one
+//! would, through the lane crate.
 //!
 //! Promises: every process is started with a parent-death signal and is killed when its handle is
 //! dropped; conditions are waited for ([`wait_until`]), never slept on; a site's directory is kept,
@@ -18,19 +19,25 @@ mod broker;
 mod chance;
 mod decoded;
 mod disk_model;
+mod evidence;
+mod image;
 mod operations;
 mod poll;
 mod process;
 mod programs;
 mod site;
 
-pub use binaries::{counterfoil, interposer};
+pub use binaries::{counterfoil, interposer, report};
 pub use broker::Broker;
 pub use chance::{Chance, rounds};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};
+pub use evidence::{By, Evidence};
+pub use image::Image;
 pub use operations::{Shape, script};
 pub use poll::{LIMIT, wait_until};
 pub use process::{Finished, Process};
-pub use programs::{Program, c, cobol, perl, python, shell};
+pub use programs::{
+    Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
+};
 pub use site::{Difference, File, Group, Site, Verdict};

@@ -142,8 +142,13 @@ impl Process {
 
     /// SIGTERM; the process goes on until it chooses to end.
     pub fn terminate(&self) {
+        self.signal(libc::SIGTERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, number: i32) {
         // SAFETY: the child hasn't been waited for, so the id is its own still.
-        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+        unsafe { libc::kill(self.child.id().cast_signed(), number) };
     }
 
     /// Whether it hasn't ended yet.

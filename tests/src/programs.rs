@@ -22,16 +22,104 @@ impl Program {
     }
 }
 
+/// A program of the system's, which has to be there; `package` is the Debian package that has it.
+pub fn tool(name: &str, package: &str) -> Result<Program> {
+    if !is_on_path(name) {
+        bail!(
+            "{name} isn't there; install the Debian package {package} (`cargo xtask test` does where it may)"
+        );
+    }
+    Ok(Program::named(name))
+}
+
+/// Whether a program of this name is there.
+pub fn is_on_path(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(name).exists())
+}
+
 /// A C program, by the name of its source without `.c`.
 pub fn c(name: &str) -> Result<Program> {
+    c_with(name, name, &[])
+}
+
+/// A C program compiled with further flags; `output` tells it from others of the same source.
+pub fn c_with(name: &str, output: &str, flags: &[&str]) -> Result<Program> {
     let source = source(&format!("{name}.c"))?;
-    compile(&source, name, |output| {
+    compile(&source, output, |output| {
         let mut command = Command::new("cc");
+        command
+            .args(["-O2", "-Wall", "-pthread", "-I"])
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/../replicator/interposer/include"
+            ))
+            .args(flags)
+            .arg("-o")
+            .arg(output)
+            .arg(&source);
+        (command, "the Debian package gcc (with libc6-dev)")
+    })
+}
+
+/// A C program linked statically, so that nothing can be preloaded into it.
+pub fn c_static(name: &str) -> Result<Program> {
+    c_with(name, &format!("{name}-static"), &["-static"])
+}
+
+/// A C++ program, by the name of its source without `.cpp`.
+pub fn cxx(name: &str) -> Result<Program> {
+    let source = source(&format!("{name}.cpp"))?;
+    compile(&source, &format!("{name}-cpp"), |output| {
+        let mut command = Command::new("c++");
         command
             .args(["-O2", "-Wall", "-pthread", "-o"])
             .arg(output)
             .arg(&source);
-        (command, "the Debian package gcc (with libc6-dev)")
+        (command, "the Debian package g++")
+    })
+}
+
+/// A Java program of one class, by its name. What goes before its arguments asks for a quick start.
+pub fn java(name: &str) -> Result<Program> {
+    const PACKAGE: &str = "the Debian package default-jdk-headless";
+    tool("javac", "default-jdk-headless")?;
+    let source = source(&format!("{name}.java"))?;
+    // The compiler names its output after the class.
+    let classes = programs_dir()?;
+    compile(&source, &format!("{name}.class"), |output| {
+        let mut command = Command::new("sh");
+        command
+            .args([
+                "-e",
+                "-c",
+                "javac -d \"$1.d\" \"$2\"; mv \"$1.d/$3.class\" \"$1\"; rmdir \"$1.d\"",
+                "javac",
+            ])
+            .args([output.as_os_str(), source.as_os_str(), name.as_ref()]);
+        (command, PACKAGE)
+    })?;
+    let mut program = tool("java", "default-jdk-headless")?;
+    let options = ["-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp"];
+    program.words.extend(options.map(OsString::from));
+    program.words.extend([classes.into(), name.into()]);
+    Ok(program)
+}
+
+/// A Node program, by the name of its source without `.js`.
+pub fn node(name: &str) -> Result<Program> {
+    let mut program = tool("node", "nodejs")?;
+    program.words.push(source(&format!("{name}.js"))?.into());
+    Ok(program)
+}
+
+/// A Go program, by the name of its source without `.go`; there has to be a compiler.
+pub fn go(name: &str) -> Result<Program> {
+    let source = source(&format!("{name}.go"))?;
+    compile(&source, &format!("{name}-go"), |output| {
+        let mut command = Command::new("go");
+        command.args(["build", "-o"]).arg(output).arg(&source);
+        (command, "the Debian package golang-go")
     })
 }
 

@@ -1,6 +1,7 @@
 //! A site of its own for a test: directory, configuration, processes, and questions to the mirror.
 
 use crate::binaries;
+use crate::image::Image;
 use crate::operations::Shape;
 use crate::poll::wait_until;
 use crate::process::{Finished, Process};
@@ -409,14 +410,14 @@ impl Site {
                     self.root.display()
                 );
             };
-            let (ours, theirs) = (read(path)?, read(copy)?);
-            if let Some(at) = first_difference(&ours, &theirs) {
+            let (ours, theirs) = (Image::read(path)?, Image::read(copy)?);
+            if let Some(at) = ours.first_difference(&theirs) {
                 bail!(
                     "{} ({} bytes) and {} ({} bytes) differ from byte {at} on",
                     path.display(),
-                    ours.len(),
+                    ours.size(),
                     copy.display(),
-                    theirs.len()
+                    theirs.size()
                 );
             }
             compared += 1;
@@ -512,10 +513,6 @@ impl Drop for Site {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| format!("reading {}", path.display()))
-}
-
 /// Regular files below a directory, by path relative to `base`. A directory that isn't there has none.
 fn files_below(dir: &Path, base: &Path) -> Result<BTreeMap<PathBuf, PathBuf>> {
     let mut files = BTreeMap::new();
@@ -553,11 +550,6 @@ fn matches(pattern: &[u8], path: &[u8]) -> bool {
     }
 }
 
-fn first_difference(ours: &[u8], theirs: &[u8]) -> Option<usize> {
-    let common = ours.iter().zip(theirs).position(|(a, b)| a != b);
-    common.or((ours.len() != theirs.len()).then_some(ours.len().min(theirs.len())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -577,12 +569,5 @@ mod tests {
                 "{pattern} {path}"
             );
         }
-    }
-
-    #[test]
-    fn the_first_difference_is_found_in_bytes_and_in_length() {
-        assert_eq!(first_difference(b"abc", b"abc"), None);
-        assert_eq!(first_difference(b"abc", b"axc"), Some(1));
-        assert_eq!(first_difference(b"ab", b"abc"), Some(2));
     }
 }

@@ -94,7 +94,7 @@ fn consistent_payment(site: &Site) -> Result<Option<u64>> {
 
 #[test]
 fn every_kind_of_unit_ends_in_equality() -> Result<()> {
-    for unit_of_work in ["none", "fsync", "lock", "close"] {
+    for unit_of_work in ["none", "fsync", "lock", "close", "api"] {
         let mut group = Group::card_switch();
         group.unit_of_work = unit_of_work.to_owned();
         let site = Site::with(&format!("unit-{unit_of_work}"), &[group])?;

@@ -5,6 +5,8 @@
 
 mod bench;
 mod cargo;
+mod compose;
+mod install;
 mod packages;
 mod stats;
 
@@ -45,6 +47,17 @@ enum Task {
     },
     /// Formatting, lints and documentation, without warnings.
     Lint,
+    /// Build and install below a directory; nothing is ever overwritten in place, so running programs go on.
+    Install {
+        /// Where `bin`, `lib`, `include` and `share` are.
+        #[arg(long, value_name = "DIR", default_value = "/usr/local")]
+        prefix: std::path::PathBuf,
+        /// Install what tests run instead of what is shipped.
+        #[arg(long, hide = true)]
+        dev: bool,
+    },
+    /// Build the images of docker-compose.yml and run them, as root, with a Docker of its own and no registry.
+    Compose,
     /// Measure, and compare with the aims.
     Bench {
         #[command(subcommand)]
@@ -98,6 +111,15 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 &["doc", "--workspace", "--no-deps"],
                 &[("RUSTDOCFLAGS", "-D warnings")],
             )?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Install { prefix, dev } => {
+            let profile = if dev { Profile::Dev } else { Profile::Release };
+            install::install(&cargo::build(profile)?, &prefix)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Compose => {
+            compose::run()?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench { which } => bench::run(&which),

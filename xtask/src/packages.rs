@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// What must be there, and the package that has it.
-const NEEDED: [(&str, &str); 8] = [
+const NEEDED: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("c++", "g++"),
     ("make", "make"),
@@ -15,6 +15,20 @@ const NEEDED: [(&str, &str); 8] = [
     ("python3", "python3-minimal"),
     ("perl", "perl-base"),
     ("setpriv", "util-linux"),
+    ("systemd-analyze", "systemd"),
+    ("docker-compose", "docker-compose"),
+    ("valgrind", "valgrind"),
+    ("java", "default-jdk-headless"),
+    ("javac", "default-jdk-headless"),
+    ("node", "nodejs"),
+    ("bash", "bash"),
+    ("sed", "sed"),
+    ("awk", "mawk"),
+    ("tar", "tar"),
+    ("gzip", "gzip"),
+    ("rsync", "rsync"),
+    ("ed", "ed"),
+    ("sqlite3", "sqlite3"),
 ];
 
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.
@@ -24,7 +38,7 @@ const SYSTEM_BIN: &str = "/usr/bin";
 pub(crate) fn install_missing() -> Result<()> {
     let mut missing: Vec<&str> = Vec::new();
     for (program, package) in NEEDED {
-        if !on_path(program) {
+        if !on_path(program) && !missing.contains(package) {
             missing.push(package);
         }
     }

@@ -6,10 +6,17 @@
 //!
 //! Functions that are cancellation points keep nothing across the call that would have to be dropped.
 
+pub(crate) mod arriving;
+pub(crate) mod attributes;
 pub(crate) mod closing;
+pub(crate) mod leaving;
 pub(crate) mod locks;
+pub(crate) mod memory;
 pub(crate) mod naming;
 pub(crate) mod opening;
+pub(crate) mod policies;
+pub(crate) mod posix_locks;
+pub(crate) mod units;
 pub(crate) mod writing;
 
 use crate::descriptors::{self, Released};
@@ -57,6 +64,15 @@ fn captured(fd: c_int) -> u32 {
         return 0;
     }
     description
+}
+
+/// As [`captured`], by the rules that are in force now.
+#[inline(always)]
+fn captured_now(fd: c_int) -> u32 {
+    match captured(fd) {
+        0 if process::look_at_rules() => captured(fd),
+        description => description,
+    }
 }
 
 #[cold]

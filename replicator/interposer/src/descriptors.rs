@@ -16,6 +16,8 @@ pub(crate) const APPEND: u32 = 1;
 pub(crate) const USED: u32 = 2;
 /// [`View::flags`]: came from another process.
 pub(crate) const INHERITED: u32 = 4;
+/// [`View::flags`]: it was locked itself (`flock`, open file description locks), so its close gives that up.
+pub(crate) const LOCKED: u32 = 8;
 
 struct Description {
     /// How many descriptors of this process lead to it; 0 is a free entry.
@@ -47,6 +49,8 @@ pub(crate) struct Released {
     pub(crate) name: u32,
     /// Whether a frame spoke of it.
     pub(crate) is_used: bool,
+    /// Whether it may have held a lock.
+    pub(crate) is_locked: bool,
 }
 
 static TABLE: [AtomicU32; DESCRIPTORS_MAX] = [const { AtomicU32::new(0) }; DESCRIPTORS_MAX];
@@ -104,6 +108,13 @@ pub(crate) fn set_used(description: u32, view: View) {
         && let Some(entry) = DESCRIPTIONS.get(description as usize)
     {
         entry.flags.fetch_or(USED, Ordering::Relaxed);
+    }
+}
+
+/// Notes that the description itself was locked.
+pub(crate) fn set_locked(description: u32) {
+    if let Some(entry) = DESCRIPTIONS.get(description as usize) {
+        entry.flags.fetch_or(LOCKED, Ordering::Relaxed);
     }
 }
 
@@ -215,9 +226,11 @@ fn release(description: u32) -> Option<Released> {
         return None;
     }
     let entry = DESCRIPTIONS.get(description as usize)?;
+    let flags = entry.flags.load(Ordering::Relaxed);
     let released = Released {
         name: entry.name.load(Ordering::Relaxed),
-        is_used: entry.flags.load(Ordering::Relaxed) & USED != 0,
+        is_used: flags & USED != 0,
+        is_locked: flags & LOCKED != 0,
     };
     let before = entry
         .users

@@ -154,6 +154,19 @@ pub(crate) fn get(number: u32) -> Option<(Name<'static>, u16)> {
     (body.generation != 0).then_some((name, body.group))
 }
 
+/// Shows every name that was ever given out and not taken back.
+pub(crate) fn each(mut show: impl FnMut(&Name<'static>)) {
+    let end = USED.load(Ordering::Relaxed);
+    for number in 1..end {
+        if retain(number) {
+            if let Some((name, _)) = get(number) {
+                show(&name);
+            }
+            release(number);
+        }
+    }
+}
+
 fn claim() -> Option<u32> {
     let fresh = USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
         ((used as usize) < NAMES_MAX).then_some(used + 1)

@@ -9,7 +9,7 @@
 #![allow(clippy::missing_safety_doc)]
 
 use crate::capture::locks;
-use crate::capture::naming;
+use crate::capture::naming::{self, Naming};
 use crate::capture::{Cancel, closing, opening, writing};
 use crate::kernel::{self, HERE};
 use crate::{descriptors, patch, process};
@@ -48,6 +48,34 @@ macro_rules! hook {
     };
 }
 
+/// Defines a function that takes note and goes on in libc. All arguments are words.
+macro_rules! passing {
+    ($name:ident, $real:ident ($($argument:ident),*) -> $result:ty, $note:expr, $missing:expr) => {
+        #[unsafe(no_mangle)]
+        pub(crate) unsafe extern "C-unwind" fn $name($($argument: usize),*) -> $result {
+            $note;
+            let address = $real.address();
+            if address == 0 {
+                kernel::set_errno(libc::ENOSYS);
+                return $missing;
+            }
+            // SAFETY: it is libc's function of this name, and gets what it was given.
+            unsafe {
+                let real: unsafe extern "C" fn($(passing!(@word $argument)),*) -> $result =
+                    core::mem::transmute(address);
+                real($($argument),*)
+            }
+        }
+    };
+    (@word $argument:ident) => { usize };
+}
+
+pub(crate) mod arriving;
+pub(crate) mod attributes;
+mod memory;
+pub(crate) mod numbers;
+pub(crate) mod privileges;
+
 hook! { open, open64, __open, __open64 = (path: *const c_char, flags: c_int, mode: mode_t) -> c_int {
     opening::open(HERE, path, flags, mode, Cancel::Point)
 } }
@@ -73,19 +101,19 @@ hook! { write, __write = (fd: c_int, data: *const c_void, len: size_t) -> ssize_
 } }
 
 hook! { pwrite, pwrite64, __pwrite64 = (fd: c_int, data: *const c_void, len: size_t, offset: off_t) -> ssize_t {
-    writing::pwrite(fd, data, len, offset)
+    writing::pwrite(fd, data, len, offset, Cancel::Point)
 } }
 
 hook! { writev = (fd: c_int, parts: *const iovec, count: c_int) -> ssize_t {
-    writing::writev(fd, parts, count)
+    writing::writev(fd, parts, count, Cancel::Point)
 } }
 
 hook! { pwritev, pwritev64 = (fd: c_int, parts: *const iovec, count: c_int, offset: off_t) -> ssize_t {
-    writing::pwritev(fd, parts, count, offset, None)
+    writing::pwritev(fd, parts, count, offset, None, Cancel::Point)
 } }
 
 hook! { pwritev2, pwritev64v2 = (fd: c_int, parts: *const iovec, count: c_int, offset: off_t, flags: c_int) -> ssize_t {
-    writing::pwritev(fd, parts, count, offset, Some(flags))
+    writing::pwritev(fd, parts, count, offset, Some(flags), Cancel::Point)
 } }
 
 hook! { ftruncate, ftruncate64 = (fd: c_int, size: off_t) -> c_int {
@@ -121,7 +149,7 @@ hook! { fcntl, fcntl64, __fcntl = (fd: c_int, command: c_int, argument: usize) -
     if command == libc::F_GETOWN {
         return owner(fd);
     }
-    control(fd, command, argument)
+    control(fd, command, argument, Cancel::Point)
 } }
 
 hook! { flock = (fd: c_int, how: c_int) -> c_int {
@@ -157,21 +185,41 @@ hook! { remove = (path: *const c_char) -> c_int {
 } }
 
 hook! { fsync = (fd: c_int) -> c_int {
-    writing::sync(fd, libc::SYS_fsync)
+    writing::sync(fd, libc::SYS_fsync, Cancel::Point)
 } }
 
 hook! { fdatasync = (fd: c_int) -> c_int {
-    writing::sync(fd, libc::SYS_fdatasync)
+    writing::sync(fd, libc::SYS_fdatasync, Cancel::Point)
+} }
+
+hook! { openat2 = (fd: c_int, path: *const c_char, how: *const u64, len: size_t) -> c_int {
+    opening::open_how(directory(fd), path, how, len, Cancel::Point)
+} }
+
+hook! { link = (old: *const c_char, new: *const c_char) -> c_int {
+    link_at(HERE, old, HERE, new, 0)
+} }
+
+hook! { linkat = (old_fd: c_int, old: *const c_char, new_fd: c_int, new: *const c_char, flags: c_int) -> c_int {
+    link_at(directory(old_fd), old, directory(new_fd), new, flags)
+} }
+
+hook! { symlink = (target: *const c_char, path: *const c_char) -> c_int {
+    symbolic_link(target, HERE, path)
+} }
+
+hook! { symlinkat = (target: *const c_char, fd: c_int, path: *const c_char) -> c_int {
+    symbolic_link(target, directory(fd), path)
 } }
 
 hook! { copy_file_range = (from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, len: size_t, flags: c_uint) -> ssize_t {
     let args = [from as usize, from_offset as usize, to as usize, to_offset as usize, len, flags as usize];
-    writing::kernel_fills(to, offset_at(to, to_offset), None, libc::SYS_copy_file_range, args, Cancel::Point)
+    transfer_between(libc::SYS_copy_file_range, args, Cancel::Point)
 } }
 
 hook! { splice = (from: c_int, from_offset: *mut i64, to: c_int, to_offset: *mut i64, len: size_t, flags: c_uint) -> ssize_t {
     let args = [from as usize, from_offset as usize, to as usize, to_offset as usize, len, flags as usize];
-    writing::kernel_fills(to, offset_at(to, to_offset), None, libc::SYS_splice, args, Cancel::Point)
+    transfer_between(libc::SYS_splice, args, Cancel::Point)
 } }
 
 hook! { sendfile, sendfile64 = (to: c_int, from: c_int, from_offset: *mut i64, len: size_t) -> ssize_t {
@@ -180,26 +228,116 @@ hook! { sendfile, sendfile64 = (to: c_int, from: c_int, from_offset: *mut i64, l
 } }
 
 hook! { fallocate, fallocate64 = (fd: c_int, mode: c_int, offset: off_t, len: off_t) -> c_int {
-    // Some modes move what follows.
-    let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
-    let extent = if moves { u64::MAX } else { len as u64 };
-    let args = [fd as usize, mode as usize, offset as usize, len as usize, 0, 0];
-    writing::kernel_fills(fd, Some(offset as u64), Some(extent), libc::SYS_fallocate, args, Cancel::Point)
+    allocate(fd, mode, offset, len, Cancel::Point)
 } }
 
 hook! { ioctl = (fd: c_int, request: c_ulong, argument: usize) -> c_int {
-    let args = [fd as usize, request as usize, argument, 0, 0, 0];
-    if matches!(request as u32, FICLONE | FICLONERANGE | FIDEDUPERANGE) {
-        writing::kernel_fills(fd, Some(0), Some(u64::MAX), libc::SYS_ioctl, args, Cancel::Never)
-    } else {
-        kernel::call(libc::SYS_ioctl, args)
-    }
+    control_device(fd, request, argument)
 } }
 
-/// Requests of `ioctl` that share another file's blocks.
-const FICLONE: u32 = 0x4004_9409;
-const FICLONERANGE: u32 = 0x4020_940d;
-const FIDEDUPERANGE: u32 = 0xc018_9436;
+unsafe fn link_at(
+    old_directory: usize,
+    old: *const c_char,
+    new_directory: usize,
+    new: *const c_char,
+    flags: c_int,
+) -> isize {
+    // What `linkat` follows only when it is told to, `fstatat` follows unless it is told not to.
+    let follow = if flags & libc::AT_SYMLINK_FOLLOW != 0 {
+        0
+    } else {
+        libc::AT_SYMLINK_NOFOLLOW
+    };
+    let args = [
+        old_directory,
+        old as usize,
+        new_directory,
+        new as usize,
+        flags as usize,
+        0,
+    ];
+    // SAFETY: handed on.
+    unsafe {
+        naming::link(
+            (old_directory, old),
+            (new_directory, new),
+            Naming::Hard(follow | flags & libc::AT_EMPTY_PATH),
+            libc::SYS_linkat,
+            args,
+        )
+    }
+}
+
+unsafe fn symbolic_link(target: *const c_char, directory: usize, path: *const c_char) -> isize {
+    let args = [target as usize, directory, path as usize, 0, 0, 0];
+    let new = (directory, path);
+    // SAFETY: handed on.
+    unsafe { naming::link(new, new, Naming::Symbolic, libc::SYS_symlinkat, args) }
+}
+
+/// `copy_file_range` and `splice`.
+unsafe fn transfer_between(number: libc::c_long, args: kernel::Args, cancel: Cancel) -> isize {
+    let [_, _, to, to_offset, _, _] = args;
+    let to = to as c_int;
+    // SAFETY: handed on.
+    unsafe {
+        let offset = offset_at(to, to_offset as *const i64);
+        writing::kernel_fills(to, offset, None, number, args, cancel)
+    }
+}
+
+unsafe fn allocate(fd: c_int, mode: c_int, offset: off_t, len: off_t, cancel: Cancel) -> isize {
+    // Some modes move what follows.
+    let moves = mode & (libc::FALLOC_FL_COLLAPSE_RANGE | libc::FALLOC_FL_INSERT_RANGE) != 0;
+    let extent = if moves { u64::MAX } else { len as u64 };
+    let args = [
+        fd as usize,
+        mode as usize,
+        offset as usize,
+        len as usize,
+        0,
+        0,
+    ];
+    // SAFETY: handed on.
+    unsafe {
+        writing::kernel_fills(
+            fd,
+            Some(offset as u64),
+            Some(extent),
+            libc::SYS_fallocate,
+            args,
+            cancel,
+        )
+    }
+}
+
+#[inline(always)]
+unsafe fn control_device(fd: c_int, request: c_ulong, argument: usize) -> isize {
+    let args = [fd as usize, request as usize, argument, 0, 0, 0];
+    // SAFETY: handed on.
+    unsafe {
+        if FILLING_REQUESTS.contains(&(request as u32)) {
+            let whole = Some(u64::MAX);
+            writing::kernel_fills(fd, Some(0), whole, libc::SYS_ioctl, args, Cancel::Never)
+        } else {
+            kernel::call(libc::SYS_ioctl, args)
+        }
+    }
+}
+
+/// Requests of `ioctl` that share another file's blocks (`FICLONE`, `FICLONERANGE`, `FIDEDUPERANGE`), and those that
+/// allocate, free or zero a range as `fallocate` does (`FS_IOC_RESVSP`, `FS_IOC_UNRESVSP`, each with its 64-bit twin, and
+/// `FS_IOC_ZERO_RANGE`).
+const FILLING_REQUESTS: [u32; 8] = [
+    0x4004_9409,
+    0x4020_940d,
+    0xc018_9436,
+    0x4030_5828,
+    0x4030_582a,
+    0x4030_5829,
+    0x4030_582b,
+    0x4030_5839,
+];
 
 /// The position that a call takes through a pointer, where it writes to a captured file.
 unsafe fn offset_at(fd: c_int, offset: *const i64) -> Option<u64> {
@@ -272,7 +410,7 @@ unsafe fn duplicate_to(old: c_int, new: c_int) -> isize {
 }
 
 #[inline(always)]
-unsafe fn control(fd: c_int, command: c_int, argument: usize) -> isize {
+unsafe fn control(fd: c_int, command: c_int, argument: usize, cancel: Cancel) -> isize {
     let args = [fd as usize, command as usize, argument, 0, 0, 0];
     // SAFETY: handed on.
     unsafe {
@@ -280,7 +418,7 @@ unsafe fn control(fd: c_int, command: c_int, argument: usize) -> isize {
             libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => closing::duplicate(fd, libc::SYS_fcntl, args),
             libc::F_SETFL => closing::set_flags(fd, argument),
             libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW => {
-                locks::record_lock(fd, command, argument)
+                locks::record_lock(fd, command, argument, cancel)
             }
             _ => kernel::call(libc::SYS_fcntl, args),
         }
@@ -430,28 +568,8 @@ pub(crate) fn start() {
     ] {
         real.address();
     }
-}
-
-/// Defines a function that takes note and goes on in libc. All arguments are words.
-macro_rules! passing {
-    ($name:ident, $real:ident ($($argument:ident),*) -> $result:ty, $note:expr, $missing:expr) => {
-        #[unsafe(no_mangle)]
-        pub(crate) unsafe extern "C-unwind" fn $name($($argument: usize),*) -> $result {
-            $note;
-            let address = $real.address();
-            if address == 0 {
-                kernel::set_errno(libc::ENOSYS);
-                return $missing;
-            }
-            // SAFETY: it is libc's function of this name, and gets what it was given.
-            unsafe {
-                let real: unsafe extern "C" fn($(passing!(@word $argument)),*) -> $result =
-                    core::mem::transmute(address);
-                real($($argument),*)
-            }
-        }
-    };
-    (@word $argument:ident) => { usize };
+    attributes::start();
+    privileges::start();
 }
 
 /// Not a cancellation point, and the error is the result.
@@ -526,3 +644,17 @@ fn forget_from(first: c_int) {
         closing::forget_range(state, first.max(0) as c_uint, c_uint::MAX);
     }
 }
+
+/// Marks for programs: see `include/counterfoil.h`. They always return 0, as a program's own success may hang on it (the
+/// RETURN-CODE of COBOL does), and change nothing.
+macro_rules! marks {
+    ($($name:ident: $kind:ident),+) => { $(
+        #[unsafe(no_mangle)]
+        pub(crate) extern "C" fn $name() -> c_int {
+            crate::capture::units::mark(counterfoil_lane::frame::Kind::$kind);
+            0
+        }
+    )+ };
+}
+
+marks! { counterfoil_begin: Begin, counterfoil_commit: Commit, counterfoil_abort: Abort }

@@ -12,8 +12,8 @@
 //! Limits are listed in `docs/interposer.md`.
 //!
 //! Way through the modules: `hooks` are the C entry points and no more; `capture` decides and reports;
-//! `descriptors` and `files` are the tables behind them; `process` and `thread` are what belongs to the
-//! process and the thread; `patch` leads libc's own calls here.
+//! `descriptors`, `mappings` and `files` are the tables behind them; `process` and `thread` are what belongs to the
+//! process and the thread; `joining` finds the lanes directory; `patch` leads libc's own calls here.
 
 mod arena;
 mod cancellation;
@@ -21,7 +21,9 @@ mod capture;
 mod descriptors;
 mod files;
 mod hooks;
+mod joining;
 mod kernel;
+mod mappings;
 mod patch;
 mod paths;
 mod process;

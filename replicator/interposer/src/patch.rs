@@ -48,7 +48,7 @@ mod glibc {
     use core::ffi::CStr;
     use libc::{c_int, c_void};
 
-    const TARGETS_MAX: usize = 64;
+    const TARGETS_MAX: usize = 96;
 
     /// An entry of libc and where it is to lead.
     struct Target {
@@ -58,7 +58,7 @@ mod glibc {
         is_essential: bool,
     }
 
-    fn targets() -> [Target; 36] {
+    fn targets() -> [Target; 62] {
         let essential = |name, hook| Target {
             name,
             hook,
@@ -118,6 +118,47 @@ mod glibc {
             other(c"unlinkat", hooks::unlinkat as *const () as usize),
             other(c"fsync", hooks::fsync as *const () as usize),
             other(c"fdatasync", hooks::fdatasync as *const () as usize),
+            other(c"syscall", hooks::numbers::syscall as *const () as usize),
+            other(c"link", hooks::link as *const () as usize),
+            other(c"linkat", hooks::linkat as *const () as usize),
+            other(c"symlink", hooks::symlink as *const () as usize),
+            other(c"symlinkat", hooks::symlinkat as *const () as usize),
+            other(
+                c"copy_file_range",
+                hooks::copy_file_range as *const () as usize,
+            ),
+            other(c"sendfile", hooks::sendfile as *const () as usize),
+            other(c"sendfile64", hooks::sendfile as *const () as usize),
+            other(c"splice", hooks::splice as *const () as usize),
+            other(c"fallocate", hooks::fallocate as *const () as usize),
+            other(c"fallocate64", hooks::fallocate as *const () as usize),
+            other(c"flock", hooks::flock as *const () as usize),
+            other(c"recvmsg", hooks::arriving::recvmsg as *const () as usize),
+            other(c"recvmmsg", hooks::arriving::recvmmsg as *const () as usize),
+            other(c"sendmsg", hooks::arriving::sendmsg as *const () as usize),
+            other(c"sendmmsg", hooks::arriving::sendmmsg as *const () as usize),
+            other(
+                c"open_by_handle_at",
+                hooks::arriving::open_by_handle_at as *const () as usize,
+            ),
+            other(c"chmod", hooks::attributes::chmod as *const () as usize),
+            other(c"fchmod", hooks::attributes::fchmod as *const () as usize),
+            other(c"chown", hooks::attributes::chown as *const () as usize),
+            other(c"lchown", hooks::attributes::lchown as *const () as usize),
+            other(c"fchown", hooks::attributes::fchown as *const () as usize),
+            other(
+                c"fchownat",
+                hooks::attributes::fchownat as *const () as usize,
+            ),
+            other(
+                c"utimensat",
+                hooks::attributes::utimensat as *const () as usize,
+            ),
+            other(
+                c"futimens",
+                hooks::attributes::futimens as *const () as usize,
+            ),
+            other(c"chroot", hooks::privileges::chroot as *const () as usize),
         ]
     }
 

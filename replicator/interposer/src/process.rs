@@ -2,12 +2,17 @@
 //!
 //! A page that the kernel wipes on fork holds a cookie. A child finds it zero and becomes a process of its own before
 //! its first captured call. A `vfork` child shares the memory, cookie included: it borrows the parent.
+//!
+//! Somebody may remove the lanes directory, and a replicator may make another one, while the process runs. So it looks now
+//! and then whether the board in the directory is the one it has joined, and joins the other one if not: as a new process,
+//! as a child would be. What it did meanwhile is marked as gaps there. What was mapped stays mapped: others may be using it.
 
 use crate::kernel;
 use crate::scratch::{self, Scratch};
-use crate::{arena, cancellation, capture, descriptors, paths, thread};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::{arena, cancellation, capture, descriptors, files, joining, mappings, paths, thread};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use counterfoil_lane::board::{self, Board};
+use counterfoil_lane::frame::Kind;
 use counterfoil_lane::rules::Rules;
 use counterfoil_lane::writer::{DIRECTORY_BYTES_MAX, Process};
 use counterfoil_lane::{clock, segment, sys};
@@ -16,6 +21,9 @@ use libc::c_int;
 const PAGE_BYTES: usize = 4096;
 const BOARD_FILE: &[u8] = b"/board";
 const RULES_FILE: &[u8] = b"/rules-";
+
+/// How long a process goes on without looking for another board.
+const LOOK_AFTER_NS: u64 = 1_000_000_000;
 
 const COOKIE_WIPED: u64 = 0;
 const COOKIE_RENEWING: u64 = 1;
@@ -27,6 +35,20 @@ pub(crate) struct State {
     pub(crate) process: Process,
     /// Grows with every fork on the way from the first process; lanes of another epoch are another process's.
     pub(crate) epoch: u64,
+    /// Spare lanes were made, or are being made.
+    has_reserved: AtomicBool,
+}
+
+impl State {
+    /// True for the first who asks.
+    pub(crate) fn begin_reserving(&self) -> bool {
+        !self.has_reserved.swap(true, Ordering::Relaxed)
+    }
+
+    /// Whether the replicator understands frames of this kind.
+    pub(crate) fn knows(&self, kind: Kind) -> bool {
+        self.process.board.revision.load(Ordering::Relaxed) >= kind.revision()
+    }
 }
 
 struct RulesView {
@@ -40,18 +62,27 @@ static RULES: AtomicPtr<RulesView> = AtomicPtr::new(core::ptr::null_mut());
 static RULES_NUMBER: AtomicU64 = AtomicU64::new(0);
 /// For [`look_at_rules`]: the board, once everything is ready.
 static BOARD: AtomicPtr<Board> = AtomicPtr::new(core::ptr::null_mut());
+/// [`Process::number`] of [`CURRENT`].
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+/// Clock from which on the board is looked for.
+static LOOK_AT: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Some thread is looking.
+static LOOKING: AtomicBool = AtomicBool::new(false);
+/// There is no board where there was one, or one that can't be joined.
+static GONE: AtomicBool = AtomicBool::new(false);
+/// Some group of the rules in force has a policy.
+static POLICIES: AtomicBool = AtomicBool::new(false);
+/// Device and inode of the root directory when the process started.
+static ROOT: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 
-/// Joins in when the environment says so; otherwise every hook just makes its call.
+/// Joins in when the environment or the system's configuration says so; otherwise every hook just makes its call.
 pub(crate) fn start() {
     cancellation::start();
     crate::hooks::start_always();
-    // SAFETY: the name ends with NUL; nobody changes the environment while constructors run.
-    let directory = unsafe { libc::getenv(c"COUNTERFOIL_LANES".as_ptr()) };
-    if directory.is_null() {
+    let mut buffer = [0; joining::DIRECTORY_BYTES];
+    let Some(directory) = joining::directory(&mut buffer) else {
         return;
-    }
-    // SAFETY: getenv gives a string that ends with NUL.
-    let directory = unsafe { core::ffi::CStr::from_ptr(directory) }.to_bytes();
+    };
     if join(directory).is_none() {
         return;
     }
@@ -71,7 +102,7 @@ fn join(directory: &[u8]) -> Option<()> {
     }
     let directory = arena::keep(directory)?;
     let board = scratch::with(|scratch| {
-        let path = join_path(&mut scratch.text, &[directory, BOARD_FILE])?;
+        let path = join_path(&mut scratch.text, &[directory])?;
         board::attach(path)
     })??;
     let cookie = sys::map_private(PAGE_BYTES);
@@ -86,12 +117,21 @@ fn join(directory: &[u8]) -> Option<()> {
         return None;
     }
     let state = new_state(directory, board, 1)?;
-    CURRENT.store(state, Ordering::Release);
+    set_current(state);
     let cookie = cookie.cast::<AtomicU64>();
     // SAFETY: page-aligned, ours, mapped for ever.
     unsafe { (*cookie).store(COOKIE_SET, Ordering::Release) };
     COOKIE.store(cookie, Ordering::Release);
     BOARD.store(core::ptr::from_ref(board).cast_mut(), Ordering::Release);
+    if let Ok((device, inode)) = sys::identity_at(b"/\0") {
+        let [root_device, root_inode] = &ROOT;
+        root_device.store(device, Ordering::Relaxed);
+        root_inode.store(inode, Ordering::Relaxed);
+    }
+    LOOK_AT.store(
+        clock::now().saturating_add(LOOK_AFTER_NS),
+        Ordering::Relaxed,
+    );
     Some(())
 }
 
@@ -104,6 +144,10 @@ extern "C" fn in_child() {
     // SAFETY: mapped for ever when it isn't null.
     if let Some(cookie) = unsafe { COOKIE.load(Ordering::Acquire).as_ref() } {
         cookie.store(COOKIE_WIPED, Ordering::Release);
+    }
+    // What it has in memory it may change without any call.
+    if mappings::any() {
+        current();
     }
 }
 
@@ -146,6 +190,7 @@ fn renew() -> bool {
     scratch::reset();
     thread::reset();
     descriptors::share_all();
+    LOOKING.store(false, Ordering::Relaxed);
     let new = new_state(
         old.process.directory,
         old.process.board,
@@ -153,8 +198,11 @@ fn renew() -> bool {
     );
     match new {
         Some(new) => {
-            CURRENT.store(new, Ordering::Release);
+            set_current(new);
             cookie.store(COOKIE_SET, Ordering::Release);
+            mappings::reset();
+            // SAFETY: states live for ever.
+            capture::memory::tell_all(unsafe { &*new });
             true
         }
         None => {
@@ -162,6 +210,126 @@ fn renew() -> bool {
             false
         }
     }
+}
+
+fn set_current(state: *mut State) {
+    CURRENT.store(state, Ordering::Release);
+    // SAFETY: states live for ever.
+    NUMBER.store(unsafe { (*state).process.number }, Ordering::Release);
+}
+
+/// A captured call has ended; its lane is `lane_of`'s, and it began then.
+#[inline(always)]
+pub(crate) fn after_call(lane_of: u64, began: u64) {
+    if lane_of != NUMBER.load(Ordering::Relaxed) || began >= LOOK_AT.load(Ordering::Relaxed) {
+        after_call_of_note(lane_of);
+    }
+}
+
+#[cold]
+fn after_call_of_note(lane_of: u64) {
+    // It told a lane that nobody may be reading any more. (In a fresh child, the parent's: that does no harm.)
+    if lane_of != NUMBER.load(Ordering::Acquire)
+        && let Some(state) = current()
+    {
+        mark_all(state.process.board);
+    }
+    look_for_board(clock::now());
+}
+
+/// Marks every file that this process speaks of.
+fn mark_all(board: &Board) {
+    files::each(|name| board.mark_gap(name.path));
+}
+
+/// Looks whether the directory has another board now, unless somebody did so a moment ago.
+#[inline(always)]
+pub(crate) fn look_for_board(now: u64) {
+    let due = LOOK_AT.load(Ordering::Relaxed);
+    if now >= due {
+        let next = now.saturating_add(LOOK_AFTER_NS);
+        let mine = LOOK_AT.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed);
+        if mine.is_ok() {
+            look_for_board_now();
+        }
+    }
+}
+
+/// Looks whether the directory has another board now, and joins it.
+#[cold]
+pub(crate) fn look_for_board_now() {
+    let Some(state) = current().filter(|state| !is_borrowed(state)) else {
+        return;
+    };
+    if LOOKING.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    if let Some(is_gone) = look(state) {
+        GONE.store(is_gone, Ordering::Release);
+    }
+    LOOKING.store(false, Ordering::Release);
+}
+
+/// Whether the board is gone, where that can be told.
+fn look(state: &'static State) -> Option<bool> {
+    let directory = state.process.directory;
+    let found = scratch::with(|scratch| {
+        let path = join_path(&mut scratch.text, &[directory, BOARD_FILE])?;
+        Some(sys::identity_at(path))
+    })??;
+    match found {
+        Ok(identity) if identity == state.process.board.identity() => Some(false),
+        Ok(_) => {
+            let board = scratch::with(|scratch| {
+                let path = join_path(&mut scratch.text, &[directory])?;
+                board::attach(path)
+            })?;
+            // One that is of another layout is as good as none.
+            let Some(board) = board else {
+                return Some(true);
+            };
+            join_other(state, board).map(|()| false)
+        }
+        Err(error) if error == -(libc::ENOENT as isize) || error == -(libc::ENOTDIR as isize) => {
+            // A program that changed its root can't see it any more, and its lanes are as good as ever.
+            let [device, inode] = &ROOT;
+            let root = (
+                device.load(Ordering::Relaxed),
+                inode.load(Ordering::Relaxed),
+            );
+            (sys::identity_at(b"/\0") == Ok(root)).then_some(true)
+        }
+        Err(_) => None,
+    }
+}
+
+/// Becomes a process of that board.
+fn join_other(old: &'static State, board: &'static Board) -> Option<()> {
+    let new = new_state(old.process.directory, board, old.epoch.wrapping_add(1))?;
+    thread::reset();
+    old.process.board.succeed(board);
+    BOARD.store(core::ptr::from_ref(board).cast_mut(), Ordering::Release);
+    set_current(new);
+    // SAFETY: states live for ever.
+    capture::memory::tell_all(unsafe { &*new });
+    // Calls under way end in lanes of the old one, and mark their gaps when they do.
+    mark_all(board);
+    // Rules are counted anew.
+    RULES_NUMBER.store(0, Ordering::Release);
+    look_at_rules();
+    Some(())
+}
+
+/// Whether there is nobody to tell, as of the last look.
+#[inline(always)]
+pub(crate) fn is_gone() -> bool {
+    GONE.load(Ordering::Relaxed)
+}
+
+/// Whether some group wants something else than that programs go on whatever happens.
+#[inline(always)]
+pub(crate) fn has_policies() -> bool {
+    POLICIES.load(Ordering::Relaxed)
 }
 
 /// Whether we run in a `vfork` child: in the parent's memory, but with descriptors of our own.
@@ -209,6 +377,7 @@ fn take_rules(number: u64) {
     let view = scratch::with(|scratch| map_rules(state, number, scratch)).flatten();
     if let Some(view) = view {
         RULES.store(view, Ordering::Release);
+        POLICIES.store(rules().has_policies(), Ordering::Release);
         if !is_borrowed(state) {
             capture::opening::adopt_all(state, None);
         }
@@ -282,6 +451,7 @@ fn new_state(directory: &'static [u8], board: &'static Board, epoch: u64) -> Opt
             lanes: AtomicU32::new(0),
         },
         epoch,
+        has_reserved: AtomicBool::new(false),
     };
     // SAFETY: fresh memory of that size, aligned to 16.
     unsafe { memory.write(state) };

@@ -3,13 +3,15 @@
 //! A thread has a lane for itself and one for a signal handler that interrupts it inside a hook. Lanes of threads that
 //! ended are given to new ones. The thread's memory is in the initial TLS block: reaching it never allocates.
 
-use crate::process::State;
+use crate::process::{self, State};
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering, compiler_fence};
 use counterfoil_lane::clock;
-use counterfoil_lane::writer::Lane;
+use counterfoil_lane::writer::{Lane, Shortage};
 
 const LANES_PER_THREAD: usize = 2;
-const FREE_LANES: usize = 4096;
+const FREE_LANES: usize = 1 << 14;
+/// Small lanes made before none can be made any more.
+const SPARE_LANES: usize = 3;
 /// After a lane couldn't be made, for how long no new attempt is made.
 const RETRY_AFTER_NS: u64 = 1_000_000_000;
 
@@ -144,15 +146,76 @@ impl Ticket {
     pub(crate) fn done(self) {
         let this = this();
         compiler_fence(Ordering::SeqCst);
+        let (lane_of, began) = (self.lane.process(), self.lane.entered());
         // SAFETY: the thread's own memory.
         unsafe {
             let depth = (*this).depth;
             (&raw mut (*this).depth).write_volatile(depth.saturating_sub(1));
         }
+        process::after_call(lane_of, began);
     }
 }
 
-/// In a forked child: lanes that ended threads left belong to the parent.
+/// Whether the frame of a call with so many bytes of data surely fits into the lane that the next call will get.
+#[inline(always)]
+pub(crate) fn has_room(state: &State, bytes: usize) -> bool {
+    let this = this();
+    // SAFETY: the thread's own memory; its lanes are mapped for good.
+    unsafe {
+        (*this).epoch == state.epoch
+            && (*this)
+                .lanes
+                .get((*this).depth as usize)
+                .is_some_and(|lane| lane.as_ref().is_some_and(|lane| lane.has_room(bytes)))
+    }
+}
+
+/// Makes room for the frames of a call with so many bytes of data in the lane that the call will get. Where it gets none
+/// at all, because it came in between two others, that is no shortage.
+pub(crate) fn reserve(state: &'static State, bytes: usize) -> Result<(), Shortage> {
+    // SAFETY: the thread's own memory.
+    if unsafe { (*this()).depth } as usize >= LANES_PER_THREAD {
+        return Ok(());
+    }
+    let ticket = enter(state).ok_or(Shortage::Unavailable)?;
+    let reserved = ticket.lane.reserve(&state.process, bytes);
+    ticket.done();
+    reserved
+}
+
+/// Tells the replicator that the calling thread waits for room since then, or, with 0, not any more.
+pub(crate) fn tell_waiting(state: &'static State, since: u64) {
+    if let Some(ticket) = enter(state) {
+        if since != 0 {
+            ticket.lane.retire();
+        }
+        ticket.lane.tell_waiting(since);
+        ticket.done();
+    }
+}
+
+/// Makes lanes, and room in the calling thread's if it has one, for when that isn't possible any more.
+pub(crate) fn provide(state: &'static State) {
+    let this = this();
+    // SAFETY: the thread's own memory.
+    let has_lane = unsafe { (*this).epoch == state.epoch && !(*this).lanes[0].is_null() };
+    if has_lane && let Some(ticket) = enter(state) {
+        ticket.lane.provide(&state.process);
+        ticket.done();
+    }
+    // Most programs that do this have one thread; it takes the first.
+    if !has_lane && let Ok(lane) = Lane::create(&state.process) {
+        lane.provide(&state.process);
+        put_free(lane);
+    }
+    for _ in 0..SPARE_LANES {
+        if let Ok(lane) = Lane::create_spare(&state.process) {
+            put_free(lane);
+        }
+    }
+}
+
+/// In a forked child, or with another board: lanes that ended threads left belong to somebody else.
 pub(crate) fn reset() {
     let end = FREE_END.load(Ordering::Relaxed) as usize;
     for slot in FREE.get(..end).unwrap_or_default() {
@@ -173,16 +236,17 @@ fn obtain(state: &'static State, this: *mut Thread, depth: usize) -> *mut Lane {
     if depth >= LANES_PER_THREAD {
         return core::ptr::null_mut();
     }
-    let mut lane = take_free();
+    let mut lane = take_free(state.process.number);
     if lane.is_null() {
         let now = clock::now();
         if now < RETRY_AT.load(Ordering::Relaxed) {
             return core::ptr::null_mut();
         }
         match Lane::create(&state.process) {
-            Some(fresh) => lane = fresh,
-            None => {
+            Ok(fresh) => lane = fresh,
+            Err(_) => {
                 RETRY_AT.store(now.saturating_add(RETRY_AFTER_NS), Ordering::Relaxed);
+                process::look_for_board(now);
                 return core::ptr::null_mut();
             }
         }
@@ -224,26 +288,34 @@ extern "C" fn ended(_: *mut libc::c_void) {
 
 fn put_free(lane: *mut Lane) {
     for (at, slot) in FREE.iter().enumerate() {
-        let placed = slot.compare_exchange(
-            core::ptr::null_mut(),
-            lane,
-            Ordering::AcqRel,
-            Ordering::Relaxed,
-        );
-        if placed.is_ok() {
+        // First, so that a child of this moment clears the slot.
+        if slot.load(Ordering::Relaxed).is_null() {
             FREE_END.fetch_max(at as u64 + 1, Ordering::AcqRel);
+        }
+        let placed = slot.load(Ordering::Relaxed).is_null()
+            && slot
+                .compare_exchange(
+                    core::ptr::null_mut(),
+                    lane,
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok();
+        if placed {
             return;
         }
     }
 }
 
-fn take_free() -> *mut Lane {
+/// A lane of this process that an ended thread left. One that was put there while another board was joined is dropped.
+fn take_free(process: u64) -> *mut Lane {
     let end = FREE_END.load(Ordering::Acquire) as usize;
     FREE.get(..end)
         .unwrap_or_default()
         .iter()
         .filter(|slot| !slot.load(Ordering::Relaxed).is_null())
         .map(|slot| slot.swap(core::ptr::null_mut(), Ordering::AcqRel))
-        .find(|lane| !lane.is_null())
+        // SAFETY: lanes are mapped for good; whoever takes one out is its only user.
+        .find(|lane| unsafe { lane.as_ref() }.is_some_and(|lane| lane.process() == process))
         .unwrap_or(core::ptr::null_mut())
 }

@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 
 /// Prints the result and `errno` of many calls, good and bad.
 const RESULTS: &str = r#"
+#include <sys/ioctl.h>
 #define SAY(what) do { errno = 77; long r = (long)(what); printf("%d: %ld %d\n", __LINE__, r, errno); } while (0)
 int main(void) {
     char buffer[16] = "0123456789";
@@ -99,6 +100,64 @@ int main(void) {
     SAY(write(6, buffer, 5));
     SAY(creat("new", 0600));
     SAY(chmod("new", 0));
+    SAY(mmap(NULL, 0, PROT_READ, MAP_SHARED, 7, 0) == MAP_FAILED);
+    SAY(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, 7, 0) == MAP_FAILED);
+    SAY(mmap(NULL, 4096, PROT_READ, MAP_SHARED, 999, 0) == MAP_FAILED);
+    SAY(mmap(NULL, 4096, PROT_READ, MAP_SHARED, 3, 1) == MAP_FAILED);
+    SAY(mmap(NULL, 4096, PROT_READ, 0, 3, 0) == MAP_FAILED);
+    char *at = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, 3, 0);
+    SAY(at != MAP_FAILED);
+    SAY(mprotect(at + 1, 4096, PROT_READ));
+    SAY(mprotect(at, 4096, 0x12345));
+    SAY(mprotect(at, 4096, PROT_READ));
+    SAY(msync(at + 1, 4096, MS_SYNC));
+    SAY(msync(at, 8192, MS_SYNC | MS_ASYNC));
+    SAY(msync(at, 8192, MS_SYNC));
+    SAY(mremap(at + 1, 4096, 4096, 0) == MAP_FAILED);
+    SAY(mremap(at, 4096, 4096, 12345) == MAP_FAILED);
+    SAY(munmap(at + 1, 4096));
+    SAY(munmap(at, 0));
+    SAY(munmap(at, 8192));
+    SAY(msync(at, 8192, MS_SYNC));
+    SAY(link("new", "linked"));
+    SAY(link("new", "linked"));
+    SAY(link("none", "x"));
+    SAY(link(".", "x"));
+    SAY(linkat(3, "", AT_FDCWD, "again", AT_EMPTY_PATH));
+    SAY(linkat(999, "x", AT_FDCWD, "x", 0));
+    SAY(symlink("new", "symbolic"));
+    SAY(symlink("new", "symbolic"));
+    SAY(symlink(NULL, "x"));
+    SAY(symlinkat("new", 999, "x"));
+    SAY(open("symbolic", O_WRONLY | O_NOFOLLOW));
+    SAY(chmod("none", 0600));
+    SAY(chmod(NULL, 0600));
+    SAY(fchmodat(AT_FDCWD, "new", 0600, 77));
+    SAY(fchmod(999, 0600));
+    SAY(chown("new", -1, -1));
+    SAY(lchown("symbolic", -1, -1));
+    SAY(fchownat(3, "", -1, -1, AT_EMPTY_PATH));
+    SAY(fchownat(3, "", -1, -1, 0));
+    SAY(utimensat(AT_FDCWD, "new", NULL, 77));
+    SAY(utimensat(AT_FDCWD, NULL, NULL, 0));
+    SAY(futimens(-1, NULL));
+    SAY(syscall(SYS_utimensat, 3, NULL, NULL, 0));
+    SAY(syscall(SYS_write, 3, (void *)8, 4));
+    SAY(syscall(SYS_openat, AT_FDCWD, "none", O_WRONLY));
+    SAY(syscall(SYS_openat2, AT_FDCWD, "new", buffer, 1));
+    SAY(syscall(SYS_fcntl, 3, 12345));
+    SAY(syscall(-5, 1, 2, 3));
+    SAY(recvmsg(3, NULL, 0));
+    SAY(sendmsg(3, NULL, 0));
+    SAY(recvmsg(999, NULL, 0));
+    SAY(chroot("none"));
+    SAY(fallocate(3, 0x7777, 0, 1));
+    SAY(fallocate(3, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, -1, 1));
+    SAY(posix_fallocate(3, 0, 0));
+    SAY(pwritev2(3, parts, 2, 0, RWF_APPEND));
+    SAY(copy_file_range(3, NULL, 3, NULL, 1, 77));
+    SAY(ioctl(3, 0x40049409, 999));
+    SAY(sync_file_range(3, 0, 0, 77));
     FILE *f = fopen("stdio", "a+");
     SAY(fileno(f));
     SAY(fprintf(f, "%d\n", 12));

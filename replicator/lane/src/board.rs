@@ -4,36 +4,30 @@
 //! where a gap is marked when there is no lane to write to.
 
 use crate::{VERSION, sys};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// First bytes of the board.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CFOBOARD");
 /// Name of the board's file in the lanes directory.
 pub const FILE_NAME: &str = "board";
+/// Name of the file that takes marks from programs that may only read the board. It is laid out as a board is.
+pub const MARKS_FILE_NAME: &str = "marks";
 
 const GAP_SLOTS: usize = 1024;
 const INODE_SLOTS: usize = 1 << 16;
 const PROBES_MAX: usize = 32;
 
-/// The board, as it is mapped.
+/// The file, as it is mapped.
 #[repr(C)]
-pub struct Board {
-    /// [`MAGIC`].
-    pub magic: u64,
-    /// [`crate::VERSION`].
-    pub version: u32,
-    /// [`crate::REVISION`] of the replicator that uses it, or used it last.
-    pub revision: AtomicU32,
-    /// Most bytes of segments that one lane may have.
-    pub lane_bytes_max: AtomicU64,
-    /// Grows when a new rules file has been put in place: `rules-<this number>`.
-    pub rules: AtomicU64,
-    /// Grows when a program made a segment file.
-    pub births: AtomicU64,
-    /// Grows when a program marked a gap.
-    pub gaps: AtomicU64,
-    /// Set when there was no room to say which file the gap is in: all are to be read again.
-    pub gap_everywhere: AtomicU32,
+struct Layout {
+    magic: u64,
+    version: u32,
+    revision: AtomicU32,
+    lane_bytes_max: AtomicU64,
+    rules: AtomicU64,
+    births: AtomicU64,
+    gaps: AtomicU64,
+    gap_everywhere: AtomicU32,
     _reserved2: u32,
     /// Hashes of paths that are to be read again; 0 is empty.
     gap_slots: [AtomicU64; GAP_SLOTS],
@@ -48,11 +42,65 @@ struct InodeSlot {
 }
 
 /// Bytes of the board's file.
-pub const BYTES: usize = size_of::<Board>();
+pub const BYTES: usize = size_of::<Layout>();
+
+/// A board that was joined: what the replicator says in it, and where programs leave their marks. These are one file, or
+/// two where programs of other users may only read what the replicator says.
+pub struct Board {
+    /// [`crate::REVISION`] of the replicator that uses it, or used it last.
+    pub revision: &'static AtomicU32,
+    /// Most bytes of segments that one lane may have.
+    pub lane_bytes_max: &'static AtomicU64,
+    /// Grows when a new rules file has been put in place: `rules-<this number>`.
+    pub rules: &'static AtomicU64,
+    /// Grows when a program made a segment file.
+    pub births: &'static AtomicU64,
+    /// Grows when a program marked a gap.
+    pub gaps: &'static AtomicU64,
+    /// Set when there was no room to say which file the gap is in: all are to be read again.
+    pub gap_everywhere: &'static AtomicU32,
+    gap_slots: &'static [AtomicU64; GAP_SLOTS],
+    inodes: &'static [InodeSlot; INODE_SLOTS],
+    identity: (u64, u64),
+    /// The board that this process has joined since, if any.
+    successor: AtomicPtr<Board>,
+}
+
+/// Why a board can't be joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoardError {
+    /// It can't be opened or mapped; the number is `errno`.
+    Unreadable(i32),
+    /// It is no board, or only the beginning of one.
+    Damaged,
+    /// It has a layout this code doesn't know.
+    Version(u32),
+}
+
+impl core::fmt::Display for BoardError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            BoardError::Unreadable(errno) => {
+                write!(f, "{}", std::io::Error::from_raw_os_error(*errno))
+            }
+            BoardError::Damaged => write!(f, "it is no board"),
+            BoardError::Version(version) => write!(
+                f,
+                "it has layout {version}, and this version knows layout {VERSION}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for BoardError {}
 
 impl Board {
     /// Marks that changes of the file at `path` were not captured.
     pub fn mark_gap(&self, path: &[u8]) {
+        self.latest().mark(path);
+    }
+
+    fn mark(&self, path: &[u8]) {
         let hash = path_hash(path);
         let start = hash as usize % GAP_SLOTS;
         let placed = (0..PROBES_MAX).any(|probe| {
@@ -68,9 +116,29 @@ impl Board {
         self.gaps.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Device and inode of the board's file, to tell whether another one has taken its place.
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Says that this process has joined another board instead, which gets the marks from now on.
+    pub fn succeed(&self, by: &'static Board) {
+        self.successor
+            .store(core::ptr::from_ref(by).cast_mut(), Ordering::Release);
+    }
+
+    fn latest(&self) -> &Board {
+        let mut latest = self;
+        // SAFETY: boards are never unmapped.
+        while let Some(next) = unsafe { latest.successor.load(Ordering::Acquire).as_ref() } {
+            latest = next;
+        }
+        latest
+    }
+
     /// Takes all marks: calls `each` with the hash of every path marked; true means "every file".
     pub fn take_gaps(&self, mut each: impl FnMut(u64)) -> bool {
-        for slot in &self.gap_slots {
+        for slot in self.gap_slots {
             match slot.swap(0, Ordering::AcqRel) {
                 0 => {}
                 hash => each(hash),
@@ -129,27 +197,95 @@ fn inode_hash(device: u64, inode: u64) -> usize {
     ((inode ^ device.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }
 
-/// Maps an existing board, read and write, for ever. `path` ends with a NUL byte. `None` when there is none, it is
-/// shorter than it should be, or of a version this code doesn't know.
-pub fn attach(path: &[u8]) -> Option<&'static Board> {
-    let fd = sys::open(path, libc::O_RDWR | libc::O_NOFOLLOW, 0);
+/// Joins the board in `directory`, which ends with a NUL byte, for ever: it stays mapped.
+///
+/// # Errors
+/// There is none, this process may not, or it isn't of the layout this code knows.
+pub fn join(directory: &[u8]) -> Result<&'static Board, BoardError> {
+    let directory = sys::open(directory, libc::O_PATH | libc::O_DIRECTORY, 0);
+    if directory < 0 {
+        return Err(BoardError::Unreadable(-directory as i32));
+    }
+    let directory = directory as i32;
+    let joined = join_in(directory);
+    sys::close(directory);
+    joined
+}
+
+/// As [`join`], without the reason.
+pub fn attach(directory: &[u8]) -> Option<&'static Board> {
+    join(directory).ok()
+}
+
+fn join_in(directory: i32) -> Result<&'static Board, BoardError> {
+    let (is_ours, (said, identity)) = match map(directory, b"board\0", true) {
+        Err(BoardError::Unreadable(libc::EACCES)) => (false, map(directory, b"board\0", false)?),
+        other => (true, other?),
+    };
+    // Where there are marks, everybody uses them: the replicator looks in one place.
+    let marks = match map(directory, b"marks\0", true) {
+        Ok((marks, _)) => marks,
+        Err(BoardError::Unreadable(libc::ENOENT)) if is_ours => said,
+        Err(error) => return Err(error),
+    };
+    let memory = sys::map_private(size_of::<Board>()).cast::<Board>();
+    if memory.is_null() {
+        return Err(BoardError::Unreadable(libc::ENOMEM));
+    }
+    // SAFETY: a fresh page, aligned and large enough, that is never unmapped.
+    unsafe {
+        memory.write(Board {
+            revision: &said.revision,
+            lane_bytes_max: &said.lane_bytes_max,
+            rules: &said.rules,
+            births: &marks.births,
+            gaps: &marks.gaps,
+            gap_everywhere: &marks.gap_everywhere,
+            gap_slots: &marks.gap_slots,
+            inodes: &said.inodes,
+            identity,
+            successor: AtomicPtr::new(core::ptr::null_mut()),
+        });
+        Ok(&*memory)
+    }
+}
+
+/// Maps one of the files, and says which file that is.
+fn map(
+    directory: i32,
+    name: &[u8],
+    writable: bool,
+) -> Result<(&'static Layout, (u64, u64)), BoardError> {
+    let mode = if writable {
+        libc::O_RDWR
+    } else {
+        libc::O_RDONLY
+    };
+    let fd = sys::open_at(directory, name, mode | libc::O_NOFOLLOW, 0);
     if fd < 0 {
-        return None;
+        return Err(BoardError::Unreadable(-fd as i32));
     }
     let fd = fd as i32;
+    let identity = sys::identity(fd);
     let address = if sys::file_size(fd) >= BYTES as i64 {
-        sys::map_shared(fd, BYTES, true)
+        sys::map_shared(fd, BYTES, writable)
     } else {
         core::ptr::null_mut()
     };
     sys::close(fd);
     if address.is_null() {
-        return None;
+        return Err(BoardError::Damaged);
     }
     // SAFETY: the mapping is long enough, zero-initialised atomics and integers are valid for any bytes, and it is
-    // never unmapped.
-    let board = unsafe { &*address.cast::<Board>() };
-    (board.magic == MAGIC && board.version == VERSION).then_some(board)
+    // never unmapped. Where it may not be written to, nobody does: see who uses which field.
+    let layout = unsafe { &*address.cast::<Layout>() };
+    if layout.magic != MAGIC {
+        return Err(BoardError::Damaged);
+    }
+    if layout.version != VERSION {
+        return Err(BoardError::Version(layout.version));
+    }
+    Ok((layout, identity.ok_or(BoardError::Damaged)?))
 }
 
 /// Makes the bytes of a new board's header; the rest of the file is zero.

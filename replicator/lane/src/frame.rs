@@ -86,7 +86,8 @@ pub enum Kind {
     Link = 14,
     /// Changed permissions, owner or times. Revision 1.
     Attributes = 15,
-    /// Began a unit of work; concerns no file. `offset` is the group, `u64::MAX` for all. Revision 1.
+    /// Began a unit of work; concerns no file. `offset` is the group, `u64::MAX` for all; `extent` is how many units the
+    /// process has open after it; flag [`MARK_RESUMED`]. Revision 1.
     Begin = 16,
     /// Completed a unit of work, likewise. Revision 1.
     Commit = 17,
@@ -123,8 +124,16 @@ impl Kind {
 pub const OPEN_TRUNCATED: u16 = 1;
 /// [`Kind::Open`]: `O_CREAT` was given and the file was empty after it.
 pub const OPEN_CREATED: u16 = 2;
+/// [`Kind::Close`]: locks that the process holds on the file belong to other descriptions and stay.
+pub const CLOSE_KEEPS_LOCKS: u16 = 1;
 /// [`Kind::Write`]: this frame goes on with the write of the frame before.
 pub const WRITE_CONTINUED: u16 = 1;
+
+/// [`Kind::Begin`], [`Kind::Commit`], [`Kind::Abort`]: marks before it were lost, so only `extent` says what is open.
+pub const MARK_RESUMED: u16 = 1;
+
+/// The group of a call in flight that concerns every group.
+pub const ALL_GROUPS: u16 = u16::MAX;
 
 /// What a [`Kind::Name`] frame's data begins with; the path follows.
 #[repr(C)]

@@ -17,7 +17,14 @@ pub enum SegmentError {
     /// It can't be opened or mapped; the number is `errno`.
     Unreadable(i32),
     /// It was written by an interposer this code doesn't know.
-    Version(u32),
+    Version {
+        /// The layout it has.
+        version: u32,
+        /// Process id of its program.
+        pid: u32,
+        /// Name of its program, NUL-padded.
+        program: [u8; 16],
+    },
     /// Its header contradicts itself.
     Damaged(&'static str),
 }
@@ -29,9 +36,16 @@ impl fmt::Display for SegmentError {
             SegmentError::Unreadable(errno) => {
                 write!(f, "{}", std::io::Error::from_raw_os_error(*errno))
             }
-            SegmentError::Version(version) => write!(
+            SegmentError::Version {
+                version,
+                pid,
+                program,
+            } => write!(
                 f,
-                "it has version {version}, this replicator knows {VERSION}: run the program with the interposer of this release, or upgrade"
+                "{} (process {pid}) has an interposer that writes layout {version}, and this replicator knows layout {VERSION}: \
+                 start the program again with the interposer of this release, or upgrade the replicator; until then its files \
+                 are compared when they change",
+                String::from_utf8_lossy(program).trim_end_matches('\0')
             ),
             SegmentError::Damaged(what) => write!(f, "its header is damaged ({what})"),
         }
@@ -136,7 +150,13 @@ impl Segment {
             return Err(SegmentError::Damaged("no lane segment"));
         }
         if version != VERSION {
-            return Err(SegmentError::Version(version));
+            // SAFETY: as above. These two stay where they are in every layout.
+            let (pid, program) = unsafe { ((*header).pid, (*header).program) };
+            return Err(SegmentError::Version {
+                version,
+                pid,
+                program,
+            });
         }
         if capacity > (bytes - segment::HEADER_BYTES) as u64 {
             return Err(SegmentError::Damaged("capacity beyond the file"));
@@ -231,6 +251,16 @@ impl Segment {
                 return Some(call);
             }
         }
+    }
+
+    /// Clock since when the lane's thread waits for room before a call; only the lane's segment with index 0 tells.
+    pub fn waiting_since(&self) -> Option<u64> {
+        /// A waiting thread looks far more often than this; one that doesn't is no more.
+        const FRESH_NS: u64 = 1_000_000_000;
+        let waiting = &self.header().waiting.0;
+        let since = waiting.since.load(Ordering::Acquire);
+        let at = waiting.at.load(Ordering::Acquire);
+        (since != 0 && crate::clock::now().saturating_sub(at) < FRESH_NS).then_some(since)
     }
 
     /// Withdraws what a dead thread published.

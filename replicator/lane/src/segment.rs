@@ -1,6 +1,8 @@
 //! A segment: one memory-mapped file of a lane.
 //!
-//! The first page is the header, the rest frames. Only the lane's thread writes frames and `tail`; only the
+//! The first page is the header, the rest frames. Whatever a later layout changes, magic, version, process id and program name
+//! stay where they are, so that a reader that refuses it can say whose it is.
+//! Only the lane's thread writes frames and `tail`; only the
 //! sequencer writes `consumed` and sets [`STATE_FREE`]. The in-flight slot that counts is the one in the lane's
 //! first segment file (`index` 0), which the lane never gives up.
 
@@ -65,6 +67,8 @@ pub struct Header {
     pub consumed: Line<AtomicU64>,
     /// The call the thread is in.
     pub slot: Line<Slot>,
+    /// Whether its thread waits for room; only the lane's segment with index 0 tells.
+    pub waiting: Line<Waiting>,
 }
 
 /// A value on a cache line of its own.
@@ -86,6 +90,15 @@ pub struct Slot {
     pub extent: AtomicU64,
     /// Which group the file is of.
     pub group: AtomicU64,
+}
+
+/// A thread that waits before a call until its lane has room. A killed one says so no more: `at` grows while it waits.
+#[repr(C)]
+pub struct Waiting {
+    /// Clock when it began to wait, 0 when it doesn't.
+    pub since: AtomicU64,
+    /// Clock when it last looked whether it may go on.
+    pub at: AtomicU64,
 }
 
 const _: () = assert!(

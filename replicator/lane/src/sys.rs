@@ -76,13 +76,18 @@ pub unsafe fn syscall(number: libc::c_long, args: [usize; 6]) -> isize {
 
 /// `openat(AT_FDCWD, path, flags | O_CLOEXEC, mode)`; `path` ends with a NUL byte.
 pub fn open(path: &[u8], flags: i32, mode: u32) -> isize {
+    open_at(libc::AT_FDCWD, path, flags, mode)
+}
+
+/// `openat(directory, path, flags | O_CLOEXEC, mode)`; `path` ends with a NUL byte.
+pub fn open_at(directory: i32, path: &[u8], flags: i32, mode: u32) -> isize {
     debug_assert_eq!(path.last(), Some(&0));
     // SAFETY: the path is NUL-terminated and outlives the call.
     unsafe {
         syscall(
             libc::SYS_openat,
             [
-                libc::AT_FDCWD as isize as usize,
+                directory as isize as usize,
                 path.as_ptr() as usize,
                 (flags | libc::O_CLOEXEC) as usize,
                 mode as usize,
@@ -91,6 +96,62 @@ pub fn open(path: &[u8], flags: i32, mode: u32) -> isize {
             ],
         )
     }
+}
+
+/// Device and inode of the file behind a descriptor.
+pub fn identity(fd: i32) -> Option<(u64, u64)> {
+    let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the kernel fills the structure when it succeeds.
+    unsafe {
+        let result = syscall(
+            libc::SYS_fstat,
+            [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0],
+        );
+        (result == 0).then(|| identity_in(&status.assume_init()))
+    }
+}
+
+/// Device and inode of what is at `path`, which ends with a NUL byte, or `-errno`.
+pub fn identity_at(path: &[u8]) -> Result<(u64, u64), isize> {
+    debug_assert_eq!(path.last(), Some(&0));
+    let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the path is NUL-terminated; the kernel fills the structure when it succeeds.
+    unsafe {
+        let result = syscall(
+            libc::SYS_newfstatat,
+            [
+                libc::AT_FDCWD as isize as usize,
+                path.as_ptr() as usize,
+                status.as_mut_ptr() as usize,
+                libc::AT_SYMLINK_NOFOLLOW as usize,
+                0,
+                0,
+            ],
+        );
+        match result {
+            0 => Ok(identity_in(&status.assume_init())),
+            error => Err(error),
+        }
+    }
+}
+
+fn identity_in(status: &libc::stat) -> (u64, u64) {
+    (status.st_dev, status.st_ino)
+}
+
+/// Sleeps for so long, or until a signal comes.
+pub fn pause(nanoseconds: u64) {
+    let time = libc::timespec {
+        tv_sec: (nanoseconds / 1_000_000_000) as _,
+        tv_nsec: (nanoseconds % 1_000_000_000) as _,
+    };
+    // SAFETY: the time outlives the call; what is left of it isn't asked for.
+    unsafe {
+        syscall(
+            libc::SYS_nanosleep,
+            [(&raw const time) as usize, 0, 0, 0, 0, 0],
+        )
+    };
 }
 
 /// `close(fd)`.

@@ -17,7 +17,13 @@ pub const NAMES_MAX: usize = 1 << 16;
 const SEGMENTS_MAX: usize = 256;
 const FIRST_SEGMENT_BYTES: usize = 256 * 1024;
 const SEGMENT_BYTES: usize = 1024 * 1024;
+/// Lanes of a process from this number on are small at first: with thousands of threads, most of them write little.
+const CROWD_LANES: u32 = 64;
+const CROWD_SEGMENT_BYTES: usize = 96 * 1024;
 const FILE_NAME_BYTES_MAX: usize = 64;
+
+/// Bytes of the frame that announces the longest name.
+const NAME_FRAME_BYTES_MAX: usize = frame_bytes(size_of::<NameHeader>() + 4096);
 
 /// What [`segment::Header::release`] says.
 const RELEASE: [u8; 16] = {
@@ -32,7 +38,7 @@ const RELEASE: [u8; 16] = {
 };
 
 const _: () = assert!(
-    FIRST_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    CROWD_SEGMENT_BYTES - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
     "the longest frame and the name before it fit in every segment"
 );
 
@@ -107,8 +113,25 @@ pub struct Target {
     pub group: u16,
 }
 
+/// Why a lane has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// The lane is as long as it may get, and the sequencer has not freed enough of it yet.
+    Backlog,
+    /// So much will never fit.
+    TooLong,
+    /// No segment can be made: the lanes directory is gone or is another one now, there is no space, no permission.
+    Unavailable,
+}
+
 /// A thread's lane.
 pub struct Lane {
+    /// [`Process::number`] of the process that it was made for.
+    process: u64,
+    /// Clock when [`Lane::enter`] was last called.
+    entered: u64,
+    /// The current segment was given up before the next one was found.
+    retired: bool,
     number: u32,
     segments: usize,
     bytes: usize,
@@ -122,25 +145,137 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Makes a lane with its first segment. `None` when that is impossible (no memory, no space, no permission).
-    pub fn create(process: &Process) -> Option<&'static mut Lane> {
+    /// Makes a lane with its first segment.
+    ///
+    /// # Errors
+    /// That is impossible: no memory, no space, no permission, no such directory any more.
+    pub fn create(process: &Process) -> Result<&'static mut Lane, Shortage> {
+        Lane::make(process, |lane| lane.add_segment(process).map(|_| ()))
+    }
+
+    /// Makes a lane for later, of two small segments, as none can be added then.
+    ///
+    /// # Errors
+    /// As for [`Lane::create`].
+    pub fn create_spare(process: &Process) -> Result<&'static mut Lane, Shortage> {
+        Lane::make(process, |lane| {
+            lane.make_segment(process, CROWD_SEGMENT_BYTES)?;
+            lane.make_segment(process, CROWD_SEGMENT_BYTES).map(|_| ())
+        })
+    }
+
+    fn make(
+        process: &Process,
+        add_segments: impl FnOnce(&mut Lane) -> Result<(), Shortage>,
+    ) -> Result<&'static mut Lane, Shortage> {
         let memory = sys::map_private(size_of::<Lane>());
         if memory.is_null() {
-            return None;
+            return Err(Shortage::Unavailable);
         }
         // SAFETY: the memory is fresh, large and aligned enough; zero bytes are a valid Lane.
         let lane = unsafe { &mut *memory.cast::<Lane>() };
         // SAFETY: after a fork the child must not find the parent's lane; it makes its own. Advice that fails
         // leaves a private copy, which the child doesn't use either.
         unsafe { sys::advise(memory, size_of::<Lane>(), libc::MADV_DONTFORK) };
+        lane.process = process.number;
         lane.number = process.lanes.fetch_add(1, Ordering::Relaxed);
         lane.next_frame = 1;
-        if !lane.add_segment(process) {
+        if let Err(shortage) = add_segments(lane)
+            && lane.segments == 0
+        {
             // SAFETY: nobody else knows of this memory.
             unsafe { sys::unmap(memory, size_of::<Lane>()) };
-            return None;
+            return Err(shortage);
         }
-        Some(lane)
+        lane.start_segment(0);
+        Ok(lane)
+    }
+
+    /// [`Process::number`] of the process that it was made for.
+    #[inline(always)]
+    pub fn process(&self) -> u64 {
+        self.process
+    }
+
+    /// Clock when [`Lane::enter`] was last called.
+    #[inline(always)]
+    pub fn entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// Whether the frame of a call with so many bytes of data fits for certain; where not, [`Lane::reserve`] knows.
+    #[inline(always)]
+    pub fn has_room(&self, len: usize) -> bool {
+        len <= DATA_BYTES_MAX
+            && self.capacity - self.tail >= frame_bytes(len) + NAME_FRAME_BYTES_MAX
+    }
+
+    /// Makes sure that [`Lane::append`] will find room for the frames of one call with so many bytes of data, by making
+    /// further segments where that is needed.
+    ///
+    /// # Errors
+    /// Why there is no room. When that is [`Shortage::Backlog`], there will be as soon as the sequencer has freed segments,
+    /// if [`Lane::retire`] was called.
+    #[cold]
+    pub fn reserve(&mut self, process: &Process, len: usize) -> Result<(), Shortage> {
+        let frames = len.div_ceil(DATA_BYTES_MAX).max(1);
+        if frames > self.frames_max(process) {
+            return Err(Shortage::TooLong);
+        }
+        let mut rest = (self.capacity - self.tail).saturating_sub(NAME_FRAME_BYTES_MAX);
+        let mut next = 0;
+        let mut done = 0;
+        for _ in 0..frames {
+            let take = (len - done).min(DATA_BYTES_MAX);
+            if rest < frame_bytes(take) {
+                let index = match self.free_segment(next) {
+                    Some(index) => index,
+                    None => self.add_segment(process)?,
+                };
+                next = index + 1;
+                // SAFETY: mapped for good.
+                let capacity = unsafe { (*self.mapped[index]).capacity } as usize;
+                rest = capacity - NAME_FRAME_BYTES_MAX;
+            }
+            rest -= frame_bytes(take);
+            done += take;
+        }
+        Ok(())
+    }
+
+    /// How many of the longest frames all segments together can hold, as many as there may be.
+    fn frames_max(&self, process: &Process) -> usize {
+        let in_one =
+            |capacity: usize| (capacity - NAME_FRAME_BYTES_MAX) / frame_bytes(DATA_BYTES_MAX);
+        // SAFETY: mapped for good.
+        let have = self.mapped[..self.segments]
+            .iter()
+            .map(|&segment| in_one(unsafe { (*segment).capacity } as usize));
+        let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
+        let size = self.next_segment_bytes();
+        let more = (bytes_max.saturating_sub(self.bytes) / size).min(SEGMENTS_MAX - self.segments);
+        have.sum::<usize>() + more * in_one(size - segment::HEADER_BYTES)
+    }
+
+    /// Gives the current segment up, so that the sequencer frees it too; the next frame takes the first that is free.
+    pub fn retire(&mut self) {
+        if !self.retired && self.tail > 0 {
+            self.retired = true;
+            self.tail = self.capacity;
+            // SAFETY: mapped for good.
+            unsafe {
+                (*self.mapped[self.current])
+                    .state
+                    .store(STATE_FULL, Ordering::Release);
+            }
+        }
+    }
+
+    /// Tells the replicator that the thread waits for room since then, and is still there; 0 when it goes on.
+    pub fn tell_waiting(&self, since: u64) {
+        let waiting = &self.home().waiting.0;
+        waiting.at.store(clock::now(), Ordering::Release);
+        waiting.since.store(since, Ordering::Release);
     }
 
     /// Publishes that the thread is about to make a call. Returns the clock before it.
@@ -156,6 +291,7 @@ impl Lane {
         let begin = clock::now();
         // Sequentially consistent, so that the slot is visible before the call's effect and its end time.
         slot.begin.swap(begin, Ordering::SeqCst);
+        self.entered = begin;
         begin
     }
 
@@ -198,6 +334,9 @@ impl Lane {
         parts: &[libc::iovec],
         len: usize,
     ) -> bool {
+        if operation.kind.revision() > process.board.revision.load(Ordering::Relaxed) {
+            return self.append_older(process, name, operation);
+        }
         let mut cursor = Cursor {
             parts,
             part: 0,
@@ -223,6 +362,29 @@ impl Lane {
             if done >= len {
                 return true;
             }
+        }
+    }
+
+    /// Says as much of an operation as a replicator understands that is older than its kind.
+    #[cold]
+    fn append_older(
+        &mut self,
+        process: &Process,
+        name: Option<&Name<'_>>,
+        operation: &Operation,
+    ) -> bool {
+        match operation.kind {
+            Kind::Map | Kind::Unmap => {
+                let operation = Operation {
+                    kind: Kind::Reread,
+                    flags: 0,
+                    ..*operation
+                };
+                // SAFETY: no bytes are read.
+                unsafe { self.append(process, name, &operation, &[], 0) }
+            }
+            // It never looked at these.
+            _ => true,
         }
     }
 
@@ -335,25 +497,39 @@ impl Lane {
     #[cold]
     fn roll(&mut self, process: &Process) -> bool {
         let before = self.mapped[self.current];
-        let free = (0..self.segments).find(|&index| {
-            // SAFETY: mapped for good.
-            unsafe { (*self.mapped[index]).state.load(Ordering::Acquire) == STATE_FREE }
-        });
-        match free {
-            Some(index) => self.start_segment(index),
-            None => {
-                if !self.add_segment(process) {
+        let was_retired = self.retired;
+        let index = match self.free_segment(0) {
+            Some(index) => index,
+            None => match self.add_segment(process) {
+                Ok(index) => index,
+                Err(_) => {
+                    // Where there is no other, none would ever become free.
+                    if self.segments == 1 {
+                        self.retire();
+                    }
                     return false;
                 }
-            }
+            },
+        };
+        self.start_segment(index);
+        if !was_retired {
+            // SAFETY: mapped for good. Only now, so that a reader who sees "full" finds the next one.
+            unsafe { (*before).state.store(STATE_FULL, Ordering::Release) };
         }
-        // SAFETY: mapped for good. Only now, so that a reader who sees "full" finds the next one.
-        unsafe { (*before).state.store(STATE_FULL, Ordering::Release) };
         true
+    }
+
+    /// A segment from this index on that the sequencer has freed, or that was never used.
+    fn free_segment(&self, from: usize) -> Option<usize> {
+        (from..self.segments).find(|&index| {
+            // SAFETY: mapped for good.
+            unsafe { (*self.mapped[index]).state.load(Ordering::Acquire) == STATE_FREE }
+        })
     }
 
     fn start_segment(&mut self, index: usize) {
         self.current = index;
+        self.retired = false;
         self.tail = 0;
         self.sequence += 1;
         // SAFETY: mapped for good; nobody reads a free segment.
@@ -365,22 +541,42 @@ impl Lane {
         header.state.store(STATE_OPEN, Ordering::Release);
     }
 
-    /// Makes, maps and starts a further segment file.
-    fn add_segment(&mut self, process: &Process) -> bool {
-        let size = if self.segments == 0 {
-            FIRST_SEGMENT_BYTES
-        } else {
-            SEGMENT_BYTES
-        };
+    /// Makes a further segment for later, unless there is a free one: for a lane that will soon not be able to.
+    pub fn provide(&mut self, process: &Process) {
+        if self.free_segment(0).is_none() {
+            // Without it the lane is as it was.
+            let _ = self.make_segment(process, FIRST_SEGMENT_BYTES);
+        }
+    }
+
+    /// Makes and maps a further segment file, free to be used, and gives its index.
+    fn add_segment(&mut self, process: &Process) -> Result<usize, Shortage> {
+        self.make_segment(process, self.next_segment_bytes())
+    }
+
+    fn next_segment_bytes(&self) -> usize {
+        match self.segments {
+            0 if self.number >= CROWD_LANES => CROWD_SEGMENT_BYTES,
+            0 => FIRST_SEGMENT_BYTES,
+            _ if self.number >= CROWD_LANES => FIRST_SEGMENT_BYTES,
+            _ => SEGMENT_BYTES,
+        }
+    }
+
+    fn make_segment(&mut self, process: &Process, size: usize) -> Result<usize, Shortage> {
         let bytes_max = process.board.lane_bytes_max.load(Ordering::Relaxed) as usize;
         if self.segments == SEGMENTS_MAX || (self.segments > 0 && self.bytes + size > bytes_max) {
-            return false;
+            return Err(Shortage::Backlog);
         }
         // Making a file longer than the program's own limit would send it SIGXFSZ.
         if sys::file_size_limit() < size as u64 {
-            return false;
+            return Err(Shortage::Unavailable);
         }
         let mut path = [0u8; DIRECTORY_BYTES_MAX + FILE_NAME_BYTES_MAX];
+        // In a directory that is another one now, nobody would know whose segment it is.
+        if sys::identity_at(board_path(&mut path, process)) != Ok(process.board.identity()) {
+            return Err(Shortage::Unavailable);
+        }
         let path = segment_path(&mut path, process, self.number, self.segments as u32);
         let fd = sys::open(
             path,
@@ -388,7 +584,7 @@ impl Lane {
             0o600,
         );
         if fd < 0 {
-            return false;
+            return Err(Shortage::Unavailable);
         }
         let fd = fd as i32;
         let mapping = if sys::allocate(fd, size as u64) == 0 {
@@ -399,7 +595,7 @@ impl Lane {
         sys::close(fd);
         if mapping.is_null() {
             sys::unlink(path);
-            return false;
+            return Err(Shortage::Unavailable);
         }
         // SAFETY: as above: a child makes lanes of its own, and must not be able to write to this one.
         unsafe { sys::advise(mapping, size, libc::MADV_DONTFORK) };
@@ -422,17 +618,18 @@ impl Lane {
             (*header).mode = process.mode.load(Ordering::Relaxed);
             (*header).release = RELEASE;
         }
-        self.mapped[self.segments] = header;
-        self.start_segment(self.segments);
+        let index = self.segments;
+        self.mapped[index] = header;
         // SAFETY: as above.
         unsafe {
+            (*header).state.store(STATE_FREE, Ordering::Relaxed);
             core::sync::atomic::fence(Ordering::Release);
             (&raw mut (*header).magic).write_volatile(segment::MAGIC);
         }
         self.segments += 1;
         self.bytes += size;
         process.board.births.fetch_add(1, Ordering::SeqCst);
-        true
+        Ok(index)
     }
 }
 
@@ -487,6 +684,16 @@ impl Cursor<'_> {
             }
         }
     }
+}
+
+/// Writes `DIRECTORY/board` and a NUL byte into `buffer`.
+fn board_path<'a>(buffer: &'a mut [u8], process: &Process) -> &'a [u8] {
+    const NAME: &[u8] = b"/board\0";
+    let directory = &process.directory[..process.directory.len().min(DIRECTORY_BYTES_MAX)];
+    let end = directory.len() + NAME.len();
+    buffer[..directory.len()].copy_from_slice(directory);
+    buffer[directory.len()..end].copy_from_slice(NAME);
+    &buffer[..end]
 }
 
 /// Writes `DIRECTORY/PROCESS.LANE.INDEX.lane` and a NUL byte into `buffer`.

@@ -1,14 +1,14 @@
 //! A lane written and read as a captured program and the sequencer do.
 
-use counterfoil_lane::board::{self, Board};
+use counterfoil_lane::board::{self, Board, BoardError};
 use counterfoil_lane::frame::Kind;
 use counterfoil_lane::reader::{Segment, decode_name};
-use counterfoil_lane::writer::{Lane, Name, Operation, Process, Target};
+use counterfoil_lane::writer::{Lane, Name, Operation, Process, Shortage, Target};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 struct Stand {
     directory: tempfile::TempDir,
@@ -20,14 +20,7 @@ fn stand(lane_bytes_max: u64) -> Stand {
     let mut bytes = vec![0; board::BYTES];
     bytes[..24].copy_from_slice(&board::initial_header(lane_bytes_max));
     std::fs::write(directory.path().join(board::FILE_NAME), bytes).unwrap();
-    let mut path = directory
-        .path()
-        .join(board::FILE_NAME)
-        .as_os_str()
-        .as_bytes()
-        .to_vec();
-    path.push(0);
-    let board: &'static Board = board::attach(&path).expect("a fresh board");
+    let board: &'static Board = board::attach(&with_nul(directory.path())).expect("a fresh board");
     let process = Process {
         directory: Vec::leak(directory.path().as_os_str().as_bytes().to_vec()),
         board,
@@ -41,6 +34,12 @@ fn stand(lane_bytes_max: u64) -> Stand {
         lanes: AtomicU32::new(0),
     };
     Stand { directory, process }
+}
+
+fn with_nul(path: &Path) -> Vec<u8> {
+    let mut path = path.as_os_str().as_bytes().to_vec();
+    path.push(0);
+    path
 }
 
 const NAME: Name<'static> = Name {
@@ -262,6 +261,177 @@ fn gaps_and_inodes_are_found_on_the_board() {
         board.take_gaps(|_| {}),
         "more gaps than there is room for mean every file"
     );
+}
+
+#[test]
+fn room_that_was_reserved_is_there_for_every_frame_of_a_long_write() {
+    let stand = stand(6 << 20);
+    let lane = Lane::create(&stand.process).unwrap();
+    for (n, len) in [100, 1 << 20, 65_536, 2 << 20, 1].into_iter().enumerate() {
+        if !lane.has_room(len) {
+            assert_eq!(lane.reserve(&stand.process, len), Ok(()));
+        }
+        assert!(write(
+            lane,
+            &stand.process,
+            n as u64,
+            &vec![n as u8 + 1; len]
+        ));
+    }
+    assert_eq!(
+        lane.reserve(&stand.process, 5 << 20),
+        Err(Shortage::TooLong)
+    );
+    assert_eq!(
+        lane.reserve(&stand.process, 2 << 20),
+        Err(Shortage::Backlog)
+    );
+}
+
+/// A lane that may only be one segment long goes on when that is free again: as the current one it never would be.
+#[test]
+fn the_only_segment_is_given_up_when_it_is_full_and_used_again_when_it_is_free() {
+    let stand = stand(64 << 10);
+    let lane = Lane::create(&stand.process).unwrap();
+    let file = stand.directory.path().join("7.0.0.lane");
+    let segment = Segment::open(&file).unwrap();
+    let mut before = 0;
+    for round in 0..3 {
+        while write(lane, &stand.process, 0, &[round; 60_000]) {}
+        assert!(segment.is_full() && segment.sequence() > before);
+        before = segment.sequence();
+        assert_eq!(
+            lane.reserve(&stand.process, 60_000),
+            Err(Shortage::Backlog),
+            "nobody has read it"
+        );
+        segment.free();
+        assert_eq!(lane.reserve(&stand.process, 60_000), Ok(()));
+    }
+}
+
+#[test]
+fn no_segment_is_made_where_another_board_is() {
+    let stand = stand(64 << 20);
+    let lane = Lane::create(&stand.process).unwrap();
+    let path = stand.directory.path().join(board::FILE_NAME);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(path.with_extension("new"), bytes).unwrap();
+    std::fs::rename(path.with_extension("new"), &path).unwrap();
+    assert_eq!(
+        lane.reserve(&stand.process, 1 << 20),
+        Err(Shortage::Unavailable)
+    );
+    assert_eq!(
+        Lane::create(&stand.process).err(),
+        Some(Shortage::Unavailable)
+    );
+}
+
+/// Programs of other users may read what the replicator says, and not change it.
+#[test]
+fn a_board_that_may_only_be_read_takes_marks_beside_it() {
+    let stand = stand(1 << 20);
+    let directory = stand.directory.path();
+    let bytes = std::fs::read(directory.join(board::FILE_NAME)).unwrap();
+    std::fs::write(directory.join(board::MARKS_FILE_NAME), bytes).unwrap();
+    // SAFETY: takes nothing.
+    if unsafe { libc::geteuid() } == 0 {
+        // Nothing is closed to root; another user has to look.
+        let open = std::os::unix::fs::PermissionsExt::from_mode;
+        std::fs::set_permissions(directory, open(0o711)).unwrap();
+        std::fs::set_permissions(directory.join(board::FILE_NAME), open(0o644)).unwrap();
+        std::fs::set_permissions(directory.join(board::MARKS_FILE_NAME), open(0o666)).unwrap();
+        let path = with_nul(directory);
+        // SAFETY: the child makes system calls and touches no lock.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: as above.
+            unsafe {
+                libc::setuid(65_534);
+                let code = match board::join(&path) {
+                    Ok(board) => {
+                        board.mark_gap(b"/d/f");
+                        i32::from(board.lane_bytes_max.load(Ordering::Relaxed) != 1 << 20)
+                    }
+                    Err(_) => 2,
+                };
+                libc::_exit(code);
+            }
+        }
+        let mut status = 0;
+        // SAFETY: the child is ours.
+        unsafe { libc::waitpid(child, &mut status, 0) };
+        assert_eq!(status, 0);
+        std::fs::copy(
+            directory.join(board::MARKS_FILE_NAME),
+            directory.join("seen"),
+        )
+        .unwrap();
+        std::fs::rename(directory.join("seen"), directory.join(board::FILE_NAME)).unwrap();
+        let marks = board::attach(&with_nul(directory)).expect("the marks");
+        let mut marked = Vec::new();
+        marks.take_gaps(|hash| marked.push(hash));
+        assert_eq!(marked, [board::path_hash(b"/d/f")]);
+    }
+}
+
+#[test]
+fn a_board_of_another_layout_is_refused_by_name() {
+    let stand = stand(1 << 20);
+    let path = stand.directory.path().join(board::FILE_NAME);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8] = 99;
+    std::fs::write(&path, &bytes).unwrap();
+    let refused = board::join(&with_nul(stand.directory.path())).err();
+    assert_eq!(refused, Some(BoardError::Version(99)));
+    std::fs::write(&path, &bytes[..100]).unwrap();
+    let refused = board::join(&with_nul(stand.directory.path())).err();
+    assert_eq!(refused, Some(BoardError::Damaged));
+}
+
+/// Where the replicator is older, nothing is said that it wouldn't understand.
+#[test]
+fn an_older_replicator_is_told_of_mappings_as_changes_and_of_the_rest_nothing() {
+    let stand = stand(1 << 20);
+    let lane = Lane::create(&stand.process).unwrap();
+    for (revision, expected) in [
+        (0, vec![Kind::Reread, Kind::Reread]),
+        (
+            1,
+            vec![Kind::Map, Kind::Unmap, Kind::Attributes, Kind::Begin],
+        ),
+    ] {
+        stand
+            .process
+            .board
+            .revision
+            .store(revision, Ordering::Relaxed);
+        let segment = Segment::open(&stand.directory.path().join("7.0.0.lane")).unwrap();
+        let before = segment.tail();
+        for kind in [Kind::Map, Kind::Unmap, Kind::Attributes, Kind::Begin] {
+            let operation = Operation {
+                kind,
+                flags: 0,
+                begin: 1,
+                end: 2,
+                offset: 0,
+                extent: 10,
+            };
+            // SAFETY: no bytes are read.
+            assert!(unsafe { lane.append(&stand.process, Some(&NAME), &operation, &[], 0) });
+        }
+        let mut kinds = Vec::new();
+        let mut at = before;
+        while at < segment.tail() {
+            let (header, kind, _) = segment.frame(at, segment.tail()).unwrap();
+            at += header.len as usize;
+            if kind != Kind::Name {
+                kinds.push(kind);
+            }
+        }
+        assert_eq!(kinds, expected);
+    }
 }
 
 #[test]

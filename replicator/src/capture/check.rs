@@ -1,21 +1,27 @@
-//! The thread that reads files: to load what isn't in the journal yet, to compare, and to settle what is in doubt.
+//! The thread that looks at files: which there are, what changed, and what is in them.
 //!
-//! It reads in bounded chunks and hands each to the sequencer with the clock before and after, which orders it among the
-//! programs' operations. It never holds a lock on a file and never blocks a writer.
+//! It looks where the kernel says that something happened ([`looking`], with [`super::watch`]), through all directories at
+//! the start, now and then, and whenever something may have been missed; it reads what isn't in the journal yet, compares,
+//! and settles what is in doubt ([`reading`], in [`turns`]). It reads in bounded chunks and hands each to the sequencer
+//! with the clock before and after, which orders it among the programs' operations. It never holds a lock on a file and
+//! never blocks a writer.
+
+mod looking;
+mod reading;
+mod turns;
 
 use super::operation::{self, Attributes, FileKind};
+use super::watch::{Inbox, Toucher, Watch};
 use crate::progress::Progress;
-use counterfoil_lane::clock;
+use looking::Directories;
+use reading::Reading;
 use std::collections::HashSet;
-use std::fs::File;
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use turns::{Next, Turns};
 use twox_hash::XxHash3_128;
 
 /// Bytes read at once: of a comparison, and of content.
@@ -24,8 +30,8 @@ pub const CHUNK_BYTES: u64 = 256 * 1024;
 /// Files longer than this are refused: 32 TiB, twice what ext4 can hold.
 pub const FILE_BYTES_MAX: u64 = 1 << 45;
 
-/// How often directories are looked through for new files.
-const SCAN_INTERVAL: Duration = Duration::from_millis(500);
+/// How long the thread sleeps at most.
+const NAP: Duration = Duration::from_millis(500);
 
 /// What the thread is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +50,18 @@ pub enum Task {
         /// How many bytes.
         extent: u64,
     },
+    /// Like `Check`, but left when the file was compared within `pause`, or within a multiple of what that took.
+    Recheck {
+        /// The file.
+        path: Arc<[u8]>,
+        /// For how long one comparison is enough.
+        pause: Duration,
+    },
+    /// What a file is and how it looks, without its content.
+    Look {
+        /// The file.
+        path: Arc<[u8]>,
+    },
 }
 
 /// What was found, between two readings of the clock.
@@ -57,6 +75,10 @@ pub struct Finding {
     pub end: u64,
     /// What it is.
     pub what: What,
+    /// Device and inode of what was read; its path may stand for another file by now.
+    pub file: Option<(u64, u64)>,
+    /// With this, all of the file was read.
+    pub completes: bool,
 }
 
 /// The kinds of [`Finding`].
@@ -101,8 +123,31 @@ pub enum What {
     Missing,
     /// It can't be read; the reason is for people.
     Unreadable(String),
+    /// The kernel says that these did something to it.
+    Touched {
+        /// Who, and what.
+        by: Vec<Touch>,
+        /// Clock when the first of it was told.
+        since: u64,
+    },
     /// All directories were looked through.
-    Scanned,
+    Scanned {
+        /// The files that are there.
+        present: HashSet<Arc<[u8]>>,
+    },
+}
+
+/// What somebody did to a file, according to the kernel.
+#[derive(Debug)]
+pub struct Touch {
+    /// Who it was, where the kernel says so.
+    pub who: Option<Arc<Toucher>>,
+    /// Changed its content or size.
+    pub wrote: bool,
+    /// Closed it, and could have written before.
+    pub closed: bool,
+    /// Made, removed or renamed it.
+    pub named: bool,
 }
 
 /// Checksum of a range, as in [`What::Sum`].
@@ -119,21 +164,32 @@ pub struct Checker {
     /// Files the publisher has an image of.
     known: HashSet<Arc<[u8]>>,
     buffer: Vec<u8>,
+    turns: Turns<Reading>,
+    inbox: Arc<Inbox>,
+    directories: Directories,
 }
 
 /// Hands tasks to the checker, and counts those not finished. When very many wait, further ranges of a file become one
 /// comparison of all of it.
 #[derive(Clone)]
 pub struct Tasks {
-    sender: Sender<Task>,
+    sender: Sender<Message>,
     /// Files whose ranges were put together, until the checker turns to them.
     whole: Arc<Mutex<HashSet<Arc<[u8]>>>>,
     progress: Arc<Progress>,
 }
 
+/// What wakes the checker.
+enum Message {
+    Task(Task),
+    /// The kernel told something.
+    Told,
+}
+
 /// The checker's end of [`Tasks`].
 pub struct TaskQueue {
-    receiver: Receiver<Task>,
+    sender: Sender<Message>,
+    receiver: Receiver<Message>,
     whole: Arc<Mutex<HashSet<Arc<[u8]>>>>,
 }
 
@@ -146,6 +202,7 @@ impl Tasks {
         let (sender, receiver) = std::sync::mpsc::channel();
         let whole = Arc::default();
         let queue = TaskQueue {
+            sender: Sender::clone(&sender),
             receiver,
             whole: Arc::clone(&whole),
         };
@@ -171,21 +228,10 @@ impl Tasks {
             task => task,
         };
         self.progress.tasks.fetch_add(1, Ordering::SeqCst);
-        if self.sender.send(task).is_err() {
+        if self.sender.send(Message::Task(task)).is_err() {
             // The thread is gone: the replicator is stopping.
             self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
         }
-    }
-}
-
-impl TaskQueue {
-    fn next(&self, limit: Duration) -> Result<Task, RecvTimeoutError> {
-        let task = self.receiver.recv_timeout(limit)?;
-        if let Task::Check { path } = &task {
-            // What is asked from now on may be of changes that this look comes too early for.
-            lock(&self.whole).remove(path);
-        }
-        Ok(task)
     }
 }
 
@@ -206,6 +252,7 @@ impl Checker {
         progress: Arc<Progress>,
         known: HashSet<Arc<[u8]>>,
     ) -> Checker {
+        let directories = Directories::new(&config, Watch::start(Arc::clone(&progress)));
         Checker {
             config,
             tasks,
@@ -213,75 +260,89 @@ impl Checker {
             progress,
             known,
             buffer: Vec::new(),
+            turns: Turns::new(),
+            inbox: Arc::default(),
+            directories,
         }
     }
 
     /// Works until the sequencer is gone or everything is to stop.
     pub fn run(mut self) {
-        let mut next_scan = Instant::now();
+        let sender = Sender::clone(&self.tasks.sender);
+        let listening = self.directories.watch().listen(&self.inbox, move || {
+            // Nobody is there to be woken once everything stops.
+            let _ = sender.send(Message::Told);
+        });
+        if let Err(error) = listening {
+            self.progress.fail(format!(
+                "starting the thread that listens to the kernel: {error}"
+            ));
+            return;
+        }
         while !self.progress.is_stopping() {
-            let done = if Instant::now() >= next_scan {
-                let done = self.scan();
-                next_scan = Instant::now() + SCAN_INTERVAL;
-                done
-            } else {
-                match self
-                    .tasks
-                    .next(next_scan.saturating_duration_since(Instant::now()))
-                {
-                    Ok(task) => {
-                        let done = self.perform(&task);
-                        self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
-                        done
-                    }
-                    Err(RecvTimeoutError::Timeout) => Ok(()),
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            };
-            if done.is_err() {
+            if self.round().is_err() {
                 return;
             }
         }
     }
 
-    fn send(&self, path: &Arc<[u8]>, begin: u64, what: What) -> Result<(), Stopped> {
-        self.progress.findings.fetch_add(1, Ordering::SeqCst);
-        let finding = Finding {
-            path: Arc::clone(path),
-            begin,
-            end: clock::now(),
-            what,
+    fn round(&mut self) -> Result<(), Stopped> {
+        let now = Instant::now();
+        let nap = if self.turns.has_work(now) {
+            Duration::ZERO
+        } else {
+            let until = [
+                self.turns.next_rested(),
+                Some(self.directories.next_look(now)),
+            ];
+            let until = until.into_iter().flatten().min();
+            until.map_or(NAP, |until| until.saturating_duration_since(now).min(NAP))
         };
-        self.findings.send(finding).map_err(|_| Stopped)
+        self.receive(nap)?;
+        self.look()?;
+        match self.turns.next(Instant::now()) {
+            Some(Next::Begin(task)) => self.perform(&task),
+            Some(Next::Continue(reading)) => self.go_on(reading),
+            None => Ok(()),
+        }
     }
 
-    /// Looks through all directories.
-    fn scan(&mut self) -> Result<(), Stopped> {
-        let config = Arc::clone(&self.config);
-        let mut problems = Vec::new();
-        for found in config.scan() {
-            match found {
-                Ok(found) => {
-                    let begin = clock::now();
-                    let path: Arc<[u8]> = found.path.as_os_str().as_bytes().into();
-                    match std::fs::symlink_metadata(&found.path) {
-                        Ok(metadata) => self.send(&path, begin, seen(&metadata))?,
-                        // It was there a moment ago: the next look will tell.
-                        Err(_) => continue,
-                    }
-                }
-                Err(error) => problems.push(error.to_string()),
+    /// Takes over what was asked; waits for that long if there is nothing.
+    fn receive(&mut self, nap: Duration) -> Result<(), Stopped> {
+        let mut message = match self.tasks.receiver.recv_timeout(nap) {
+            Ok(message) => Some(message),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return Err(Stopped),
+        };
+        while let Some(received) = message {
+            if let Message::Task(task) = received {
+                self.queue(task);
             }
+            message = self.tasks.receiver.try_recv().ok();
         }
-        self.progress.set_problems("scan", &problems);
-        self.send(&Arc::from(&b""[..]), clock::now(), What::Scanned)
+        Ok(())
+    }
+
+    /// Takes over a task that is counted already.
+    fn queue(&mut self, task: Task) {
+        if !self.turns.add(task, Instant::now()) {
+            self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Gives itself a task.
+    fn ask_itself(&mut self, task: Task) {
+        self.progress.tasks.fetch_add(1, Ordering::SeqCst);
+        self.queue(task);
     }
 
     fn perform(&mut self, task: &Task) -> Result<(), Stopped> {
         match task {
-            Task::Check { path } => {
+            Task::Check { path } | Task::Recheck { path, .. } => {
+                // What is asked from now on may be of changes that this look comes too early for.
+                lock(&self.tasks.whole).remove(path);
                 let load = self.known.insert(Arc::clone(path));
-                self.read(path, 0, u64::MAX, load, !load)
+                self.begin(path, 0, u64::MAX, load, !load)
             }
             Task::Read {
                 path,
@@ -289,134 +350,44 @@ impl Checker {
                 extent,
             } => {
                 // A long range is compared first: most of it is unchanged.
-                self.read(path, *offset, *extent, false, *extent > CHUNK_BYTES)
+                self.begin(path, *offset, *extent, false, *extent > CHUNK_BYTES)
+            }
+            Task::Look { path } => {
+                let looked = self.look_again(path);
+                self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
+                looked
             }
         }
     }
 
-    fn read(
-        &mut self,
-        path: &Arc<[u8]>,
-        offset: u64,
-        extent: u64,
-        load: bool,
-        sum: bool,
-    ) -> Result<(), Stopped> {
-        let begin = clock::now();
-        let file = match open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.known.remove(path);
-                return self.send(path, begin, What::Missing);
-            }
-            Err(error) => return self.send(path, begin, What::Unreadable(error.to_string())),
-        };
-        match file.metadata() {
-            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => {
-                let reason = format!(
-                    "it is longer than the {FILE_BYTES_MAX} bytes that a mirrored file may have"
-                );
-                return self.send(path, begin, What::Unreadable(reason));
-            }
-            Ok(metadata) if metadata.is_file() => self.send(path, begin, seen(&metadata))?,
-            Ok(_) => {
-                return self.send(
-                    path,
-                    begin,
-                    What::Unreadable("it isn't a regular file".to_owned()),
-                );
-            }
-            Err(error) => return self.send(path, begin, What::Unreadable(error.to_string())),
-        }
-        let end = offset.saturating_add(extent);
-        let mut at = offset;
-        loop {
-            let len = CHUNK_BYTES.min(end - at);
-            let begin = clock::now();
-            let (taken, at_end) = match self.fill(&file, at, len) {
-                Ok(found) => found,
-                Err(error) => {
-                    return self.send(
-                        path,
-                        begin,
-                        What::Unreadable(format!("at byte {at}: {error}")),
-                    );
-                }
-            };
-            let bytes = &self.buffer[..taken];
-            let what = if sum {
-                What::Sum {
-                    offset: at,
-                    len: taken as u64,
-                    sum: checksum(bytes),
-                    at_end,
-                }
-            } else {
-                What::Content {
-                    offset: at,
-                    bytes: bytes.to_vec(),
-                    at_end,
-                    load,
-                }
-            };
-            self.send(path, begin, what)?;
-            at += taken as u64;
-            if at_end || at >= end {
-                return Ok(());
-            }
-            if self.progress.is_stopping() {
-                return Err(Stopped);
-            }
-        }
+    /// Whether something of this kind is mirrored under this path.
+    fn counts(&self, path: &[u8], kind: FileKind) -> bool {
+        kind == FileKind::Regular && self.config.rule_for(path).is_some()
     }
-
-    /// Reads up to `len` bytes at `offset`; says how many there were, and whether the file ends behind them.
-    fn fill(&mut self, file: &File, offset: u64, len: u64) -> io::Result<(usize, bool)> {
-        // One byte more than asked for tells whether the file ends here.
-        let wanted = len as usize + 1;
-        self.buffer.resize(wanted, 0);
-        let mut taken = 0;
-        while taken < wanted {
-            match file.read_at(&mut self.buffer[taken..], offset + taken as u64) {
-                Ok(0) => break,
-                Ok(more) => taken += more,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok((taken.min(len as usize), taken < wanted))
-    }
-}
-
-fn open(path: &[u8]) -> io::Result<File> {
-    std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOATIME)
-        .open(Path::new(std::ffi::OsStr::from_bytes(path)))
-        .or_else(|error| match error.raw_os_error() {
-            // O_NOATIME is for the owner only.
-            Some(libc::EPERM) => std::fs::OpenOptions::new()
-                .read(true)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-                .open(Path::new(std::ffi::OsStr::from_bytes(path))),
-            _ => Err(error),
-        })
 }
 
 fn seen(metadata: &std::fs::Metadata) -> What {
     What::Seen {
         device: metadata.dev(),
         inode: metadata.ino(),
-        attributes: Attributes {
-            kind: kind_of(metadata),
-            mode: metadata.mode() & 0o7777,
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
-        },
+        attributes: attributes_of(metadata),
         size: metadata.len(),
-        changed_ns: metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec(),
+        changed_ns: changed_ns(metadata),
     }
+}
+
+fn attributes_of(metadata: &std::fs::Metadata) -> Attributes {
+    Attributes {
+        kind: kind_of(metadata),
+        mode: metadata.mode() & 0o7777,
+        uid: metadata.uid(),
+        gid: metadata.gid(),
+        modified_ns: metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec(),
+    }
+}
+
+fn changed_ns(metadata: &std::fs::Metadata) -> i64 {
+    metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec()
 }
 
 fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
@@ -431,6 +402,19 @@ fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
 }
 
 impl What {
+    /// Behind the last byte that was read.
+    pub(super) fn end(&self) -> Option<u64> {
+        match self {
+            What::Content { offset, bytes, .. } => Some(offset + bytes.len() as u64),
+            What::Sum { offset, len, .. } => Some(offset + len),
+            What::Seen { .. }
+            | What::Missing
+            | What::Unreadable(_)
+            | What::Scanned { .. }
+            | What::Touched { .. } => None,
+        }
+    }
+
     /// What the journal keeps of it, when it is kept.
     pub(super) fn action(&self) -> Option<operation::Action<'_>> {
         Some(match *self {
@@ -456,7 +440,11 @@ impl What {
                 sum,
                 at_end,
             },
-            What::Seen { .. } | What::Missing | What::Unreadable(_) | What::Scanned => return None,
+            What::Seen { .. }
+            | What::Missing
+            | What::Unreadable(_)
+            | What::Touched { .. }
+            | What::Scanned { .. } => return None,
         })
     }
 }

@@ -1,7 +1,8 @@
 //! Which directory is on which device: so that a volume that isn't mounted is not taken for files that were removed.
 //!
 //! A file that is nowhere to be seen counts as removed only if its directory is there, and on the device on which its files
-//! have been seen. Else the mirror keeps what it has, and says so: on the day a volume is lost, that is what it is for.
+//! have been seen. Below the directory where its rule begins, directories may go with their files: what counts there is the
+//! nearest one above. Else the mirror keeps what it has, and says so: on the day a volume is lost, that is what it is for.
 
 use crate::publish::images::replace;
 use std::collections::BTreeMap;
@@ -63,8 +64,8 @@ impl Directories {
         }
     }
 
-    /// What became of the file at `path`.
-    pub(super) fn fate(&self, path: &[u8]) -> Fate {
+    /// What became of the file at `path`, whose rule begins at `root`.
+    pub(super) fn fate(&self, path: &[u8], root: Option<&Path>) -> Fate {
         let file = Path::new(OsStr::from_bytes(path));
         match std::fs::symlink_metadata(file) {
             Ok(_) => return Fate::There,
@@ -74,10 +75,22 @@ impl Directories {
         let Some(directory) = directory_of(path) else {
             return Fate::Removed;
         };
-        let there = match std::fs::metadata(directory) {
-            Ok(there) => there,
-            Err(error) => {
-                return Fate::Unknown(format!("its directory can't be looked at ({error})"));
+        let mut nearest = directory;
+        let there = loop {
+            match std::fs::metadata(nearest) {
+                Ok(there) => break there,
+                Err(error) => {
+                    let above = nearest.parent().filter(|above| {
+                        error.kind() == std::io::ErrorKind::NotFound
+                            && root.is_some_and(|root| above.starts_with(root))
+                    });
+                    let Some(above) = above else {
+                        return Fate::Unknown(format!(
+                            "its directory can't be looked at ({error})"
+                        ));
+                    };
+                    nearest = above;
+                }
             }
         };
         let key = counterfoil_proto::path_text(directory.as_os_str().as_bytes());

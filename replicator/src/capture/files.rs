@@ -15,8 +15,20 @@ const FILES_KEPT_MIN: usize = 4096;
 /// Changes remembered per file to tell whether a read overlapped one.
 const RECENT_MAX: usize = 1024;
 
+/// Further names of one file that are remembered.
+const LINKS_MAX: usize = 16;
+/// Paths remembered that files had before.
+const FORMER_MAX: usize = 4096;
+
+/// Processes remembered per file that did something to it.
+const REPORTS_MAX: usize = 16;
+
 /// A file, by its inode.
 pub(super) struct File {
+    device: u64,
+    inode: u64,
+    /// Other captured paths that programs gave it, oldest first.
+    links: Vec<Arc<[u8]>>,
     /// Its present path, when it has a captured one.
     pub(super) path: Option<Arc<[u8]>>,
     /// Its group.
@@ -26,8 +38,12 @@ pub(super) struct File {
     /// Size and time of change when its directory was last looked through, if a captured change or a comparison accounts
     /// for them.
     pub(super) look: Option<(u64, i64)>,
-    /// Wall clock when it was last compared for a change that nobody captured.
-    pub(super) compared_ns: i64,
+    /// Captured processes that did something to it lately, and when.
+    pub(super) reports: Vec<(u64, u64)>,
+    /// The end of the file, which completes its content, is being read again.
+    pub(super) completes_later: bool,
+    /// Its size as captured changes and reads left it; none when that isn't known.
+    pub(super) size: Option<u64>,
     /// Its content isn't in the journal yet.
     loading: bool,
     attributes_seen: Option<Attributes>,
@@ -90,9 +106,29 @@ impl File {
         self.in_doubt = Some(doubts);
     }
 
-    /// The end of the file was read: its content is in the journal. Gives attributes back as above.
+    /// A process says that it did something to the file.
+    pub(super) fn note_report(&mut self, process: u64, end: u64) {
+        // Mostly the same one as before.
+        if let Some(last) = self.reports.last_mut()
+            && last.0 == process
+        {
+            last.1 = last.1.max(end);
+            return;
+        }
+        let end = match self.reports.iter().position(|&(known, _)| known == process) {
+            Some(before) => self.reports.remove(before).1.max(end),
+            None => end,
+        };
+        if self.reports.len() == REPORTS_MAX {
+            self.reports.remove(0);
+        }
+        self.reports.push((process, end));
+    }
+
+    /// All of the file was read: its content is in the journal. Gives attributes back as above.
     pub(super) fn note_loaded(&mut self) -> Option<Attributes> {
         self.loading = false;
+        self.completes_later = false;
         self.attributes_seen
             .and_then(|attributes| self.note_attributes(attributes))
     }
@@ -121,6 +157,8 @@ pub(super) struct Files {
     forget_at: usize,
     by_inode: HashMap<(u64, u64), usize>,
     by_path: HashMap<Arc<[u8]>, usize>,
+    /// What was reported, under their path, of files that don't have it any more; for a while.
+    former: HashMap<Arc<[u8]>, Vec<(u64, u64)>>,
     /// Grows when everything that was to be read has been.
     doubts: u64,
     /// An empty file was made: its path, and whether another one had that before.
@@ -141,6 +179,7 @@ impl Files {
             forget_at: FILES_KEPT_MIN,
             by_inode: HashMap::new(),
             by_path: HashMap::new(),
+            former: HashMap::new(),
             doubts: 0,
             made: None,
             to_load: Vec::new(),
@@ -160,6 +199,12 @@ impl Files {
     /// The group of a path, when it is captured.
     pub(super) fn group_of(&self, path: &[u8]) -> Option<u16> {
         self.config.rule_for(path).map(|(group, _)| group as u16)
+    }
+
+    /// Where the rule of a path begins.
+    pub(super) fn root_of(&self, path: &[u8]) -> Option<std::path::PathBuf> {
+        let (group, rule) = self.config.rule_for(path)?;
+        Some(self.config.groups[group].files[rule].pattern.directory())
     }
 
     /// The group of a path as a program reported it; the first when it isn't captured (any more).
@@ -200,11 +245,16 @@ impl Files {
         let path: Arc<[u8]> = self.configured(path).as_ref().into();
         let group = self.group_of(&path);
         let fresh = File {
+            device,
+            inode,
+            links: Vec::new(),
             path: group.map(|_| Arc::clone(&path)),
             group: group.unwrap_or(0),
             changed_ns: 0,
             look: None,
-            compared_ns: 0,
+            reports: Vec::new(),
+            completes_later: false,
+            size: None,
             loading: group.is_some() && !empty,
             attributes_seen: None,
             in_doubt: None,
@@ -228,7 +278,7 @@ impl Files {
             self.board.add_inode(device, inode);
             let before = self.by_path.insert(Arc::clone(&path), file);
             if let Some(before) = before {
-                self.files[before].path = None;
+                self.lose_path(before);
             }
             if empty {
                 self.made = Some((path, before.is_some()));
@@ -237,6 +287,16 @@ impl Files {
             }
         }
         file
+    }
+
+    /// Notes all captured files on another board.
+    pub(super) fn move_to(&mut self, board: &'static Board) {
+        self.board = board;
+        for (&(device, inode), &file) in &self.by_inode {
+            if self.files[file].path.is_some() {
+                board.add_inode(device, inode);
+            }
+        }
     }
 
     /// Whether a path leads to this inode at present.
@@ -272,7 +332,9 @@ impl Files {
 
     /// The file got a new path, captured or not. What had it before has none any more.
     pub(super) fn renamed(&mut self, file: usize, to: &[u8]) {
-        if let Some(from) = self.files[file].path.take()
+        let from = self.files[file].path.clone();
+        self.lose_path(file);
+        if let Some(from) = from
             && self.by_path.get(&from) == Some(&file)
         {
             self.by_path.remove(&from);
@@ -280,10 +342,12 @@ impl Files {
         let to: Arc<[u8]> = self.configured(to).as_ref().into();
         if let Some(group) = self.group_of(&to) {
             if let Some(before) = self.by_path.insert(Arc::clone(&to), file) {
-                self.files[before].path = None;
+                self.lose_path(before);
             }
-            self.files[file].group = group;
-            self.files[file].path = Some(Arc::clone(&to));
+            let renamed = &mut self.files[file];
+            renamed.group = group;
+            renamed.path = Some(Arc::clone(&to));
+            self.board.add_inode(renamed.device, renamed.inode);
             // What was to be read under the old name won't be found there any more.
             if self.files[file].loading || self.files[file].in_doubt == Some(self.doubts) {
                 self.to_load.push(to);
@@ -297,13 +361,31 @@ impl Files {
     }
 
     /// The inode got a further name. One that had no captured path has that now, and its content is to be loaded; one that
-    /// has keeps it.
+    /// has keeps it, and may go on under the other.
     pub(super) fn linked(&mut self, file: usize, path: &[u8]) {
         if self.files[file].path.is_none() {
-            self.renamed_in(file, path);
-            let path = self.files[file].path.clone();
-            self.to_load.extend(path);
+            return self.renamed_in(file, path);
         }
+        let path: Arc<[u8]> = self.configured(path).as_ref().into();
+        let is_captured = self.group_of(&path).is_some();
+        let file = &mut self.files[file];
+        if is_captured && file.path.as_ref() != Some(&path) && !file.links.contains(&path) {
+            if file.links.len() == LINKS_MAX {
+                file.links.remove(0);
+            }
+            file.links.push(path);
+        }
+    }
+
+    /// A captured path under which the file is still there when it isn't under its own any more.
+    pub(super) fn other_link(&mut self, file: usize) -> Option<Arc<[u8]>> {
+        let (device, inode) = (self.files[file].device, self.files[file].inode);
+        let links = std::mem::take(&mut self.files[file].links);
+        let found = links
+            .iter()
+            .position(|link| self.is_at(link, device, inode))?;
+        self.files[file].links = links;
+        Some(self.files[file].links.remove(found))
     }
 
     /// A file came to a captured path from one that isn't: nothing of its content is in the journal.
@@ -320,8 +402,44 @@ impl Files {
     /// The file at this path is gone.
     pub(super) fn removed(&mut self, path: &[u8]) -> Option<usize> {
         let file = self.by_path.remove(path)?;
-        self.files[file].path = None;
+        self.lose_path(file);
         Some(file)
+    }
+
+    /// A file doesn't have its path any more. What was reported of it explains what the kernel tells of that path later.
+    fn lose_path(&mut self, file: usize) {
+        let file = &mut self.files[file];
+        let Some(path) = file.path.take() else {
+            return;
+        };
+        if self.former.len() >= FORMER_MAX {
+            self.former.clear();
+        }
+        let former = self.former.entry(path).or_default();
+        former.extend_from_slice(&file.reports);
+        let forgotten = former.len().saturating_sub(REPORTS_MAX);
+        former.drain(..forgotten);
+    }
+
+    /// Captured processes that did something to the file at a path, or to one that was there before, and when.
+    pub(super) fn reports(&self, path: &[u8]) -> impl Iterator<Item = &(u64, u64)> {
+        let present = self.at_path(path).map(|file| &self.files[file].reports);
+        present.into_iter().chain(self.former.get(path)).flatten()
+    }
+
+    /// The captured paths in a directory, at any depth.
+    pub(super) fn below<'f>(
+        &'f self,
+        directory: &'f [u8],
+    ) -> impl Iterator<Item = (&'f Arc<[u8]>, usize)> {
+        let is_below = move |path: &[u8]| {
+            path.strip_prefix(directory)
+                .is_some_and(|rest| rest.first() == Some(&b'/'))
+        };
+        self.by_path
+            .iter()
+            .filter(move |(path, _)| is_below(path))
+            .map(|(path, &file)| (path, file))
     }
 
     /// All captured paths there are.
@@ -333,7 +451,7 @@ impl Files {
 }
 
 /// Directories that the configuration reaches through symbolic links: what programs open is reported by its real path.
-fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(crate) fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut aliases = Vec::new();
     for rule in config.groups.iter().flat_map(|group| &group.files) {
         let configured = rule.pattern.directory();

@@ -3,7 +3,7 @@
 use counterfoil_lane::board::Board;
 use counterfoil_lane::frame::{Header, Kind};
 use counterfoil_lane::reader::{InFlight, Segment, SegmentError, Writer, decode_name};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +18,7 @@ pub(super) struct Queued {
     pub(super) header: Header,
     /// What kind it is.
     pub(super) kind: Kind,
-    /// Its group.
+    /// Its group. A mark of a unit of work is queued once for each group that it concerns.
     pub(super) group: u16,
     segment: u32,
     at: usize,
@@ -70,11 +70,20 @@ pub(super) struct Lane {
     full: VecDeque<u32>,
     /// There were more frames than the queue takes.
     more: bool,
+    /// Operations released from it, and when the last of them ended.
+    pub(super) released: u64,
+    pub(super) released_end: u64,
     /// Why this lane can't be read on.
     pub(super) broken: Option<String>,
 }
 
 impl Lane {
+    /// Counts an operation released from it.
+    pub(super) fn note_released(&mut self, end: u64) {
+        self.released += 1;
+        self.released_end = end;
+    }
+
     /// The call its thread is in.
     pub(super) fn in_flight(&self) -> Option<InFlight> {
         self.segments.get(&0)?.in_flight()
@@ -114,8 +123,8 @@ impl Lane {
         }
     }
 
-    /// Reads what is complete into the queue.
-    fn read(&mut self, group_of: &GroupOf<'_>) {
+    /// Reads what is complete into the queue. `marked` are the groups whose units programs mark.
+    fn read(&mut self, group_of: &GroupOf<'_>, marked: &[u16]) {
         self.more = false;
         self.begun = true;
         while self.broken.is_none() {
@@ -132,7 +141,7 @@ impl Lane {
                 }
                 match segment.frame(self.at, tail) {
                     Ok((header, kind, data)) => {
-                        self.take(index, header, kind, data, group_of);
+                        self.take(index, header, kind, data, group_of, marked);
                         self.at += header.len as usize;
                     }
                     Err(what) => {
@@ -162,13 +171,27 @@ impl Lane {
         kind: Kind,
         data: &[u8],
         group_of: &GroupOf<'_>,
+        marked: &[u16],
     ) {
+        if matches!(kind, Kind::Begin | Kind::Commit | Kind::Abort) {
+            let concerns =
+                |group: u16| header.offset == u64::MAX || header.offset == u64::from(group);
+            for &group in marked.iter().filter(|&&group| concerns(group)) {
+                self.queue_once(segment, header, kind, group);
+            }
+            return;
+        }
         if kind == Kind::Name
             && let Some(name) = Name::decode(data)
         {
             self.groups.insert(header.name, group_of(&name.path));
         }
         let group = self.groups.get(&header.name).copied().unwrap_or(0);
+        self.queue_once(segment, header, kind, group);
+    }
+
+    /// Queues a frame for a group, unless it is in the journal already.
+    fn queue_once(&mut self, segment: u32, header: Header, kind: Kind, group: u16) {
         let journaled = self.journaled.get(&group).copied().unwrap_or(0);
         if kind != Kind::Name && header.number <= journaled {
             return;
@@ -235,6 +258,8 @@ pub(super) struct Lanes {
     directory: PathBuf,
     board: &'static Board,
     births: Option<u64>,
+    /// Groups whose units of work programs mark.
+    marked: Vec<u16>,
     /// Last frame per lane known to be in the journal, from before this start.
     journaled: Journaled,
     pub(super) lanes: Vec<Lane>,
@@ -244,11 +269,17 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    pub(super) fn new(directory: &Path, board: &'static Board, journaled: Journaled) -> Lanes {
+    pub(super) fn new(
+        directory: &Path,
+        board: &'static Board,
+        marked: Vec<u16>,
+        journaled: Journaled,
+    ) -> Lanes {
         Lanes {
             directory: directory.to_owned(),
             board,
             births: None,
+            marked,
             journaled,
             lanes: Vec::new(),
             by_key: HashMap::new(),
@@ -319,6 +350,8 @@ impl Lanes {
                 queue: VecDeque::new(),
                 full: VecDeque::new(),
                 more: false,
+                released: 0,
+                released_end: 0,
                 broken: None,
             });
             self.lanes.len() - 1
@@ -330,10 +363,34 @@ impl Lanes {
         }
     }
 
+    /// Programs make their lanes known on another board from now on.
+    pub(super) fn move_to(&mut self, board: &'static Board) {
+        self.board = board;
+        self.births = None;
+    }
+
+    /// Programs of which some thread waits for room in its lane: name, process id, and since when.
+    pub(super) fn waiting(&self) -> Vec<(String, u32, u64)> {
+        let mut waiting: BTreeMap<u64, (String, u32, u64)> = BTreeMap::new();
+        for lane in &self.lanes {
+            let segment = lane.segments.get(&0);
+            if let Some(since) = segment.and_then(|segment| segment.waiting_since()) {
+                let writer = &lane.writer;
+                let name = String::from_utf8_lossy(&writer.program);
+                let name = name.trim_end_matches('\0').to_owned();
+                let entry = waiting
+                    .entry(writer.process)
+                    .or_insert((name, writer.pid, since));
+                entry.2 = entry.2.min(since);
+            }
+        }
+        waiting.into_values().collect()
+    }
+
     /// Reads all lanes.
     pub(super) fn read(&mut self, group_of: &GroupOf<'_>) {
         for lane in &mut self.lanes {
-            lane.read(group_of);
+            lane.read(group_of, &self.marked);
         }
     }
 
@@ -385,7 +442,8 @@ impl Lane {
             self.sequence = last.unwrap_or(0) + 1;
             return;
         };
-        if self.sequence != 0 && sequence >= self.sequence {
+        // While only free ones were known, what follows them was a guess: the segment after them may be free as well.
+        if self.current.is_some() && sequence >= self.sequence {
             return;
         }
         let segment = Arc::clone(&self.segments[&index]);

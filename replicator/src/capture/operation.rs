@@ -21,6 +21,8 @@ use std::fmt;
 
 const VERSION: u8 = 1;
 const FIXED_BYTES: usize = 36;
+/// What stands for [`Action::Begun`] without `resumed`.
+const NOT_RESUMED: u32 = u32::MAX;
 
 /// An operation, borrowed from a journal entry or a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +128,10 @@ pub enum Action<'a> {
         extent: u64,
     },
     /// Closed it.
-    Closed,
+    Closed {
+        /// What the process holds of locks on the file, it holds still.
+        keeps_locks: bool,
+    },
     /// The process is gone; nothing more comes from it.
     Ended,
     /// A range was read and this was in it.
@@ -154,11 +159,20 @@ pub enum Action<'a> {
     /// What kind of file it is, its permissions, owner and time.
     Attributes(Attributes),
     /// The program began a unit of work.
-    Begun,
+    Begun {
+        /// Marks before it were lost: so many units are open after it.
+        resumed: Option<u32>,
+    },
     /// The program completed its unit of work.
-    Committed,
+    Committed {
+        /// As of [`Action::Begun`].
+        resumed: Option<u32>,
+    },
     /// The program gave its unit of work up.
-    Aborted,
+    Aborted {
+        /// As of [`Action::Begun`].
+        resumed: Option<u32>,
+    },
     /// Nothing happened in the group for a moment: what waits for its second half needn't wait longer.
     Settled,
 }
@@ -240,12 +254,14 @@ impl<'a> Operation<'a> {
             }
             Action::Removed
             | Action::Synced
-            | Action::Closed
+            | Action::Closed { .. }
             | Action::Ended
-            | Action::Begun
-            | Action::Committed
-            | Action::Aborted
             | Action::Settled => {}
+            Action::Begun { resumed }
+            | Action::Committed { resumed }
+            | Action::Aborted { resumed } => {
+                out.extend(resumed.unwrap_or(NOT_RESUMED).to_le_bytes());
+            }
         }
         &[]
     }
@@ -293,7 +309,9 @@ impl<'a> Operation<'a> {
                 offset: fields.u64()?,
                 extent: fields.u64()?,
             },
-            9 => Action::Closed,
+            9 | 19 => Action::Closed {
+                keeps_locks: action == 19,
+            },
             10 => Action::Ended,
             11 => {
                 let offset = fields.u64()?;
@@ -316,9 +334,14 @@ impl<'a> Operation<'a> {
                 }
             }
             14 => Action::Settled,
-            15 => Action::Begun,
-            16 => Action::Committed,
-            17 => Action::Aborted,
+            15..=17 => {
+                let resumed = Some(fields.u32()?).filter(|&open| open != NOT_RESUMED);
+                match action {
+                    15 => Action::Begun { resumed },
+                    16 => Action::Committed { resumed },
+                    _ => Action::Aborted { resumed },
+                }
+            }
             18 => Action::Attributes(Attributes {
                 modified_ns: fields.u64()? as i64,
                 mode: fields.u32()?,
@@ -373,15 +396,16 @@ impl Action<'_> {
             Action::Synced => 6,
             Action::Locked { .. } => 7,
             Action::Unlocked { .. } => 8,
-            Action::Closed => 9,
+            Action::Closed { keeps_locks: false } => 9,
+            Action::Closed { keeps_locks: true } => 19,
             Action::Ended => 10,
             Action::Found { .. } => 11,
             Action::Summed { .. } => 12,
             // 13 was a shorter form of attributes.
             Action::Settled => 14,
-            Action::Begun => 15,
-            Action::Committed => 16,
-            Action::Aborted => 17,
+            Action::Begun { .. } => 15,
+            Action::Committed { .. } => 16,
+            Action::Aborted { .. } => 17,
             Action::Attributes(_) => 18,
         }
     }
@@ -454,7 +478,9 @@ mod tests {
                 offset: a,
                 extent: b,
             },
-            Action::Closed,
+            Action::Closed {
+                keeps_locks: b & 1 == 1,
+            },
             Action::Ended,
             Action::Found {
                 offset: a,
@@ -475,9 +501,11 @@ mod tests {
                 gid: 3,
                 modified_ns: b as i64,
             }),
-            Action::Begun,
-            Action::Committed,
-            Action::Aborted,
+            Action::Begun { resumed: None },
+            Action::Committed {
+                resumed: Some(b as u32 >> 1),
+            },
+            Action::Aborted { resumed: None },
             Action::Settled,
         ]
     }

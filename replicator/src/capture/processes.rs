@@ -40,7 +40,8 @@ fn is_alive(pid: u32, started: u64) -> bool {
     let Some((state, start)) = stat(&format!("/proc/{pid}/stat")) else {
         return false;
     };
-    if start != started {
+    // A process that can't see /proc doesn't know when it started.
+    if start != started && started != 0 {
         return false;
     }
     if !matches!(state, 'Z' | 'X') {
@@ -56,9 +57,44 @@ fn is_alive(pid: u32, started: u64) -> bool {
         .any(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
 
+/// What /proc says of a process.
+pub(super) struct Process {
+    /// Field 22 of its `stat`.
+    pub(super) started: u64,
+    /// Inode of its id namespace, 0 when not known.
+    pub(super) namespace: u64,
+    /// Its id in that namespace.
+    pub(super) inner: u32,
+    /// Its parent.
+    pub(super) parent: u32,
+    /// Name of the program.
+    pub(super) program: String,
+}
+
+/// Looks at the process with this id. `None` when there is none.
+pub(super) fn look_at(pid: u32) -> Option<Process> {
+    let (_, started) = stat(&format!("/proc/{pid}/stat"))?;
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    let line = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map_or("", str::trim)
+    };
+    let inner = line("NSpid:").split_ascii_whitespace().next_back();
+    Some(Process {
+        started,
+        namespace: namespace(&pid.to_string()),
+        inner: inner.and_then(|inner| inner.parse().ok()).unwrap_or(pid),
+        parent: line("PPid:").parse().unwrap_or(0),
+        program: line("Name:").to_owned(),
+    })
+}
+
 /// State and start time in a `stat` file of /proc.
 fn stat(path: &str) -> Option<(char, u64)> {
-    let text = fs::read_to_string(path).ok()?;
+    // A program's name may be any bytes.
+    let text = fs::read(path).ok()?;
+    let text = String::from_utf8_lossy(&text);
     // Behind the name in parentheses, which may hold anything, come state (field 3) and so on.
     let (_, fields) = text.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace();
@@ -66,8 +102,36 @@ fn stat(path: &str) -> Option<(char, u64)> {
     Some((state, fields.nth(18)?.parse().ok()?))
 }
 
+/// When a process started, in clock ticks since boot.
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
+    stat(&format!("/proc/{pid}/stat")).map(|(_, started)| started)
+}
+
+/// Whether a process is a thread of the kernel's.
+pub(crate) fn is_kernel_thread(pid: u32) -> bool {
+    const PF_KTHREAD: u64 = 0x0020_0000;
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    text.rsplit_once(')')
+        .and_then(|(_, fields)| fields.split_ascii_whitespace().nth(6)?.parse::<u64>().ok())
+        .is_some_and(|flags| flags & PF_KTHREAD != 0)
+}
+
+/// How a process is known in its own namespace, as its lanes speak of it: namespace, id within it, start time.
+pub fn identity(pid: u32) -> Option<(u64, u32, u64)> {
+    let started = start_of(pid)?;
+    // A program's name need not be text.
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    // The last of these is its id in its own namespace.
+    let innermost = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
+    Some((namespace(&pid.to_string()), innermost?, started))
+}
+
 /// Inode of a process's id namespace, 0 when it can't be found out.
-fn namespace(process: &str) -> u64 {
+pub(super) fn namespace(process: &str) -> u64 {
     let link = fs::read_link(format!("/proc/{process}/ns/pid")).unwrap_or_default();
     let text = link.to_string_lossy();
     text.strip_prefix("pid:[")
@@ -78,29 +142,12 @@ fn namespace(process: &str) -> u64 {
 
 /// All visible processes: namespace, id within it, start time.
 fn visible() -> HashSet<(u64, u32, u64)> {
-    let mut found = HashSet::new();
-    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name
-            .to_str()
-            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        else {
-            continue;
-        };
-        let Some((_, started)) = stat(&format!("/proc/{pid}/stat")) else {
-            continue;
-        };
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        // The last of these is its id in its own namespace.
-        let innermost = status
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))
-            .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
-        if let Some(innermost) = innermost {
-            found.insert((namespace(pid), innermost, started));
-        }
-    }
-    found
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| identity(entry.file_name().to_str()?.parse().ok()?))
+        .collect()
 }
 
 #[cfg(test)]
@@ -113,6 +160,9 @@ mod tests {
         let (_, started) = stat("/proc/self/stat").unwrap();
         assert!(is_alive(pid, started));
         assert!(!is_alive(pid, started + 1));
+        let own = look_at(pid).unwrap();
+        assert_eq!((own.started, own.inner), (started, pid));
+        assert_eq!(own.namespace, namespace("self"));
         assert!(visible().contains(&(namespace("self"), pid, started)));
     }
 }

@@ -14,15 +14,17 @@
 
 mod findings;
 mod release;
+mod writers;
 
 use super::check::{CHUNK_BYTES, FILE_BYTES_MAX, Finding, Task, Tasks, What};
 use super::directories::{Directories, Fate};
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
-use super::processes::Processes;
-use crate::config::Config;
-use crate::progress::Progress;
+use super::processes::{self, Processes};
+use crate::config::{Config, UnitOfWork};
+use crate::progress::{CapturedProgram, Progress, Reason};
+use crate::state::{For, prepare_lanes};
 use counterfoil_journal::Journal;
 use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
@@ -38,16 +40,23 @@ use std::time::{Duration, Instant};
 
 /// Bytes of operations put into the journal with one write.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// Findings taken over in one pass; together with the bound of their channel this limits memory.
-const FINDINGS_MAX: usize = 16;
+/// Findings taken over before they are released, and bytes in them; together with the bound of their channel this limits
+/// memory.
+const FINDINGS_MAX: usize = 512;
+const FINDINGS_BYTES_MAX: usize = 8 << 20;
 /// How often processes are looked after.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
+/// How often it is said that time goes on, while a unit of work lasts too long.
+const DUE_INTERVAL: Duration = Duration::from_millis(500);
 /// How often journal segments that nobody needs are removed.
 const RELEASE_INTERVAL: Duration = Duration::from_millis(500);
-/// How much later than the last captured change a file may have been changed, by its time: clocks are coarse.
-const UNEXPLAINED_NS: i64 = 50_000_000;
-/// How often a file that others than captured programs write to is compared.
-const COMPARE_INTERVAL_NS: i64 = 1_000_000_000;
+/// How much later than the last captured change a file may have been changed, by its time. The kernel's time is never
+/// ahead, and what is being captured at this moment is looked for, so this is for steps of the clock only.
+const UNEXPLAINED_NS: i64 = 5_000_000;
+/// How often files are compared that captured programs have mapped: nobody says when they store something.
+const MAPPED_INTERVAL: Duration = Duration::from_millis(500);
+/// How often paths that are links to another captured file are looked at.
+const LINKS_INTERVAL: Duration = Duration::from_millis(500);
 /// Quiet time after which what waits for its second half is published.
 const SETTLE_AFTER_NS: u64 = 20_000_000;
 /// How long lanes are left alone at least, unless so much came that more is waiting already: looking at them more often
@@ -85,10 +94,21 @@ pub struct Sequencer {
     gaps: u64,
     /// Files that had an image when this started and have not been seen yet.
     expected: HashSet<Arc<[u8]>>,
-    seen: HashSet<Arc<[u8]>>,
     last_sync: Instant,
     last_release: Instant,
     last_processes: Instant,
+    last_due: Instant,
+    config: Arc<Config>,
+    /// The state directory's lock, to tell whether the directory is still the same.
+    lock: Option<(u64, u64)>,
+    last_mapped: Instant,
+    last_links: Instant,
+    /// Processes whose lanes are gone, for a while.
+    ended: VecDeque<writers::Ended>,
+    /// Programs and files of which it was said that the one changes the other uncaptured.
+    warned: HashSet<(String, String)>,
+    /// Inode of our id namespace.
+    own_namespace: u64,
     /// Processes were looked after since anything was done, and none had ended.
     processes_quiet: bool,
     broken_lanes: usize,
@@ -150,7 +170,16 @@ impl Sequencer {
     /// Sets the thread up.
     pub fn new(parts: Parts, options: SequencerOptions) -> Sequencer {
         let groups = vec![Group::default(); parts.config.groups.len()];
-        let lanes = Lanes::new(&parts.config.site.lanes, parts.board, parts.journaled);
+        let marked = parts.config.groups.iter().zip(0..);
+        let marked = marked
+            .filter(|(group, _)| group.unit_of_work == UnitOfWork::Api)
+            .map(|(_, number)| number);
+        let lanes = Lanes::new(
+            &parts.config.site.lanes,
+            parts.board,
+            marked.collect(),
+            parts.journaled,
+        );
         let sequencer = Sequencer {
             options,
             board: parts.board,
@@ -166,13 +195,20 @@ impl Sequencer {
             groups,
             gaps: 0,
             expected: parts.known,
-            seen: HashSet::new(),
             last_sync: Instant::now(),
             last_release: Instant::now(),
             last_processes: Instant::now(),
+            last_due: Instant::now(),
+            lock: identity(&parts.config.site.lock_path()),
+            last_mapped: Instant::now(),
+            last_links: Instant::now(),
+            ended: VecDeque::new(),
+            warned: HashSet::new(),
+            own_namespace: processes::namespace("self"),
             processes_quiet: false,
             broken_lanes: 0,
             directories: Directories::open(&parts.config.site.state),
+            config: parts.config,
             lost: HashMap::new(),
             links: HashMap::new(),
             unreadable: HashMap::new(),
@@ -186,10 +222,10 @@ impl Sequencer {
     pub fn run(mut self) {
         let mut pause = POLL_MIN;
         while !self.progress.is_stopping() {
-            let before = self.progress.operations.load(Ordering::Relaxed);
+            let before = self.progress.operations.total();
             match self.pass() {
                 Ok(worked) => {
-                    let operations = self.progress.operations.load(Ordering::Relaxed) - before;
+                    let operations = self.progress.operations.total() - before;
                     if operations < BUSY_OPERATIONS {
                         pause = if worked {
                             POLL_MIN
@@ -234,8 +270,12 @@ impl Sequencer {
             self.lanes.settle();
             self.load();
             self.take_gaps();
+            self.look_after_mapped();
+            self.look_after_links();
             if self.last_processes.elapsed() >= PROCESS_INTERVAL {
                 self.last_processes = Instant::now();
+                self.look_after_directories();
+                self.tell_waiting();
                 let ended = self.look_after_processes()?;
                 self.processes_quiet = !ended && !worked;
                 worked |= ended;
@@ -274,6 +314,12 @@ impl Sequencer {
                 self.complaints.extend(complaints);
                 if some {
                     self.progress.set_problems("lanes", &self.complaints);
+                    // Nobody says what such a program has written so far.
+                    for (path, _) in self.files.paths() {
+                        self.tasks.ask(Task::Check {
+                            path: Arc::clone(path),
+                        });
+                    }
                 }
                 some
             }
@@ -322,6 +368,63 @@ impl Sequencer {
         }
     }
 
+    /// Somebody may have removed what this runs on. Without its state directory nothing can go on; a lanes directory is made
+    /// anew, and programs join it by themselves and mark what they did meanwhile.
+    fn look_after_directories(&mut self) {
+        let site = &self.config.site;
+        if self.lock.is_some() && identity(&site.lock_path()) != self.lock {
+            self.progress.fail(format!(
+                "the state directory {} was removed or replaced while the replicator ran: start it again, and it reads every file anew",
+                site.state.display()
+            ));
+            return;
+        }
+        let board = site.lanes.join(counterfoil_lane::board::FILE_NAME);
+        if identity(&board) == Some(self.board.identity()) {
+            return;
+        }
+        let problem = match prepare_lanes(&self.config, For::Replicator) {
+            Ok(board) => {
+                tracing::warn!(
+                    "the lanes directory {} was removed or replaced: captured programs join it again, and every file is compared",
+                    site.lanes.display()
+                );
+                self.board = board;
+                self.lanes.move_to(board);
+                self.files.move_to(board);
+                self.gaps = 0;
+                for (path, _) in self.files.paths() {
+                    self.tasks.ask(Task::Check {
+                        path: Arc::clone(path),
+                    });
+                }
+                None
+            }
+            Err(error) => Some(format!(
+                "the lanes directory was removed or replaced: {error}"
+            )),
+        };
+        self.progress
+            .set_problems("lanes board", problem.as_slice());
+    }
+
+    /// Tells of programs that wait for this.
+    fn tell_waiting(&self) {
+        let waiting = self.lanes.waiting();
+        self.progress
+            .programs_waiting
+            .store(waiting.len() as u64, Ordering::Relaxed);
+        let problems: Vec<String> = waiting
+            .into_iter()
+            .map(|(name, pid, _)| {
+                format!(
+                    "{name} (process {pid}) waits, as its lane is full and its group has on_backlog = \"block\": it goes on when the journal has taken what is in the lane"
+                )
+            })
+            .collect();
+        self.progress.set_problems("waiting programs", &problems);
+    }
+
     /// Finds processes that are gone and settles what they left.
     fn look_after_processes(&mut self) -> Result<bool, counterfoil_journal::Error> {
         let mut processes: HashMap<u64, (Writer, bool)> = HashMap::new();
@@ -330,6 +433,7 @@ impl Sequencer {
             let entry = processes.entry(writer.process).or_insert((*writer, true));
             entry.1 &= lane.is_drained();
         }
+        self.tell_programs();
         self.progress
             .programs
             .store(processes.len() as u64, Ordering::Relaxed);
@@ -362,7 +466,7 @@ impl Sequencer {
                 .filter(|lane| lane.writer.process == process)
             {
                 if let Some(call) = lane.in_flight() {
-                    self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                    self.progress.rereads.count(Reason::Died);
                     let path = self
                         .files
                         .at_inode(call.device, call.inode)
@@ -396,6 +500,7 @@ impl Sequencer {
                     }
                 }
                 if lane.broken.is_some() {
+                    self.progress.rereads.count(Reason::Damaged);
                     for (path, _) in self.files.paths() {
                         self.tasks.ask(Task::Check {
                             path: Arc::clone(path),
@@ -408,6 +513,7 @@ impl Sequencer {
                 if file.mapped.remove(&process).is_some()
                     && let Some(path) = &file.path
                 {
+                    self.progress.rereads.count(Reason::Mapped);
                     self.tasks.ask(Task::Check {
                         path: Arc::clone(path),
                     });
@@ -437,14 +543,48 @@ impl Sequencer {
         }
         if !ended.is_empty() && self.flush()? {
             for &(process, _) in &ended {
+                self.remember_ended(process);
                 self.lanes.remove_process(process);
             }
         }
         Ok(!ended.is_empty())
     }
 
-    /// Says of groups where nothing happens that nothing happens.
+    /// Tells the status which programs are captured, and how.
+    fn tell_programs(&self) {
+        let mut programs: HashMap<u64, CapturedProgram> = HashMap::new();
+        for lane in &self.lanes.lanes {
+            let writer = &lane.writer;
+            let program = programs.entry(writer.process).or_insert(CapturedProgram {
+                pid: writer.pid,
+                program: writer.program,
+                release: writer.release,
+                revision: writer.revision,
+                mode: writer.mode,
+                lanes: 0,
+                operations: 0,
+                at_ns: 0,
+            });
+            program.lanes += 1;
+            program.operations += lane.released;
+            if lane.released > 0 {
+                program.at_ns = program.at_ns.max(wall_at(lane.released_end));
+            }
+        }
+        self.progress
+            .set_captured_programs(programs.into_values().collect());
+    }
+
+    /// Says of groups where nothing happens that nothing happens; of all when a unit of work lasts too long.
     fn settle_groups(&mut self, now: u64) {
+        let due_ns = self.progress.unit_due_ns.load(Ordering::Relaxed);
+        if due_ns != 0 && self.last_due.elapsed() >= DUE_INTERVAL && clock::wall() > due_ns {
+            self.last_due = Instant::now();
+            for state in &mut self.groups {
+                // Not in the past of a moment ago.
+                state.active = state.active.max(1);
+            }
+        }
         for (group, state) in self.groups.iter_mut().enumerate() {
             if state.active != 0 && now.saturating_sub(state.active) > SETTLE_AFTER_NS {
                 state.active = 0;
@@ -532,6 +672,13 @@ impl Sequencer {
             .journal_end
             .store(self.journal.next_lsn(), Ordering::SeqCst);
     }
+}
+
+/// Device and inode of what is at a path.
+fn identity(path: &std::path::Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 fn reread(tasks: &Tasks, path: Arc<[u8]>, range: Range<u64>) {

@@ -167,7 +167,6 @@ fn check(path: &Path, interposer: anyhow::Result<PathBuf>) -> Vec<Finding> {
     )];
     findings.extend(state::findings(&config));
     findings.push(platform());
-    let library = interposer.as_ref().ok().cloned();
     findings.push(match interposer {
         Ok(library) => Finding::ok("interposer", library.display(), "found"),
         Err(error) => Finding::error(
@@ -177,7 +176,7 @@ fn check(path: &Path, interposer: anyhow::Result<PathBuf>) -> Vec<Finding> {
             "without it `counterfoil exec` captures nothing: install it beside the counterfoil binary",
         ),
     });
-    findings.extend(coverage::findings(&config, library.as_deref()));
+    findings.extend(coverage::findings(&config));
     findings.extend(files::findings(&config));
     findings.extend(sinks::findings(&config));
     findings

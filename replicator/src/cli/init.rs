@@ -536,7 +536,7 @@ state = "{STATE_NAME}"
 [[group]]
 name = "main"
 # What becomes visible in the target together: "none" (each operation), "fsync" (up to each fsync or fdatasync),
-# "lock" (while a record lock is held) or "close" (up to the close).
+# "lock" (while a lock is held), "close" (up to the close) or "api" (what the program marks; docs/units-of-work.md).
 unit_of_work = "none"
 "#,
         site = toml_string(site)

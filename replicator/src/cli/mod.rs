@@ -14,6 +14,7 @@ mod demo;
 mod events;
 mod exec;
 mod init;
+mod preload;
 mod restore;
 mod run;
 mod status;
@@ -43,6 +44,7 @@ enum Verb {
     Init(init::Args),
     Check(check::Args),
     Exec(exec::Args),
+    Preload(preload::Args),
     Run(run::Args),
     Capture(capture::Args),
     Apply(apply::Args),
@@ -65,6 +67,7 @@ impl Cli {
             Verb::Init(args) => init::run(args, config),
             Verb::Check(args) => check::run(args, config),
             Verb::Exec(args) => exec::run(args, config),
+            Verb::Preload(args) => preload::run(args, config),
             Verb::Run(args) => run::run(args, config),
             Verb::Capture(args) => capture::run(args, config),
             Verb::Apply(args) => apply::run(args, config),

@@ -1,17 +1,20 @@
 //! `counterfoil run`: capture and apply in one process.
 
 use anyhow::Context;
+use counterfoil::coverage::Lookout;
 use counterfoil::replicator::{Idle, Replicator, Role, StartOptions};
-use counterfoil::status::Status;
+use counterfoil::status::{Coverage, Status};
 use counterfoil_lane::clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const STATUS_EVERY: u32 = 10;
+/// Without news it is only to be seen that the replicator is well.
+const STATUS_REPEATED_EVERY: u32 = 5 * STATUS_EVERY;
 /// `--until-idle` doesn't wait for ever for what somebody has to mend.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
@@ -100,16 +103,35 @@ fn follow(
     started_ns: i64,
 ) -> End {
     let mut idle = Idle::default();
+    let mut lookout = Lookout::default();
+    let mut told: Vec<(PathBuf, Status)> = Vec::new();
     let mut last_moved = (Vec::new(), Instant::now());
-    let mut ticks = 0;
+    let mut ticks = 0u32;
     while !asked.load(Ordering::SeqCst) {
         if replicator.has_ended() {
             return End::Ended;
         }
-        if ticks % STATUS_EVERY == 0 {
-            for (path, status) in replicator.statuses(started_ns) {
-                write_status(&status, &path);
+        if ticks.is_multiple_of(STATUS_EVERY) {
+            if let Some(progress) = replicator.captured() {
+                lookout.look_if_due(replicator.config(), progress);
             }
+            let statuses = replicator.statuses(started_ns);
+            let repeated = ticks.is_multiple_of(STATUS_REPEATED_EVERY);
+            for (path, status) in &statuses {
+                // Its time alone is no news.
+                let is_told = told.iter().any(|(before, old)| {
+                    before == path
+                        && *status
+                            == Status {
+                                written_ns: status.written_ns,
+                                ..old.clone()
+                            }
+                });
+                if repeated || !is_told {
+                    write_status(status, path);
+                }
+            }
+            told = statuses;
         }
         if until_idle.until_idle {
             if replicator.is_idle(&mut idle) {
@@ -119,6 +141,8 @@ fn follow(
             for (_, status) in replicator.statuses(started_ns) {
                 moved.push(Status {
                     written_ns: 0,
+                    // Programs that come and go move nothing here.
+                    coverage: Coverage::default(),
                     ..status
                 });
             }
@@ -133,7 +157,7 @@ fn follow(
                 });
             }
         }
-        ticks += 1;
+        ticks = ticks.wrapping_add(1);
         std::thread::sleep(TICK);
     }
     End::Asked

@@ -15,9 +15,7 @@ pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
 pub(super) const NOT_YET: &[&str] = &[
-    "api",
     "copybook",
-    "on_backlog",
     "postgres",
     "mysql",
     "odbc",
@@ -51,6 +49,7 @@ pub(super) struct SiteTable {
     pub(super) state: Spanned<String>,
     pub(super) lanes: Option<Spanned<String>>,
     pub(super) lane_bytes_max: Option<Spanned<i64>>,
+    pub(super) lanes_access: Option<Spanned<AccessWord>>,
 }
 
 /// `[kafka]`
@@ -124,9 +123,36 @@ pub(super) struct GroupTable {
     pub(super) name: Spanned<String>,
     pub(super) unit_of_work: Option<Spanned<UnitWord>>,
     pub(super) unit_timeout_ms: Option<Spanned<i64>>,
-    pub(super) on_backlog: Later,
+    pub(super) on_backlog: Option<BacklogWord>,
+    pub(super) on_unavailable: Option<UnavailableWord>,
     #[serde(default)]
     pub(super) file: Vec<Spanned<FileTable>>,
+}
+
+/// The words of `lanes_access`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum AccessWord {
+    Owner,
+    Group,
+    All,
+}
+
+/// The words of `on_backlog`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum BacklogWord {
+    Grow,
+    Block,
+}
+
+/// The words of `on_unavailable`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum UnavailableWord {
+    Continue,
+    Block,
+    Fail,
 }
 
 /// The words of `unit_of_work`.

@@ -19,6 +19,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
 
+pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
 use counterfoil_sinks::SqliteConfig;
 use std::collections::BTreeMap;
@@ -56,6 +57,31 @@ pub struct Site {
     pub lanes: PathBuf,
     /// How long one thread's lane may get, in bytes.
     pub lane_bytes_max: u64,
+    /// Whose programs may have lanes.
+    pub lanes_access: LanesAccess,
+}
+
+/// Whose programs may have lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LanesAccess {
+    /// Those of the replicator's own user.
+    #[default]
+    Owner,
+    /// Those of users in the lanes directory's group too.
+    Group,
+    /// Everybody's.
+    All,
+}
+
+impl LanesAccess {
+    /// The word used in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LanesAccess::Owner => "owner",
+            LanesAccess::Group => "group",
+            LanesAccess::All => "all",
+        }
+    }
 }
 
 impl Site {
@@ -158,6 +184,8 @@ pub struct Group {
     pub unit_of_work: UnitOfWork,
     /// How long a unit may stay open before it is cut.
     pub unit_timeout: Duration,
+    /// What programs do when they can't tell what they are about to do to files of the group.
+    pub policy: Policy,
     /// Which files, and what is in them. The first rule that matches a file is its rule.
     pub files: Vec<FileRule>,
 }
@@ -174,6 +202,8 @@ pub enum UnitOfWork {
     Lock,
     /// A process's operations up to the close of its last file of the group.
     Close,
+    /// A process's operations between the marks it sets itself.
+    Api,
 }
 
 impl UnitOfWork {
@@ -184,6 +214,7 @@ impl UnitOfWork {
             UnitOfWork::Fsync => "fsync",
             UnitOfWork::Lock => "lock",
             UnitOfWork::Close => "close",
+            UnitOfWork::Api => "api",
         }
     }
 }

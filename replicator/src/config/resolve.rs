@@ -3,12 +3,13 @@
 
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
-    ApplyTable, File, FileTable, GroupTable, JournalTable, KafkaTable, Later, OrderingWord,
-    Setting, SinkTable, SinksTable, SiteTable, UnitWord,
+    AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
+    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, UnavailableWord, UnitWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, Route, SinkConfig, Site, Target, UnitOfWork,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Route, SinkConfig, Site,
+    Target, Unavailable, UnitOfWork,
 };
 use counterfoil_records::{RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::SqliteConfig;
@@ -330,11 +331,30 @@ impl Resolver<'_> {
             64 << 20,
             (64 << 10)..=(1 << 40),
         );
+        let access = match table.lanes_access.as_ref().map(Spanned::get_ref) {
+            None | Some(AccessWord::Owner) => LanesAccess::Owner,
+            Some(AccessWord::Group) => LanesAccess::Group,
+            Some(AccessWord::All) => LanesAccess::All,
+        };
+        if let (Some(word), Some(state), Some(lanes)) = (&table.lanes_access, &state, &lanes)
+            && access != LanesAccess::Owner
+            && lanes.starts_with(state)
+        {
+            self.problem(
+                word.span(),
+                format!(
+                    "lanes_access = {:?} needs lanes outside of the state directory, which nobody but its owner may enter",
+                    access.as_str()
+                ),
+                "add `lanes`, a directory of its own, such as \"/var/lib/counterfoil-lanes\"",
+            );
+        }
         Some(Site {
             name: table.name.get_ref().clone(),
             state: state?,
             lanes: lanes?,
             lane_bytes_max,
+            lanes_access: access,
         })
     }
 
@@ -406,11 +426,6 @@ impl Resolver<'_> {
             let table = spanned.get_ref();
             self.name("group", &table.name);
             self.unique("group", &table.name, &mut names);
-            self.later(
-                &table.on_backlog,
-                "`on_backlog`",
-                "this version never lets a program wait: over a limit, files are marked and read again; leave it out",
-            );
             let unit_of_work = match table.unit_of_work.as_ref() {
                 None => UnitOfWork::None,
                 Some(word) => match word.get_ref() {
@@ -418,14 +433,7 @@ impl Resolver<'_> {
                     UnitWord::Fsync => UnitOfWork::Fsync,
                     UnitWord::Lock => UnitOfWork::Lock,
                     UnitWord::Close => UnitOfWork::Close,
-                    UnitWord::Api => {
-                        self.problem(
-                            word.span(),
-                            "unit_of_work = \"api\" isn't available in this version yet",
-                            "use \"none\", \"fsync\", \"lock\" or \"close\"",
-                        );
-                        UnitOfWork::None
-                    }
+                    UnitWord::Api => UnitOfWork::Api,
                 },
             };
             let timeout = self.number(
@@ -456,6 +464,14 @@ impl Resolver<'_> {
                 name: table.name.get_ref().clone(),
                 unit_of_work,
                 unit_timeout: Duration::from_millis(timeout),
+                policy: Policy {
+                    waits_for_room: matches!(table.on_backlog, Some(BacklogWord::Block)),
+                    unavailable: match table.on_unavailable {
+                        None | Some(UnavailableWord::Continue) => Unavailable::Continue,
+                        Some(UnavailableWord::Block) => Unavailable::Block,
+                        Some(UnavailableWord::Fail) => Unavailable::Fail,
+                    },
+                },
                 files,
             });
         }

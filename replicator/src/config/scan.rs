@@ -6,7 +6,7 @@
 use super::Config;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// An existing file that a rule matches.
@@ -43,9 +43,16 @@ pub struct Scan<'a> {
     config: &'a Config,
     /// Rules not begun yet, last first.
     rules: Vec<(usize, usize)>,
-    /// The rule being walked.
-    current: Option<((usize, usize), walkdir::IntoIter)>,
+    /// The rule being walked, and how deep.
+    current: Option<((usize, usize), usize, walkdir::IntoIter)>,
+    /// Only what is in or below this directory.
+    below: Option<&'a Path>,
+    /// Is told of each directory before it is listed.
+    on_directory: Option<OnDirectory<'a>>,
 }
+
+/// See [`Scan::telling`].
+type OnDirectory<'a> = Box<dyn FnMut(&Path) + 'a>;
 
 impl std::fmt::Debug for Scan<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -68,7 +75,40 @@ impl<'a> Scan<'a> {
             config,
             rules,
             current: None,
+            below: None,
+            on_directory: None,
         }
+    }
+
+    /// Only what is in or below a directory, of which no link leads elsewhere.
+    pub fn below(mut self, directory: &'a Path) -> Scan<'a> {
+        self.below = Some(directory);
+        self
+    }
+
+    /// Tells of each directory before it is listed: what appears in one that is watched from then on
+    /// is either found by the walk, or noticed.
+    pub fn telling(mut self, on_directory: impl FnMut(&Path) + 'a) -> Scan<'a> {
+        self.on_directory = Some(Box::new(on_directory));
+        self
+    }
+
+    /// Where the walk for a rule begins, how deep it goes, and whether its root may be a link.
+    fn root_of(&self, (group, file): (usize, usize)) -> Option<(PathBuf, usize, bool)> {
+        let pattern = &self.config.groups[group].files[file].pattern;
+        // A plain path needs no look at the directory it is in.
+        let (root, depth_max) = match pattern.literal() {
+            Some(path) => (path, 0),
+            None => (
+                pattern.directory(),
+                pattern.depth_max().unwrap_or(usize::MAX),
+            ),
+        };
+        let Some(below) = self.below.filter(|below| !root.starts_with(below)) else {
+            return Some((root, depth_max, depth_max > 0));
+        };
+        let deeper = below.strip_prefix(&root).ok()?.components().count();
+        (deeper < depth_max).then(|| (below.to_owned(), depth_max - deeper, false))
     }
 
     pub(super) fn of_rule(config: &'a Config, group: usize, file: usize) -> Scan<'a> {
@@ -76,6 +116,8 @@ impl<'a> Scan<'a> {
             config,
             rules: vec![(group, file)],
             current: None,
+            below: None,
+            on_directory: None,
         }
     }
 }
@@ -85,29 +127,29 @@ impl Iterator for Scan<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let Some((rule, walk)) = &mut self.current else {
-                let (group, file) = self.rules.pop()?;
-                let pattern = &self.config.groups[group].files[file].pattern;
-                // A plain path needs no look at the directory it is in.
-                let (root, depth_max) = match pattern.literal() {
-                    Some(path) => (path, 0),
-                    None => (
-                        pattern.directory(),
-                        pattern.depth_max().unwrap_or(usize::MAX),
-                    ),
-                };
-                let walk = WalkDir::new(root)
-                    .follow_links(false)
-                    .follow_root_links(depth_max > 0)
-                    .max_depth(depth_max)
-                    .into_iter();
-                self.current = Some(((group, file), walk));
+            let Some((rule, depth_max, walk)) = &mut self.current else {
+                let rule = self.rules.pop()?;
+                if let Some((root, depth_max, may_be_link)) = self.root_of(rule) {
+                    let walk = WalkDir::new(root)
+                        .follow_links(false)
+                        .follow_root_links(may_be_link)
+                        .max_depth(depth_max)
+                        .into_iter();
+                    self.current = Some((rule, depth_max, walk));
+                }
                 continue;
             };
-            let rule = *rule;
+            let (rule, depth_max) = (*rule, *depth_max);
             match walk.next() {
                 None => self.current = None,
                 Some(Ok(entry)) => {
+                    if let Some(tell) = &mut self.on_directory
+                        && entry.depth() < depth_max
+                        && (entry.file_type().is_dir()
+                            || entry.depth() == 0 && entry.path().is_dir())
+                    {
+                        tell(entry.path());
+                    }
                     if entry.file_type().is_file()
                         && self.config.rule_for(entry.path().as_os_str().as_bytes()) == Some(rule)
                     {

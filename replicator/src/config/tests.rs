@@ -88,6 +88,7 @@ name = "hq"
 state = "/var/lib/counterfoil"
 lanes = "/dev/shm/counterfoil"
 lane_bytes_max = 1_048_576
+lanes_access = "all"
 [journal]
 sync_interval_ms = 0
 segment_bytes = 1_048_576
@@ -99,6 +100,8 @@ batch_delay_ms_max = 8
 name = "pay"
 unit_of_work = "lock"
 unit_timeout_ms = 9
+on_backlog = "block"
+on_unavailable = "fail"
 [[group.file]]
 path = "/srv/pay/cards.dat"
 organization = "relative"
@@ -122,6 +125,14 @@ sqlite = { path = "/mnt/mirror.db", busy_timeout_ms = 1, size_bytes_max = 1_048_
     )
     .unwrap();
     assert_eq!(config.site.lanes, Path::new("/dev/shm/counterfoil"));
+    assert_eq!(config.site.lanes_access, LanesAccess::All);
+    assert_eq!(
+        config.groups[0].policy,
+        Policy {
+            waits_for_room: true,
+            unavailable: Unavailable::Fail
+        }
+    );
     assert_eq!(config.journal.sync_interval, Duration::ZERO);
     assert_eq!(config.apply.batch_records_max, 7);
     let group = &config.groups[0];
@@ -205,14 +216,6 @@ fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
             "several partitions aren't available",
         ),
         (
-            MINIMAL.replace("\"payments\"", "\"payments\"\nunit_of_work = \"api\""),
-            "\"api\" isn't available",
-        ),
-        (
-            MINIMAL.replace("\"payments\"", "\"payments\"\non_backlog = \"block\""),
-            "`on_backlog` isn't available",
-        ),
-        (
             format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.postgres]\nurl = \"x\""),
             "[postgres] isn't available",
         ),
@@ -243,6 +246,18 @@ fn values_that_cannot_be_are_refused_where_they_stand() {
             "state = \"state\"\nlane_bytes_max = 1",
             5,
             "65536 to",
+        ),
+        (
+            "state = \"state\"",
+            "state = \"state\"\nlanes_access = \"all\"",
+            5,
+            "outside of the state directory",
+        ),
+        (
+            "\"payments\"",
+            "\"payments\"\non_backlog = \"wait\"",
+            8,
+            "known here: grow, block",
         ),
         ("data/*.dat", "data/[", 9, "not a usable path"),
         ("data/*.dat", "data/", 9, "names a directory"),

@@ -324,7 +324,33 @@ struct Stored {
     /// Not all files have been read again since sinks were found to need it.
     #[serde(default)]
     refilling: bool,
+    /// Units of work that were open before the cursor, of which the journal tells no more.
+    #[serde(default)]
+    units: Vec<StoredUnit>,
     files: Vec<StoredFile>,
+}
+
+/// A unit of work that was open at an lsn, and not a new one then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StoredUnit {
+    /// Number of its group.
+    pub group: u16,
+    /// Number of the process.
+    pub process: u64,
+    /// Its id.
+    pub pid: u32,
+    /// Its program.
+    pub program: String,
+    /// Wall clock of the unit's first operation.
+    pub began_ns: i64,
+    /// How often it was cut.
+    pub cuts: u64,
+    /// It is as below just before this lsn.
+    pub lsn: u64,
+    /// How many units the process had marked the beginning of, and not the end.
+    pub depth: u32,
+    /// Locks it held: path of the file in hexadecimal, and ranges.
+    pub locks: Vec<(String, Vec<(u64, u64)>)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -350,6 +376,7 @@ pub struct Images {
     sizes: BTreeMap<u64, (u64, u64)>,
     applied: AppliedPositions,
     refilling: bool,
+    units: Vec<StoredUnit>,
 }
 
 /// What each sink has of each stream.
@@ -369,6 +396,7 @@ impl Images {
             sizes: BTreeMap::new(),
             applied: AppliedPositions::new(),
             refilling: false,
+            units: Vec::new(),
         };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -396,6 +424,7 @@ impl Images {
         }
         images.cursor = stored.cursor;
         images.refilling = stored.refilling;
+        images.units = stored.units;
         for (sink, streams) in stored.applied {
             let positions = streams.into_iter().map(|(stream, (epoch, lsn, index))| {
                 let position = Position { epoch, lsn, index };
@@ -424,6 +453,16 @@ impl Images {
     /// Notes whether that is so, for the next checkpoint.
     pub fn set_refilling(&mut self, refilling: bool) {
         self.refilling = refilling;
+    }
+
+    /// Units that were open at the last checkpoint, and of which the journal from its cursor on doesn't tell all.
+    pub fn units(&self) -> &[StoredUnit] {
+        &self.units
+    }
+
+    /// Notes such units, for the next checkpoint.
+    pub fn set_units(&mut self, units: Vec<StoredUnit>) {
+        self.units = units;
     }
 
     /// First lsn whose operation may be missing; 0 when there never was a checkpoint.
@@ -524,6 +563,7 @@ impl Images {
                 })
                 .collect(),
             refilling: self.refilling,
+            units: self.units.clone(),
             files,
         };
         let path = self.directory.join(CATALOGUE);
@@ -603,11 +643,11 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn from_hex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     if !digits.len().is_multiple_of(2) {
         return None;

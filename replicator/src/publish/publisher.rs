@@ -1,25 +1,26 @@
 //! The publisher: from the journal's operations to events.
 //!
 //! This file is the thread: reading, sending, checkpoints. What an operation does is in [`handle`], what becomes of it in
-//! [`emit`].
+//! [`emit`], when in [`open`].
 
 mod emit;
 mod handle;
+mod open;
 
-use super::images::{Image, Images, ImagesError};
+use super::images::{Image, Images, ImagesError, StoredUnit};
 use super::pieces::{Parse, Span, walk};
-use super::units::{Dirty, Held, Unit};
+use super::units::{After, Dirty, Held, Lingering, Open, Published, RECOVERY, Unit};
 use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
-use crate::capture::operation::{Action, Operation};
+use crate::capture::operation::{Action, Attributes, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
-use crate::progress::{FileProgress, Progress};
+use crate::progress::{FileProgress, Progress, UnitProgress, Way};
 use crate::transport::Outlet;
 use counterfoil_journal::{Cursors, JournalReader};
 use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Boundaries, Codec, PieceKind};
 use counterfoil_sinks::FileDescription;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -77,6 +78,8 @@ struct Tracked {
     /// What happened to it, for the status, and whether that was told.
     activity: FileProgress,
     told: bool,
+    /// It was last read to load it, not to find differences.
+    loading: bool,
     /// Lowest offset changed by operations that were repeated.
     redone_from: Option<u64>,
 }
@@ -84,8 +87,14 @@ struct Tracked {
 struct Group {
     policy: UnitOfWork,
     timeout_ns: i64,
+    /// Open units by process.
     units: HashMap<u64, Unit>,
-    held: HashMap<u64, Held>,
+    /// Which of them waits for the very next step.
+    lingering: Option<Lingering>,
+    /// Unfinished pieces by thread: process and lane.
+    held: HashMap<(u64, u32), Held>,
+    /// Attributes of files, to follow what is held back of them.
+    attributes: Vec<(usize, Attributes)>,
 }
 
 /// The thread's state.
@@ -98,6 +107,10 @@ pub struct Publisher {
     tracked: Vec<Option<Tracked>>,
     by_path: HashMap<Arc<[u8]>, usize>,
     groups: Vec<Group>,
+    /// What was published and sinks don't have yet, where that began before it was published; by lsn.
+    published: VecDeque<Published>,
+    /// Units to be opened again, as the checkpoint knows them, the latest first.
+    reopened: Vec<StoredUnit>,
     tasks: Tasks,
     outlet: Outlet,
     progress: Arc<Progress>,
@@ -148,9 +161,13 @@ struct At {
     position: Position,
     group: usize,
     process: u64,
+    lane: u32,
     captured_ns: i64,
     pid: u32,
+    program: [u8; 16],
     snapshot: bool,
+    /// It is what was found in a file, for the first time: no part of anything else.
+    is_found: bool,
 }
 
 /// Why a publisher can't go on.
@@ -202,14 +219,20 @@ impl Publisher {
             .map(|group| Group {
                 policy: group.unit_of_work,
                 timeout_ns: group.unit_timeout.as_nanos() as i64,
-                units: HashMap::new(),
+                units: Publisher::recovery(group.unit_of_work, &reader, &options),
+                lingering: None,
                 held: HashMap::new(),
+                attributes: Vec::new(),
             })
             .collect();
         progress
             .published_end
             .store(reader.next_lsn(), Ordering::SeqCst);
+        let mut reopened = images.units().to_vec();
+        reopened.sort_by_key(|unit| std::cmp::Reverse(unit.lsn));
         Publisher {
+            published: VecDeque::new(),
+            reopened,
             config,
             options,
             reader,
@@ -299,13 +322,7 @@ impl Publisher {
                 .fetch_add(parcel.events.len() as u64, Ordering::Relaxed);
             self.outlet.send(parcel)?;
             self.progress.published_end.store(end, Ordering::SeqCst);
-            self.progress.units_open.store(
-                self.groups
-                    .iter()
-                    .map(|group| group.units.len() as u64)
-                    .sum(),
-                Ordering::Relaxed,
-            );
+            self.forget_published();
         }
         self.follow_refill();
         self.tell_activity();
@@ -333,6 +350,51 @@ impl Publisher {
                 )
             });
         self.progress.update_files(news);
+        self.tell_units();
+    }
+
+    /// Tells the status which units are open.
+    pub(super) fn tell_units(&self) {
+        let units = self.groups.iter().enumerate().flat_map(|(group, state)| {
+            let units = state.units.values();
+            units.map(move |unit| self.unit_progress(group, unit))
+        });
+        self.progress.set_units(units.collect());
+        let due = self.groups.iter().flat_map(|group| {
+            let opened = group.units.values().map(|unit| unit.opened_ns);
+            opened.map(|opened_ns| opened_ns.saturating_add(group.timeout_ns))
+        });
+        self.progress
+            .unit_due_ns
+            .store(due.min().unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn unit_progress(&self, group: usize, unit: &Unit) -> UnitProgress {
+        let mut files: Vec<usize> = unit.files.iter().map(|&(file, _)| file).collect();
+        files.extend(unit.open.locks.keys());
+        files.sort_unstable();
+        files.dedup();
+        let paths = files.into_iter().filter_map(|file| self.file(file));
+        let mut paths: Vec<String> = paths
+            .map(|tracked| path_text(&tracked.subject.file.path))
+            .collect();
+        paths.sort();
+        let program = unit.program.split(|&byte| byte == 0).next();
+        UnitProgress {
+            group: self.config.groups[group].name.clone(),
+            pid: unit.pid,
+            program: String::from_utf8_lossy(program.unwrap_or_default()).into_owned(),
+            began_ns: unit.began_ns,
+            cuts: unit.cuts,
+            files: paths,
+        }
+    }
+
+    /// Forgets what sinks have.
+    fn forget_published(&mut self) {
+        let end = self.progress.applied_end();
+        let applied = self.published.iter().take_while(|unit| unit.lsn < end);
+        self.published.drain(..applied.count());
     }
 
     fn checkpoint_if_due(&mut self) -> Result<(), PublishError> {
@@ -384,11 +446,15 @@ impl Publisher {
     /// Makes images durable and says from where on the journal is still needed.
     pub(super) fn checkpoint(&mut self) -> Result<(), PublishError> {
         self.last_checkpoint = Instant::now();
+        self.forget_published();
         let open = self.groups.iter().flat_map(|group| {
             let units = group.units.values().map(|unit| unit.first_lsn);
             units.chain(group.held.values().map(|held| held.first_lsn))
         });
+        // What a unit touched before the journal is read again would not be published with it.
+        let published = self.published.iter();
         let cursor = open
+            .chain(published.map(|unit| unit.first_lsn))
             .chain([
                 self.progress.applied_end(),
                 self.progress.published_end.load(Ordering::SeqCst),
@@ -403,6 +469,7 @@ impl Publisher {
         let sinks = self.progress.sinks().into_iter();
         self.images
             .set_applied(sinks.map(|(name, sink)| (name, sink.positions)).collect());
+        self.store_units();
         let open = self
             .tracked
             .iter_mut()

@@ -82,6 +82,20 @@ enum Step {
         bytes: Vec<u8>,
         load: bool,
     },
+    Begin {
+        process: u64,
+    },
+    Commit {
+        process: u64,
+    },
+    Abort {
+        process: u64,
+    },
+    /// Marks were lost: from now on so many units are open.
+    Resume {
+        process: u64,
+        open: u32,
+    },
     Settle,
     End {
         process: u64,
@@ -134,6 +148,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => who.prop_map(|(process, file)| Step::Remove { process, file }),
         1 => (file, at, content(), any::<bool>())
             .prop_map(|(file, at, bytes, load)| Step::Found { file, at, bytes, load }),
+        4 => process.clone().prop_map(|process| Step::Begin { process }),
+        4 => process.clone().prop_map(|process| Step::Commit { process }),
+        1 => process.clone().prop_map(|process| Step::Abort { process }),
+        1 => (process.clone(), 0..3u32).prop_map(|(process, open)| Step::Resume { process, open }),
         2 => Just(Step::Settle),
         1 => process.prop_map(|process| Step::End { process }),
         4 => Just(Step::Apply),
@@ -168,12 +186,12 @@ const LAYOUTS: [&str; 6] = [
 ];
 
 impl Stand {
-    fn new(layout: &str, policy: &str) -> Stand {
+    fn new(layout: &str, policy: &str, timeout: u32) -> Stand {
         let directory = tempfile::tempdir_in(memory()).unwrap();
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
             "[site]\nname = \"hq\"\nstate = \"state\"\n[[group]]\nname = \"g\"\nunit_of_work = \"{policy}\"\n\
-             [[group.file]]\npath = \"/d/*\"\n{layout}\n"
+             unit_timeout_ms = {timeout}\n[[group.file]]\npath = \"/d/*\"\n{layout}\n"
         );
         std::fs::write(&path, text).unwrap();
         let config = Arc::new(Config::load(&path).unwrap());
@@ -231,7 +249,7 @@ impl Stand {
     }
 
     fn journal(&mut self, process: u64, path: &[u8], action: Action<'_>) {
-        self.clock += 1_000_000;
+        self.clock += 10_000_000;
         let origin = Origin {
             process,
             pid: process as u32,
@@ -349,7 +367,11 @@ impl Stand {
                 self.model.entry(file).or_default();
             }
             Step::Close { process, file } => {
-                self.journal(process, &Stand::path(file), Action::Closed);
+                self.journal(
+                    process,
+                    &Stand::path(file),
+                    Action::Closed { keeps_locks: false },
+                );
                 self.model.entry(file).or_default();
             }
             Step::Rename { process, from, to } => {
@@ -394,6 +416,19 @@ impl Stand {
                         at_end: true,
                     },
                 );
+            }
+            Step::Begin { process } => {
+                self.journal(process, b"", Action::Begun { resumed: None });
+            }
+            Step::Commit { process } => {
+                self.journal(process, b"", Action::Committed { resumed: None });
+            }
+            Step::Abort { process } => {
+                self.journal(process, b"", Action::Aborted { resumed: None });
+            }
+            Step::Resume { process, open } => {
+                let resumed = Some(open);
+                self.journal(process, b"", Action::Committed { resumed });
             }
             Step::Settle => self.journal(0, b"", Action::Settled),
             Step::End { process } => self.journal(process, b"", Action::Ended),
@@ -489,8 +524,12 @@ impl Stand {
     }
 }
 
-fn run(layout: &str, policy: &str, steps: &[Step]) -> Result<(), TestCaseError> {
-    let mut stand = Stand::new(layout, policy);
+/// Time after which units are cut: never here, and often.
+const NEVER: u32 = 86_400_000;
+const OFTEN: u32 = 40;
+
+fn run(layout: &str, policy: &str, timeout: u32, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut stand = Stand::new(layout, policy, timeout);
     let codec = stand.config.groups[0].files[0].format.codec().unwrap();
     for step in steps {
         stand.perform(step);
@@ -500,7 +539,161 @@ fn run(layout: &str, policy: &str, steps: &[Step]) -> Result<(), TestCaseError> 
     }
     stand.perform(&Step::Settle);
     stand.apply();
+    stand.publisher.as_ref().unwrap().tell_units();
+    prop_assert_eq!(&stand.progress.units().0, &[], "units that stay open");
     stand.check(codec.as_ref())
+}
+
+/// What happens to programs that write each value to two files, in a unit.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// The process does its next step: begin, write, write, end.
+    Step(u64),
+    /// All of a file is read, as of a file that nothing is known of.
+    Load(usize),
+    Settle,
+    Apply,
+    Checkpoint,
+    Restart,
+}
+
+fn turn() -> impl Strategy<Value = Turn> {
+    prop_oneof![
+        16 => (1..4u64).prop_map(Turn::Step),
+        1 => (0..2usize).prop_map(Turn::Load),
+        1 => Just(Turn::Settle),
+        6 => Just(Turn::Apply),
+        2 => Just(Turn::Checkpoint),
+        1 => Just(Turn::Restart),
+    ]
+}
+
+impl Stand {
+    /// One step of a process: its state is how many it has done.
+    fn step_of(&mut self, process: u64, done: usize, policy: &str, layout: &str) {
+        let value = done / 4;
+        let (range, record) = (process * 7, format!("{process}{value:05}\n"));
+        let path = Stand::path(0);
+        match (done % 4, policy) {
+            (0, "api") => self.perform(&Step::Begin { process }),
+            (3, "api") => self.perform(&Step::Commit { process }),
+            (0, _) => self.journal(
+                process,
+                &path,
+                Action::Locked {
+                    offset: range,
+                    extent: 7,
+                },
+            ),
+            (3, _) => self.journal(
+                process,
+                &path,
+                Action::Unlocked {
+                    offset: range,
+                    extent: 7,
+                },
+            ),
+            (written, _) => {
+                let file = written - 1;
+                let at = match layout {
+                    // Lines are appended, records rewritten.
+                    "organization = \"stream\"\nlayout = \"newline\"" => {
+                        self.model.get(&file).map_or(0, Vec::len)
+                    }
+                    _ => range as usize,
+                };
+                self.write(process, file, at, record.as_bytes());
+            }
+        }
+    }
+
+    /// The last value of each process in a file of the target.
+    fn last_values(&mut self, file: usize) -> BTreeMap<u8, u64> {
+        let mut values = BTreeMap::new();
+        let mut pieces = Vec::new();
+        let path = Stand::path(file);
+        if self
+            .sink
+            .files(STREAM)
+            .unwrap()
+            .iter()
+            .any(|stored| stored.description.path == path)
+        {
+            self.sink
+                .pieces(STREAM, &path, &mut |piece| {
+                    pieces.push(piece);
+                    true
+                })
+                .unwrap();
+        }
+        for piece in pieces {
+            if let Image::Record { data, .. } = piece.image
+                && data[0] != 0
+            {
+                let value: u64 = std::str::from_utf8(&data[1..6]).unwrap().parse().unwrap();
+                let last = values.entry(data[0]).or_insert(value);
+                *last = value.max(*last);
+            }
+        }
+        values
+    }
+}
+
+fn run_pairs(layout: &str, policy: &str, turns: &[Turn]) -> Result<(), TestCaseError> {
+    let mut stand = Stand::new(layout, policy, NEVER);
+    let mut done = BTreeMap::new();
+    for turn in turns {
+        match *turn {
+            Turn::Step(process) => {
+                let done = done.entry(process).or_insert(0);
+                stand.step_of(process, *done, policy, layout);
+                *done += 1;
+            }
+            Turn::Load(file) => {
+                let content = stand.model.get(&file).cloned().unwrap_or_default();
+                let found = Action::Found {
+                    offset: 0,
+                    bytes: &content,
+                    at_end: true,
+                    load: true,
+                };
+                stand.journal(0, &Stand::path(file), found);
+            }
+            Turn::Settle => stand.perform(&Step::Settle),
+            Turn::Apply => stand.apply(),
+            Turn::Checkpoint => stand.perform(&Step::Checkpoint),
+            Turn::Restart => stand.perform(&Step::Restart),
+        }
+        let (first, second) = (stand.last_values(0), stand.last_values(1));
+        prop_assert_eq!(first, second, "half of a unit is in the target");
+    }
+    let mut expected = BTreeMap::new();
+    for (process, mut done) in done {
+        while done % 4 != 0 {
+            stand.step_of(process, done, policy, layout);
+            done += 1;
+        }
+        expected.insert(b'0' + process as u8, done as u64 / 4 - 1);
+    }
+    stand.perform(&Step::Settle);
+    stand.apply();
+    prop_assert_eq!(stand.last_values(0), expected.clone());
+    prop_assert_eq!(stand.last_values(1), expected);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn the_target_never_has_half_of_a_unit(
+        turns in proptest::collection::vec(turn(), 1..80),
+        policy in prop_oneof![Just("lock"), Just("api")],
+    ) {
+        for layout in [LAYOUTS[0], LAYOUTS[4]] {
+            run_pairs(layout, policy, &turns).map_err(|error| TestCaseError::fail(format!("{layout}: {error}")))?;
+        }
+    }
 }
 
 proptest! {
@@ -509,11 +702,74 @@ proptest! {
     #[test]
     fn the_target_has_what_the_files_have(
         steps in proptest::collection::vec(step(), 1..40),
-        policy in prop_oneof![Just("none"), Just("lock"), Just("fsync"), Just("close")],
+        timeout in prop_oneof![Just(NEVER), Just(OFTEN)],
+        policy in prop_oneof![Just("none"), Just("lock"), Just("fsync"), Just("close"), Just("api")],
     ) {
         for layout in LAYOUTS {
-            run(layout, policy, &steps).map_err(|error| TestCaseError::fail(format!("{layout}: {error}")))?;
+            run(layout, policy, timeout, &steps).map_err(|error| TestCaseError::fail(format!("{layout}: {error}")))?;
         }
+    }
+}
+
+/// What a unit touched before what the sinks have, and published when it ended, is lost by nobody but the sinks.
+#[test]
+fn a_unit_that_ended_and_was_not_applied_is_published_again_as_a_whole() {
+    let (process, file) = (1, 0);
+    for (policy, end) in [
+        ("close", Step::Close { process, file }),
+        ("fsync", Step::Sync { process, file }),
+        ("lock", Step::Unlock { process, file }),
+        ("api", Step::Commit { process }),
+    ] {
+        let steps = [
+            Step::Lock { process, file },
+            Step::Begin { process },
+            Step::Write {
+                process,
+                file,
+                at: 0,
+                bytes: b"1234567".to_vec(),
+            },
+            Step::Apply,
+            end,
+            Step::Checkpoint,
+            Step::Restart,
+        ];
+        run(LAYOUTS[0], policy, NEVER, &steps).unwrap_or_else(|error| panic!("{policy}: {error}"));
+    }
+}
+
+/// The journal isn't kept for as long as a unit is open; what keeps it open is known all the same.
+#[test]
+fn a_unit_that_was_cut_is_still_open_after_a_restart() {
+    let process = 1;
+    for policy in ["lock", "api"] {
+        let mut stand = Stand::new(LAYOUTS[0], policy, OFTEN);
+        stand.step_of(process, 0, policy, LAYOUTS[0]);
+        stand.step_of(process, 1, policy, LAYOUTS[0]);
+        stand.apply();
+        assert_eq!(stand.last_values(0), BTreeMap::new(), "{policy}");
+        // Time goes on: the unit is cut, and goes on as well.
+        for _ in 0..2 * OFTEN / 10 {
+            stand.perform(&Step::Settle);
+        }
+        stand.apply();
+        let expected = BTreeMap::from([(b'1', 0)]);
+        assert_eq!(stand.last_values(0), expected, "{policy}: it isn't cut");
+        stand.perform(&Step::Checkpoint);
+        let images = Images::open(&stand.directory.path().join("images")).unwrap();
+        assert!(images.cursor() > 2, "{policy}: the journal is kept");
+        stand.perform(&Step::Restart);
+        stand.step_of(process, 2, policy, LAYOUTS[0]);
+        stand.apply();
+        assert_eq!(
+            stand.last_values(1),
+            BTreeMap::new(),
+            "{policy}: half of it"
+        );
+        stand.step_of(process, 3, policy, LAYOUTS[0]);
+        stand.apply();
+        assert_eq!(stand.last_values(1), expected, "{policy}: it doesn't end");
     }
 }
 

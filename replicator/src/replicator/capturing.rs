@@ -20,7 +20,7 @@ use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 /// Findings under way from the checker to the sequencer; each holds at most a chunk.
-const FINDINGS_MAX: usize = 16;
+const FINDINGS_MAX: usize = 64;
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,7 +45,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
     let config = Arc::clone(config);
     let progress = Arc::new(Progress::default());
     let (state, start) = State::lock(&config)?;
-    let board = state::prepare_lanes(&config)?;
+    let board = state::prepare_lanes(&config, state::For::Replicator)?;
     let mut destinations = destinations(&config)?;
     let storage = DiskStorage::open(config.site.journal_dir()).with_context(|| {
         format!(

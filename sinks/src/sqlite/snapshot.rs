@@ -124,6 +124,16 @@ impl Snapshot for SqliteSnapshot<'_> {
             .map_err(|error| error.at(&self.place))
     }
 
+    fn file(&mut self, stream: &str, path: &[u8]) -> Result<Option<StoredFile>, SinkError> {
+        let entry =
+            entry::find(&self.transaction, stream, path).map_err(|error| error.at(&self.place))?;
+        Ok(entry.map(|entry| StoredFile {
+            description: entry.description,
+            table: entry.table,
+            attributes: entry.attributes,
+        }))
+    }
+
     fn pieces(
         &mut self,
         stream: &str,

@@ -1,12 +1,13 @@
 //! Closing and duplicating: keeping the table of descriptors right.
 
-use super::{Cancel, append, captured, close_unseen, operation, uncaptured};
+use super::policies::{self, Bytes, Refusal};
+use super::{Cancel, append, captured, close_unseen, operation, posix_locks, uncaptured};
 use crate::descriptors::{self, Released};
 use crate::kernel::{self, Args};
 use crate::process::{self, State};
 use crate::{cancellation, files, thread};
 use counterfoil_lane::clock;
-use counterfoil_lane::frame::Kind;
+use counterfoil_lane::frame::{CLOSE_KEEPS_LOCKS, Kind};
 use counterfoil_lane::writer::{Operation, Target};
 use libc::{c_int, c_long, c_uint};
 
@@ -16,6 +17,7 @@ const CLOSE_RANGE_CLOEXEC: c_uint = 4;
 #[inline(always)]
 pub(crate) fn close(fd: c_int, cancel: Cancel) -> isize {
     let args = [fd as usize, 0, 0, 0, 0, 0];
+    posix_locks::give_up(fd);
     if descriptors::of(fd) == 0 {
         // SAFETY: the call touches no memory.
         return unsafe { uncaptured(cancel, libc::SYS_close, args) };
@@ -54,7 +56,9 @@ fn closing(state: &'static State, released: Released, call: impl Fn() -> isize) 
     let Some((name, group)) = files::get(released.name) else {
         return call();
     };
-    let Some(ticket) = thread::enter(state) else {
+    let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+    let admitted = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Impossible);
+    let Some(ticket) = thread::enter(admitted.unwrap_or(state)) else {
         return call();
     };
     let begin = ticket.lane.enter(&Target {
@@ -70,9 +74,20 @@ fn closing(state: &'static State, released: Released, call: impl Fn() -> isize) 
         let operation = Operation {
             begin,
             end,
+            flags: if released.is_locked {
+                0
+            } else {
+                CLOSE_KEEPS_LOCKS
+            },
             ..operation(Kind::Close, 0, 0)
         };
-        append(state, ticket.lane, &name, &operation, &[]);
+        append(
+            admitted.unwrap_or(state),
+            ticket.lane,
+            &name,
+            &operation,
+            &[],
+        );
     }
     ticket.lane.leave();
     ticket.done();

@@ -1,7 +1,8 @@
 //! Locks, which mark units of work. The frame of a lock is timed after the call that took it, that of an unlock before
 //! the call that gives it up: so the writes it protects lie between, in every merge of several programs' frames.
 
-use super::{Cancel, append, captured, operation, report, uncaptured};
+use super::policies::{self, Bytes, Refusal};
+use super::{Cancel, append, captured, operation, posix_locks, report, uncaptured};
 use crate::descriptors;
 use crate::kernel;
 use crate::process;
@@ -17,10 +18,10 @@ const WHOLE_FILE: (u64, u64) = (0, u64::MAX);
 ///
 /// # Safety
 /// `lock` must be what the program gave.
-pub(crate) unsafe fn record_lock(fd: c_int, command: c_int, lock: usize) -> isize {
+pub(crate) unsafe fn record_lock(fd: c_int, command: c_int, lock: usize, cancel: Cancel) -> isize {
     let args = [fd as usize, command as usize, lock, 0, 0, 0];
     let waits = command == libc::F_SETLKW || command == libc::F_OFD_SETLKW;
-    let cancel = if waits { Cancel::Point } else { Cancel::Never };
+    let cancel = if waits { cancel } else { Cancel::Never };
     // SAFETY: the structure is only read when it isn't null; the kernel checks it for itself.
     unsafe {
         if descriptors::of(fd) == 0 || captured(fd) == 0 || lock < 4096 {
@@ -96,7 +97,7 @@ pub(crate) fn lockf(fd: c_int, command: c_int, len: i64) -> isize {
         _ => return -(libc::EINVAL as isize),
     };
     // SAFETY: the structure is ours and outlives the call.
-    unsafe { record_lock(fd, command, (&raw const lock) as usize) }
+    unsafe { record_lock(fd, command, (&raw const lock) as usize, Cancel::Point) }
 }
 
 /// The range that a lock speaks of, from the beginning of the file.
@@ -145,11 +146,19 @@ unsafe fn around(
         let (Some(state), Some((name, group))) = parts else {
             return uncaptured(cancel, number, args);
         };
+        let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+        let admitted = policies::admit(state, group_of, nothing, cancel, Refusal::Impossible);
+        let state = admitted.unwrap_or(state);
         if !is_unlock {
             // May wait long for somebody else: the slot isn't published meanwhile, as nothing changes.
             let begin = clock::now();
             let result = uncaptured(cancel, number, args);
             if result == 0 {
+                let is_posix = number == libc::SYS_fcntl
+                    && matches!(args[1] as c_int, libc::F_SETLK | libc::F_SETLKW);
+                if !is_posix || !posix_locks::hold(state, name.number) {
+                    descriptors::set_locked(description);
+                }
                 report(
                     state,
                     name.number,
@@ -179,6 +188,9 @@ unsafe fn around(
                 ..operation(Kind::Unlock, offset, extent)
             };
             append(state, ticket.lane, &name, &operation, &[]);
+            if (offset, extent) == WHOLE_FILE {
+                posix_locks::forget(state, name.number);
+            }
         }
         ticket.lane.leave();
         ticket.done();

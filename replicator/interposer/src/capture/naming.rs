@@ -1,7 +1,8 @@
 //! Calls on paths: rename, unlink and truncate.
 
-use super::opening::adopt_all;
-use super::{UNKNOWN, append, operation};
+use super::opening::{Reached, adopt_all};
+use super::policies::{self, Bytes, Refusal};
+use super::{Cancel, UNKNOWN, append, operation};
 use crate::kernel::{self, Args};
 use crate::process::{self, State};
 use crate::scratch::{self, Scratch};
@@ -118,6 +119,12 @@ unsafe fn rename_in(
         return None;
     }
     let state = process::current()?;
+    let ruled = || new_group.or(old_group);
+    let names = Bytes::UpTo(2 * scratch::PATH_BYTES_MAX + 1);
+    let state = match policies::admit(state, ruled, names, Cancel::Never, Refusal::Possible) {
+        Ok(state) => state,
+        Err(refused) => return Some(refused),
+    };
     let pair_len = old_text.len() + 1 + new_text.len();
     let pair = scratch.pair.get_mut(..pair_len)?;
     pair.get_mut(..old_text.len())?.copy_from_slice(old_text);
@@ -170,7 +177,12 @@ unsafe fn rename_in(
     if result == 0 && new_group.is_some() && !process::is_borrowed(state) {
         descriptors::rename(status.st_dev, status.st_ino, name.number);
         if old_group.is_none() && kernel::is_regular(&status) {
-            adopt_all(state, Some((status.st_dev, status.st_ino)));
+            let file = Reached {
+                device: status.st_dev,
+                inode: status.st_ino,
+                path: (new_text, group),
+            };
+            adopt_all(state, Some(file));
         }
     }
     files::release(name.number);
@@ -205,6 +217,136 @@ fn exchanged(
     if !unsafe { lane.append(&state.process, Some(&name), &operation, &parts, len) } {
         state.process.board.mark_gap(old_text);
     }
+    files::release(name.number);
+}
+
+/// Which call gives a file another name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// A hard link, found as these flags of `fstatat` say.
+    Hard(c_int),
+    /// A symbolic link.
+    Symbolic,
+}
+
+/// `link`, `linkat`, `symlink` and `symlinkat`: the file may get a captured path by it. `old` is ignored for symbolic
+/// links, whose file is the one that the new path leads to.
+///
+/// # Safety
+/// The paths must be what the program gave, and the call one of these.
+pub(crate) unsafe fn link(
+    old: (usize, *const c_char),
+    new: (usize, *const c_char),
+    naming: Naming,
+    number: c_long,
+    args: Args,
+) -> isize {
+    // SAFETY: handed on to our caller.
+    let call = || unsafe { kernel::call(number, args) };
+    if process::board().is_none() {
+        return call();
+    }
+    process::look_at_rules();
+    // SAFETY: handed on to our caller.
+    let result = scratch::with(|scratch| unsafe { link_in(old, new, naming, scratch, &call) });
+    match result.flatten() {
+        Some(result) => result,
+        None => call(),
+    }
+}
+
+/// Links and reports it. `None`: it is none of our business, and the call wasn't made.
+///
+/// # Safety
+/// As [`link`].
+unsafe fn link_in(
+    old: (usize, *const c_char),
+    new: (usize, *const c_char),
+    naming: Naming,
+    scratch: &mut Scratch,
+    call: &dyn Fn() -> isize,
+) -> Option<isize> {
+    // SAFETY: handed on to our caller.
+    let text = unsafe { paths::absolute(new.0, new.1, &mut scratch.text)? };
+    let group = process::rules().group_of(text)?;
+    let state = process::current()?;
+    let before = match naming {
+        // SAFETY: handed on to our caller.
+        Naming::Hard(flags) => Some(unsafe { kernel::status_at(old.0, old.1, flags)? }),
+        Naming::Symbolic => None,
+    };
+    if before.is_some_and(|status| !kernel::is_regular(&status)) {
+        return None;
+    }
+    let Some(ticket) = thread::enter(state) else {
+        let result = call();
+        if result == 0 {
+            state.process.board.mark_gap(text);
+        }
+        return Some(result);
+    };
+    let begin = ticket.lane.enter(&Target {
+        device: before.map_or(0, |status| status.st_dev),
+        inode: before.map_or(0, |status| status.st_ino),
+        offset: 0,
+        extent: UNKNOWN,
+        group,
+    });
+    let result = call();
+    let status = match before {
+        Some(status) => Some(status),
+        // SAFETY: handed on to our caller.
+        None => unsafe { kernel::status_at(new.0, new.1, 0) },
+    };
+    if result == 0
+        && let Some(status) = status.filter(kernel::is_regular)
+    {
+        let file = Reached {
+            device: status.st_dev,
+            inode: status.st_ino,
+            path: (text, group),
+        };
+        // Before the frame is timed: what is written unseen until then, the reader of the file still finds.
+        if !process::is_borrowed(state) {
+            adopt_all(state, Some(file));
+        }
+        linked(state, ticket.lane, &file, begin);
+    }
+    ticket.lane.leave();
+    ticket.done();
+    Some(result)
+}
+
+fn linked(
+    state: &State,
+    lane: &mut counterfoil_lane::writer::Lane,
+    file: &Reached<'_>,
+    begin: u64,
+) {
+    let (path, group) = file.path;
+    let number = files::acquire(file.device, file.inode, path, group);
+    let Some((name, _)) = number.and_then(files::get) else {
+        state.process.board.mark_gap(path);
+        return;
+    };
+    let is_known = state.knows(Kind::Link);
+    let operation = Operation {
+        begin,
+        end: clock::now(),
+        ..if is_known {
+            operation(Kind::Link, 0, 0)
+        } else {
+            // Under this name it is a file that wasn't seen before, or one to be read again.
+            operation(Kind::Reread, 0, UNKNOWN)
+        }
+    };
+    append(
+        state,
+        lane,
+        &name,
+        &operation,
+        if is_known { path } else { &[] },
+    );
     files::release(name.number);
 }
 
@@ -263,7 +405,7 @@ pub(crate) unsafe fn truncate(path: *const c_char, size: i64) -> isize {
 ///
 /// # Safety
 /// The path must be what the program gave.
-unsafe fn changed(
+pub(super) unsafe fn changed(
     path: (usize, *const c_char),
     kind: Kind,
     status_flags: c_int,
@@ -278,8 +420,10 @@ unsafe fn changed(
         // SAFETY: handed on to our caller.
         let text = unsafe { paths::absolute(path.0, path.1, &mut scratch.text)? };
         // Removing another link leaves the captured one as it is. (One that leads to it through a symbolic link is
-        // found missing by the replicator's next look at its directories.)
-        if kind == Kind::Unlink && !process::rules().may_match(text) {
+        // found missing by the replicator's next look at its directories.) That finds attributes too, and uncaptured changes
+        // of them should cost little.
+        let by_path = matches!(kind, Kind::Unlink | Kind::Attributes);
+        if by_path && !process::rules().may_match(text) {
             return None;
         }
         // SAFETY: as above.
@@ -292,6 +436,12 @@ unsafe fn changed(
             .group_of(text)
             .or_else(|| is_known().then_some(0))?;
         let state = process::current()?;
+        let (ruled, data) = (|| Some(group), Bytes::UpTo(text.len()));
+        let admitted = policies::admit(state, ruled, data, Cancel::Never, Refusal::Possible);
+        let state = match admitted {
+            Ok(state) => state,
+            Err(refused) => return Some(refused),
+        };
         let number = files::acquire(status.st_dev, status.st_ino, text, group);
         let (Some((name, _)), Some(ticket)) = (number.and_then(files::get), thread::enter(state))
         else {

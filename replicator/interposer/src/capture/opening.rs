@@ -1,5 +1,6 @@
 //! Opening: which files become captured, and under which path.
 
+use super::policies::{self, Bytes, Refusal};
 use super::{Cancel, UNKNOWN, append, close_unseen, operation, report, uncaptured};
 use crate::descriptors::{self, APPEND, INHERITED, USED};
 use crate::kernel;
@@ -15,6 +16,9 @@ use libc::{c_char, c_int};
 
 /// Directories whose text is also their real path, by hash: a file made there needs no second look.
 static PLAIN_DIRECTORIES: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+
+/// What such paths lead to is open already, here or elsewhere.
+const LINKS_TO_OPEN: [&[u8]; 3] = [b"/proc/", b"/dev/fd/", b"/dev/std"];
 
 /// A path as the program gave it.
 #[derive(Clone, Copy)]
@@ -51,24 +55,72 @@ pub(crate) unsafe fn open(
         0,
     ];
     // SAFETY: handed on to our caller.
+    unsafe { open_by((directory, path), flags, libc::SYS_openat, args, cancel) }
+}
+
+/// `openat2`, of whose `how` (24 bytes at least: flags, mode, what to resolve) the flags tell what it does.
+///
+/// # Safety
+/// `path` and `how` must be what the program gave.
+pub(crate) unsafe fn open_how(
+    directory: usize,
+    path: *const c_char,
+    how: *const u64,
+    len: usize,
+    cancel: Cancel,
+) -> isize {
+    /// The path begins at `directory` whatever it looks like, so as text it says nothing.
+    const RESOLVE_IN_ROOT: u64 = 0x10;
+    let args = [directory, path as usize, how as usize, len, 0, 0];
+    // SAFETY: handed on to our caller; the kernel reads that much too.
+    unsafe {
+        if (how as usize) < 4096 || len < 24 {
+            return uncaptured(cancel, libc::SYS_openat2, args);
+        }
+        let (flags, resolve) = (how.read_unaligned() as c_int, how.add(2).read_unaligned());
+        if resolve & RESOLVE_IN_ROOT != 0 {
+            let begin = clock::now();
+            let fd = uncaptured(cancel, libc::SYS_openat2, args);
+            if !kernel::failed(fd) {
+                opened_somehow(fd as c_int, flags, begin);
+            }
+            return fd;
+        }
+        open_by((directory, path), flags, libc::SYS_openat2, args, cancel)
+    }
+}
+
+/// Opens by this call.
+///
+/// # Safety
+/// As [`open`].
+unsafe fn open_by(
+    (directory, path): (usize, *const c_char),
+    flags: c_int,
+    number: libc::c_long,
+    args: kernel::Args,
+    cancel: Cancel,
+) -> isize {
+    // SAFETY: handed on to our caller.
     unsafe {
         let Some(board) = process::board().filter(|_| concerns_us(flags)) else {
-            let fd = uncaptured(cancel, libc::SYS_openat, args);
+            let fd = uncaptured(cancel, number, args);
             if !kernel::failed(fd) {
                 forget_stale(fd as c_int);
             }
             return fd;
         };
         process::look_at_rules();
+        process::look_for_board(clock::now());
         let given = Given { directory, path };
         let may_match = may_match(given);
         if let Some(group) = may_match
             && flags & libc::O_TRUNC != 0
         {
-            return open_truncating(given, flags, group, args, cancel);
+            return open_truncating(given, flags, group, (number, args), cancel);
         }
         let begin = clock::now();
-        let fd = uncaptured(cancel, libc::SYS_openat, args);
+        let fd = uncaptured(cancel, number, args);
         if kernel::failed(fd) {
             return fd;
         }
@@ -84,6 +136,20 @@ pub(crate) unsafe fn open(
     }
 }
 
+/// A file was opened without a path.
+pub(super) fn opened_somehow(fd: c_int, flags: c_int, begin: u64) {
+    forget_stale(fd);
+    if concerns_us(flags) {
+        process::look_at_rules();
+        if let Some(state) = process::current()
+            && let Some(opened) = register(state, fd, None, flags)
+        {
+            report(state, opened.name, &opened.operation, Some(begin), &[]);
+            opened.finish();
+        }
+    }
+}
+
 /// Opens with `O_TRUNC` under the cover of the in-flight slot: the file's content changes in the call.
 ///
 /// # Safety
@@ -92,7 +158,7 @@ unsafe fn open_truncating(
     given: Given,
     flags: c_int,
     group: u16,
-    args: kernel::Args,
+    (number, args): (libc::c_long, kernel::Args),
     cancel: Cancel,
 ) -> isize {
     // SAFETY: handed on to our caller.
@@ -102,17 +168,22 @@ unsafe fn open_truncating(
         let state = process::current().filter(|_| !is_other_kind);
         let Some(state) = state else {
             // A pipe may block for long, and nothing is emptied.
-            let fd = uncaptured(cancel, libc::SYS_openat, args);
+            let fd = uncaptured(cancel, number, args);
             if !kernel::failed(fd) {
                 forget_stale(fd as c_int);
             }
             return fd;
         };
+        let (ruled, nothing) = (|| ruled_group(given), Bytes::UpTo(0));
+        let state = match policies::admit(state, ruled, nothing, cancel, Refusal::Possible) {
+            Ok(state) => state,
+            Err(refused) => return refused,
+        };
         if cancel == Cancel::Point {
             cancellation::test();
         }
         let Some(ticket) = thread::enter(state) else {
-            let fd = kernel::call(libc::SYS_openat, args);
+            let fd = kernel::call(number, args);
             if !kernel::failed(fd) {
                 forget_stale(fd as c_int);
                 if let Some(opened) = register(state, fd as c_int, Some(given), flags) {
@@ -131,7 +202,7 @@ unsafe fn open_truncating(
             extent: UNKNOWN,
             group,
         });
-        let fd = kernel::call(libc::SYS_openat, args);
+        let fd = kernel::call(number, args);
         let end = clock::now();
         if !kernel::failed(fd) {
             // Its frame, if there is one, goes to the thread's second lane.
@@ -162,9 +233,20 @@ impl Opened {
     }
 }
 
+/// A file that a call put in reach of the rules.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reached<'a> {
+    /// Its device.
+    pub(crate) device: u64,
+    /// Its inode.
+    pub(crate) inode: u64,
+    /// Its path from now on, and the group of that.
+    pub(crate) path: (&'a [u8], u16),
+}
+
 /// Captures descriptors that are open already: those that were inherited, those that new rules match, those of a file
-/// that a rename put in reach of the rules (`file` is its device and inode then).
-pub(crate) fn adopt_all(state: &'static State, file: Option<(u64, u64)>) {
+/// that a rename or a link put in reach of the rules.
+pub(crate) fn adopt_all(state: &'static State, file: Option<Reached<'_>>) {
     let directory =
         counterfoil_lane::sys::open(b"/proc/self/fd\0", libc::O_RDONLY | libc::O_DIRECTORY, 0);
     if kernel::failed(directory) {
@@ -221,8 +303,9 @@ fn descriptor_of(name: &[u8]) -> Option<c_int> {
     })
 }
 
-fn adopt(state: &'static State, fd: c_int, file: Option<(u64, u64)>) {
-    if descriptors::of(fd) != 0 {
+/// Captures one descriptor that came to be without a call that opened it.
+pub(crate) fn adopt(state: &'static State, fd: c_int, file: Option<Reached<'_>>) {
+    if super::captured(fd) != 0 {
         return;
     }
     let Some(flags) = kernel::flags_of(fd) else {
@@ -231,11 +314,19 @@ fn adopt(state: &'static State, fd: c_int, file: Option<(u64, u64)>) {
     if flags & libc::O_ACCMODE == libc::O_RDONLY || flags & libc::O_PATH != 0 {
         return;
     }
-    let is_wanted = kernel::status(fd).is_some_and(|status| {
-        kernel::is_regular(&status)
-            && file.is_none_or(|file| file == (status.st_dev, status.st_ino))
-    });
-    if is_wanted && let Some(opened) = register_as(state, fd, None, flags, INHERITED) {
+    let Some(status) = kernel::status(fd).filter(kernel::is_regular) else {
+        return;
+    };
+    let opened = match file {
+        None => register_as(state, fd, None, flags, INHERITED),
+        Some(file) if (file.device, file.inode) == (status.st_dev, status.st_ino) => {
+            let (path, group) = file.path;
+            files::acquire(file.device, file.inode, path, group)
+                .map(|name| capture(state, fd, name, status.st_size as u64, flags, INHERITED))
+        }
+        Some(_) => return,
+    };
+    if let Some(opened) = opened {
         opened.finish();
     }
 }
@@ -263,9 +354,22 @@ unsafe fn may_match(given: Given) -> Option<u16> {
     .flatten()
 }
 
+/// The group of the path as text, when a rule names it.
+///
+/// # Safety
+/// The path must be what the program gave.
+unsafe fn ruled_group(given: Given) -> Option<u16> {
+    scratch::with(|scratch| {
+        // SAFETY: handed on.
+        let text = unsafe { paths::absolute(given.directory, given.path, &mut scratch.text) }?;
+        process::rules().group_of(text)
+    })
+    .flatten()
+}
+
 /// An entry that the new descriptor's number still has is of a close that wasn't seen.
 #[inline(always)]
-fn forget_stale(fd: c_int) {
+pub(super) fn forget_stale(fd: c_int) {
     if descriptors::of(fd) != 0
         && process::current().is_some_and(|state| !process::is_borrowed(state))
         && let Some(released) = descriptors::forget(fd)
@@ -283,6 +387,11 @@ unsafe fn is_captured_elsewhere(board: &Board, fd: c_int, given: Given, flags: c
         return false;
     };
     if board.has_inode(status.st_dev, status.st_ino) {
+        return true;
+    }
+    // SAFETY: the call succeeded, so the path ends with NUL.
+    let text = unsafe { core::ffi::CStr::from_ptr(given.path) }.to_bytes();
+    if LINKS_TO_OPEN.iter().any(|link| text.starts_with(link)) {
         return true;
     }
     // A file just made isn't on the board: has the path led through a symbolic link?
@@ -329,8 +438,20 @@ fn register_as(
     if !kernel::is_regular(&status) || status.st_nlink == 0 {
         return None;
     }
-    let size = status.st_size as u64;
     let name = scratch::with(|scratch| name_of(state, fd, given, &status, scratch)).flatten()?;
+    let size = status.st_size as u64;
+    Some(capture(state, fd, name, size, open_flags, flags))
+}
+
+/// Captures a descriptor of a file that has this name, which the caller acquired.
+fn capture(
+    state: &'static State,
+    fd: c_int,
+    name: u32,
+    size: u64,
+    open_flags: c_int,
+    flags: u32,
+) -> Opened {
     let flags = flags
         | if open_flags & libc::O_APPEND != 0 {
             APPEND
@@ -355,11 +476,11 @@ fn register_as(
             state.process.board.mark_gap(name.path);
         }
     }
-    Some(Opened {
+    Opened {
         name,
         operation,
         is_kept,
-    })
+    }
 }
 
 /// The name of an open file that is to be captured: by its real path, the path as given, or what the board knows.

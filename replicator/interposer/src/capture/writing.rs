@@ -1,6 +1,7 @@
 //! Writing, truncating and flushing through a descriptor.
 
-use super::{Cancel, UNKNOWN, captured, operation, report, uncaptured};
+use super::policies::{self, Bytes, Refusal};
+use super::{Cancel, UNKNOWN, captured, captured_now, operation, report, uncaptured};
 use crate::descriptors::{self, APPEND, View};
 use crate::kernel::{self, Args};
 use crate::process;
@@ -51,25 +52,18 @@ pub(crate) unsafe fn write(fd: c_int, data: *const c_void, len: usize, cancel: C
             args,
             &part,
             1,
-            Position::Current,
+            Position::Current(0),
             cancel,
         )
-    }
-}
-
-/// As [`captured`], by the rules that are in force now.
-#[inline(always)]
-fn captured_now(fd: c_int) -> u32 {
-    match captured(fd) {
-        0 if process::look_at_rules() => captured(fd),
-        description => description,
     }
 }
 
 /// Which position the call names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Position {
-    Current,
+    /// The file offset, with flags of `pwritev2`.
+    Current(c_int),
+    /// There, with these flags.
     At(u64, c_int),
 }
 
@@ -78,13 +72,19 @@ enum Position {
 /// # Safety
 /// `data` must be what the program gave.
 #[inline(always)]
-pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: i64) -> isize {
+pub(crate) unsafe fn pwrite(
+    fd: c_int,
+    data: *const c_void,
+    len: usize,
+    offset: i64,
+    cancel: Cancel,
+) -> isize {
     let args = [fd as usize, data as usize, len, offset as usize, 0, 0];
     let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            return uncaptured(Cancel::Point, libc::SYS_pwrite64, args);
+            return uncaptured(cancel, libc::SYS_pwrite64, args);
         }
         let part = iovec {
             iov_base: data.cast_mut(),
@@ -98,7 +98,7 @@ pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: 
             &part,
             1,
             Position::At(offset as u64, 0),
-            Cancel::Point,
+            cancel,
         )
     }
 }
@@ -108,13 +108,13 @@ pub(crate) unsafe fn pwrite(fd: c_int, data: *const c_void, len: usize, offset: 
 /// # Safety
 /// `parts` must be what the program gave.
 #[inline(always)]
-pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int) -> isize {
+pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int, cancel: Cancel) -> isize {
     let args = [fd as usize, parts as usize, count as usize, 0, 0, 0];
     let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            return uncaptured(Cancel::Point, libc::SYS_writev, args);
+            return uncaptured(cancel, libc::SYS_writev, args);
         }
         transfer(
             description,
@@ -123,8 +123,8 @@ pub(crate) unsafe fn writev(fd: c_int, parts: *const iovec, count: c_int) -> isi
             args,
             parts,
             count as usize,
-            Position::Current,
-            Cancel::Point,
+            Position::Current(0),
+            cancel,
         )
     }
 }
@@ -140,6 +140,7 @@ pub(crate) unsafe fn pwritev(
     count: c_int,
     offset: i64,
     flags: Option<c_int>,
+    cancel: Cancel,
 ) -> isize {
     let args = [
         fd as usize,
@@ -155,14 +156,14 @@ pub(crate) unsafe fn pwritev(
         Some(_) => libc::SYS_pwritev2,
     };
     let position = match flags {
-        Some(_) if offset == -1 => Position::Current,
+        Some(flags) if offset == -1 => Position::Current(flags),
         _ => Position::At(offset as u64, flags.unwrap_or(0)),
     };
     let description = captured_now(fd);
     // SAFETY: as in write.
     unsafe {
         if description == 0 {
-            return uncaptured(Cancel::Point, number, args);
+            return uncaptured(cancel, number, args);
         }
         transfer(
             description,
@@ -172,19 +173,19 @@ pub(crate) unsafe fn pwritev(
             parts,
             count as usize,
             position,
-            Cancel::Point,
+            cancel,
         )
     }
 }
 
 fn place_of(position: Position, view: View) -> Place {
-    let appends = view.flags & APPEND != 0;
+    let (Position::Current(flags) | Position::At(_, flags)) = position;
+    let appends = flags & RWF_APPEND != 0 || view.flags & APPEND != 0 && flags & RWF_NOAPPEND == 0;
     match position {
-        Position::Current if appends => Place::OffsetAtEnd,
-        Position::Current => Place::Offset,
-        Position::At(_, flags) if flags & RWF_APPEND != 0 => Place::End,
+        Position::Current(_) if appends => Place::OffsetAtEnd,
+        Position::Current(_) => Place::Offset,
         // Linux appends whatever the position says.
-        Position::At(_, flags) if appends && flags & RWF_NOAPPEND == 0 => Place::End,
+        Position::At(..) if appends => Place::End,
         Position::At(offset, _) => Place::At(offset),
     }
 }
@@ -212,6 +213,14 @@ unsafe fn transfer(
         };
         let Some((name, group)) = files::get(view.name) else {
             return uncaptured(cancel, number, args);
+        };
+        let bytes = match number {
+            libc::SYS_write | libc::SYS_pwrite64 => Bytes::UpTo(args[2]),
+            _ => Bytes::Parts(parts, count),
+        };
+        let state = match policies::admit(state, || Some(group), bytes, cancel, Refusal::Possible) {
+            Ok(state) => state,
+            Err(refused) => return refused,
         };
         if cancel == Cancel::Point {
             cancellation::test();
@@ -378,12 +387,19 @@ pub(crate) unsafe fn kernel_fills(
         let Some((name, group)) = files::get(view.name) else {
             return uncaptured(cancel, number, args);
         };
+        let nothing = Bytes::UpTo(0);
+        let state = match policies::admit(state, || Some(group), nothing, cancel, Refusal::Possible)
+        {
+            Ok(state) => state,
+            Err(refused) => return refused,
+        };
         if cancel == Cancel::Point {
             cancellation::test();
         }
         let Some(ticket) = thread::enter(state) else {
+            let result = kernel::call(number, args);
             state.process.board.mark_gap(name.path);
-            return kernel::call(number, args);
+            return result;
         };
         let begin = ticket.lane.enter(&Target {
             device: name.device,
@@ -429,9 +445,16 @@ pub(crate) fn ftruncate(fd: c_int, size: i64) -> isize {
     let Some((name, group)) = files::get(view.name) else {
         return call();
     };
+    let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+    let admitted = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Possible);
+    let state = match admitted {
+        Ok(state) => state,
+        Err(refused) => return refused,
+    };
     let Some(ticket) = thread::enter(state) else {
+        let result = call();
         state.process.board.mark_gap(name.path);
-        return call();
+        return result;
     };
     let begin = ticket.lane.enter(&Target {
         device: name.device,
@@ -459,15 +482,16 @@ pub(crate) fn ftruncate(fd: c_int, size: i64) -> isize {
 ///
 /// # Safety
 /// `number` must be one of theirs.
-pub(crate) unsafe fn sync(fd: c_int, number: c_long) -> isize {
+pub(crate) unsafe fn sync(fd: c_int, number: c_long, cancel: Cancel) -> isize {
     let args = [fd as usize, 0, 0, 0, 0, 0];
     let begin = if descriptors::of(fd) == 0 {
         0
     } else {
+        admit_telling(fd);
         clock::now()
     };
     // SAFETY: the call touches no memory.
-    let result = unsafe { uncaptured(Cancel::Point, number, args) };
+    let result = unsafe { uncaptured(cancel, number, args) };
     if result == 0 && begin != 0 {
         let description = captured(fd);
         if let (Some(state), Some(view)) = (process::current(), descriptors::view(description)) {
@@ -482,4 +506,17 @@ pub(crate) unsafe fn sync(fd: c_int, number: c_long) -> isize {
         }
     }
     result
+}
+
+/// Waits, where the file's group wants that, until it can be told what is about to happen with the file.
+fn admit_telling(fd: c_int) {
+    let view = descriptors::view(descriptors::of(fd));
+    if let (Some(state), Some((_, group))) = (
+        process::current(),
+        view.and_then(|view| files::get(view.name)),
+    ) {
+        let (group_of, nothing) = (|| Some(group), Bytes::UpTo(0));
+        // Never refused.
+        let _ = policies::admit(state, group_of, nothing, Cancel::Never, Refusal::Impossible);
+    }
 }

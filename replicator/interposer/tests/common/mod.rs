@@ -80,6 +80,7 @@ impl Stand {
             pattern: stand.data().join(text).as_os_str().as_bytes().to_vec(),
         };
         stand.set_rules(&[pattern("**/*.skip", true), pattern("**", false)]);
+        stand.set_revision(counterfoil_lane::REVISION);
         stand
     }
 
@@ -92,14 +93,17 @@ impl Stand {
     }
 
     pub fn board(&self) -> &'static Board {
-        let mut path = self
-            .lanes()
-            .join(board::FILE_NAME)
-            .as_os_str()
-            .as_bytes()
-            .to_vec();
+        let mut path = self.lanes().as_os_str().as_bytes().to_vec();
         path.push(0);
         board::attach(&path).expect("the stand's own board")
+    }
+
+    /// Lets the board be that of a replicator of this revision.
+    pub fn set_revision(&self, revision: u32) {
+        let board = self.board();
+        board
+            .revision
+            .store(revision, std::sync::atomic::Ordering::SeqCst);
     }
 
     /// Puts new rules in place as the replicator does: file first, then the number.
@@ -145,9 +149,18 @@ impl Stand {
         path
     }
 
-    /// A command for a program under the interposer, in the data directory.
+    /// A command for a program under the interposer, in the data directory. `COUNTERFOIL_TEST_UNDER` may name words to go
+    /// before it, such as `valgrind --quiet --error-exitcode=98`.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
+        let under = std::env::var("COUNTERFOIL_TEST_UNDER").unwrap_or_default();
+        let mut words = under.split_ascii_whitespace();
+        let mut command = match words.next() {
+            Some(first) => Command::new(first),
+            None => Command::new(program.as_ref()),
+        };
+        if !under.is_empty() {
+            command.args(words).arg(program);
+        }
         command
             .current_dir(self.data())
             .env("LD_PRELOAD", library())
@@ -161,6 +174,21 @@ impl Stand {
         let output = self.command(program).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         output
+    }
+
+    /// Runs a program in both modes, each on a stand of its own: libc's entries replaced, and by symbol.
+    pub fn run_in_both_modes(source: &str, check: impl Fn(&Stand, &str)) {
+        for mode in ["1", "0"] {
+            let stand = Stand::new();
+            let program = stand.compile(source);
+            let output = stand
+                .command(program)
+                .env("COUNTERFOIL_PATCH", mode)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "mode {mode}: {output:?}");
+            check(&stand, mode);
+        }
     }
 
     /// Everything in all lanes, by end time.
@@ -198,7 +226,11 @@ impl Stand {
                         names.insert(header.name, (inode, path.to_vec()));
                         continue;
                     }
-                    let (inode, path) = &names[&header.name];
+                    let marked = (0, Vec::new());
+                    let (inode, path) = match header.name {
+                        0 => &marked,
+                        name => &names[&name],
+                    };
                     let path = Path::new(std::ffi::OsStr::from_bytes(path));
                     assert!(header.begin <= header.end && header.begin > 0);
                     frames.push(Frame {
@@ -263,6 +295,9 @@ impl Stand {
             self.replay(file) == real,
             "{file} differs: {:#?}",
             self.story()
+                .iter()
+                .map(|line| line.chars().take(100).collect::<String>())
+                .collect::<Vec<_>>()
         );
     }
 
@@ -334,6 +369,7 @@ const PRELUDE: &str = r#"
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>

@@ -4,9 +4,20 @@ use super::*;
 
 impl Sequencer {
     pub(super) fn take_findings(&mut self) {
-        while self.waiting.len() < FINDINGS_MAX {
+        let bytes = |finding: &Finding| match &finding.what {
+            What::Content { bytes, .. } => bytes.len(),
+            _ => 0,
+        };
+        let mut room = FINDINGS_BYTES_MAX;
+        for waiting in &self.waiting {
+            room = room.saturating_sub(bytes(waiting));
+        }
+        while self.waiting.len() < FINDINGS_MAX && room > 0 {
             match self.findings.try_recv() {
-                Ok(finding) => self.waiting.push_back(finding),
+                Ok(finding) => {
+                    room = room.saturating_sub(bytes(&finding));
+                    self.waiting.push_back(finding);
+                }
                 Err(_) => break,
             }
         }
@@ -21,7 +32,8 @@ impl Sequencer {
     pub(super) fn consider(&mut self, finding: &Finding) {
         let path = &finding.path;
         match &finding.what {
-            What::Scanned => return self.scanned(),
+            What::Scanned { present } => return self.scanned(present),
+            What::Touched { by, since } => return self.touched(path, by, *since),
             What::Missing => return self.missing(path),
             What::Unreadable(reason) => {
                 let problem = format!(
@@ -38,13 +50,14 @@ impl Sequencer {
                 changed_ns,
                 ..
             } => {
-                self.seen.insert(Arc::clone(path));
                 self.expected.remove(path);
                 self.directories.note(path, *device);
-                if !self.seen_as((*device, *inode), path, (*size, *changed_ns)) {
+                if !self.seen_as((*device, *inode), path, (*size, *changed_ns), finding.begin) {
                     return;
                 }
             }
+            // It was read from what was at this path before.
+            What::Content { .. } | What::Sum { .. } if self.is_of_another(finding) => return,
             What::Content {
                 offset,
                 bytes,
@@ -64,6 +77,12 @@ impl Sequencer {
                         file.changed_since(finding.begin, &(*offset..end.max(*offset + 1)))
                     });
                 if let Some(changed) = changed {
+                    if finding.completes
+                        && let Some(file) = self.files.at_path(path)
+                    {
+                        // That comes with what is read instead.
+                        self.files.files[file].completes_later = true;
+                    }
                     return self.read_again(path, *offset, bytes.len() as u64, *at_end, changed);
                 }
                 if self.unreadable.remove(path).is_some() {
@@ -99,12 +118,18 @@ impl Sequencer {
                     keep(action);
                 }
                 if *at_end {
+                    let overlapped = registered.changed_since(finding.begin, &(0..u64::MAX));
+                    registered.size = overlapped.is_none().then(|| finding.what.end()).flatten();
+                }
+                if finding.completes || *at_end && registered.completes_later {
                     registered.note_loaded()
                 } else {
                     None
                 }
             }
-            What::Missing | What::Unreadable(_) | What::Scanned => None,
+            What::Missing | What::Unreadable(_) | What::Touched { .. } | What::Scanned { .. } => {
+                None
+            }
         };
         if let Some(attributes) = attributes {
             keep(Action::Attributes(attributes));
@@ -117,6 +142,7 @@ impl Sequencer {
         (device, inode): (u64, u64),
         path: &Arc<[u8]>,
         look: (u64, i64),
+        begin: u64,
     ) -> bool {
         let known = self.files.at_inode(device, inode);
         let other = known
@@ -147,26 +173,33 @@ impl Sequencer {
             self.files.files[file].look = Some(look);
             return true;
         };
-        let file = &mut self.files.files[file];
-        if file.look == Some(look) {
+        let known = &mut self.files.files[file];
+        if known.look == Some(look) {
             return true;
         }
-        // Changed later than by any captured change: by whom, we didn't see. One that is written to all the time is
-        // compared again and again, with a pause.
-        let now = clock::wall();
-        if look.1 > file.changed_ns + UNEXPLAINED_NS {
-            if now - file.compared_ns >= COMPARE_INTERVAL_NS {
-                file.compared_ns = now;
-                file.look = Some(look);
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
-                self.tasks.ask(Task::Check {
-                    path: Arc::clone(path),
-                });
-            }
-        } else {
-            file.look = Some(look);
+        // While it is being written to, its size and what is known of it are of different moments: the next look tells.
+        let other_size = known.size.is_some_and(|size| size != look.0);
+        if other_size && known.changed_since(begin, &(0..u64::MAX)).is_some() {
+            return true;
+        }
+        known.look = Some(look);
+        // Changed later than by any captured change, and nobody is at it, or not by these alone: by whom, we didn't see.
+        let late = look.1 > known.changed_ns + UNEXPLAINED_NS;
+        if other_size || late && !self.is_reported(path, None, u64::MAX) {
+            self.progress.rereads.count(Reason::Uncaptured);
+            self.tasks.ask(Task::Check {
+                path: Arc::clone(path),
+            });
         }
         true
+    }
+
+    /// Whether what was read is another file than the one that is at its path by now.
+    fn is_of_another(&self, finding: &Finding) -> bool {
+        finding.file.is_some_and(|(device, inode)| {
+            let present = self.files.at_path(&finding.path);
+            present.is_some() && self.files.at_inode(device, inode) != present
+        })
     }
 
     /// A read overlapped changes of the same bytes. What they left alone is read again with it, in halves: short reads
@@ -179,7 +212,7 @@ impl Sequencer {
         at_end: bool,
         changed: Range<u64>,
     ) {
-        self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+        self.progress.rereads.count(Reason::Busy);
         let ask = |offset, extent| {
             self.tasks.ask(Task::Read {
                 path: Arc::clone(path),
@@ -203,13 +236,20 @@ impl Sequencer {
         );
     }
 
-    pub(super) fn scanned(&mut self) {
-        let seen = std::mem::take(&mut self.seen);
+    pub(super) fn scanned(&mut self, present: &HashSet<Arc<[u8]>>) {
+        // What is there, and nobody spoke of since: it was put aside for something that isn't so any more.
+        for path in present {
+            if self.files.at_path(path).is_none() && !self.links.contains_key(path) {
+                self.tasks.ask(Task::Look {
+                    path: Arc::clone(path),
+                });
+            }
+        }
         let unseen: Vec<Arc<[u8]>> = self
             .files
             .paths()
             .map(|(path, _)| path)
-            .filter(|path| !seen.contains(*path))
+            .filter(|path| !present.contains(*path))
             .cloned()
             .chain(self.expected.iter().cloned())
             .collect();
@@ -231,7 +271,10 @@ impl Sequencer {
         if self.unreadable.remove(path).is_some() {
             self.tell_unreadable();
         }
-        match self.directories.fate(path) {
+        match self
+            .directories
+            .fate(path, self.files.root_of(path).as_deref())
+        {
             Fate::There => {}
             Fate::Unknown(why) => {
                 let problem = format!(
@@ -241,6 +284,7 @@ impl Sequencer {
                 self.lost.insert(Arc::clone(path), problem);
             }
             Fate::Removed => {
+                // Unknown here it may still have rows: of before a kill, after the last checkpoint.
                 self.files.removed(path);
                 if let Some(group) = self.files.group_of(path) {
                     let at_ns = clock::wall();
@@ -277,6 +321,37 @@ impl Sequencer {
         }
     }
 
+    /// Has files compared that captured programs have mapped.
+    pub(super) fn look_after_mapped(&mut self) {
+        if self.last_mapped.elapsed() < MAPPED_INTERVAL {
+            return;
+        }
+        self.last_mapped = Instant::now();
+        for (path, _) in self
+            .files
+            .paths()
+            .filter(|(_, file)| !file.mapped.is_empty())
+        {
+            self.tasks.ask(Task::Recheck {
+                path: Arc::clone(path),
+                pause: MAPPED_INTERVAL - Duration::from_millis(100),
+            });
+        }
+    }
+
+    /// Looks at links to other captured files: they stand for themselves once the other is gone.
+    pub(super) fn look_after_links(&mut self) {
+        if self.links.is_empty() || self.last_links.elapsed() < LINKS_INTERVAL {
+            return;
+        }
+        self.last_links = Instant::now();
+        for path in self.links.keys() {
+            self.tasks.ask(Task::Look {
+                path: Arc::clone(path),
+            });
+        }
+    }
+
     /// Has files read that programs could not report on.
     pub(super) fn take_gaps(&mut self) {
         let gaps = self.board.gaps.load(Ordering::SeqCst);
@@ -303,7 +378,7 @@ impl Sequencer {
                 .collect();
         }
         for path in marked {
-            self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+            self.progress.rereads.count(Reason::Gap);
             self.tasks.ask(Task::Check { path });
         }
     }

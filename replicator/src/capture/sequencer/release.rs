@@ -10,9 +10,15 @@ impl Sequencer {
         for lane in &self.lanes.lanes {
             if let Some(call) = lane.in_flight()
                 && now.saturating_sub(call.begin) < stuck_after
-                && let Some(limit) = limits.get_mut(usize::from(call.group))
             {
-                *limit = (*limit).min(call.begin);
+                let group = usize::from(call.group);
+                let held_back = match call.group {
+                    frame::ALL_GROUPS => &mut limits[..],
+                    _ => limits.get_mut(group..group + 1).unwrap_or_default(),
+                };
+                for limit in held_back {
+                    *limit = (*limit).min(call.begin);
+                }
             }
         }
         limits
@@ -96,12 +102,13 @@ impl Sequencer {
         if frame.kind == Kind::Open {
             self.forget_replaced(wall_at(header.end));
         }
+        self.lanes.lanes[lane].note_released(header.end);
         let lane = &self.lanes.lanes[lane];
         let writer = lane.writer;
         let data = lane.data(frame);
         let origin = origin_of(&writer, header.number);
         let at_ns = wall_at(header.end);
-        self.progress.operations.fetch_add(1, Ordering::Relaxed);
+        self.progress.operations.count(frame.kind);
         self.progress.captured_ns.store(at_ns, Ordering::Relaxed);
         let range = match frame.kind {
             Kind::Write => {
@@ -123,7 +130,7 @@ impl Sequencer {
             )
         {
             if let Some(path) = self.files.files[file].path.clone() {
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(Reason::Damaged);
                 self.tasks.ask(Task::Check { path });
             }
             return;
@@ -131,6 +138,7 @@ impl Sequencer {
         let doubts = self.files.doubts();
         let registered = &mut self.files.files[file];
         let group = registered.group;
+        registered.note_report(writer.process, header.end);
         if let Some(group) = self.groups.get_mut(usize::from(group)) {
             group.active = clock::now();
         }
@@ -150,19 +158,31 @@ impl Sequencer {
             }
             _ => {}
         }
+        registered.size = match frame.kind {
+            Kind::Open | Kind::Truncate => Some(header.offset),
+            Kind::Write => {
+                let end = header.offset + u64::from(header.data_len);
+                registered.size.map(|size| size.max(end))
+            }
+            Kind::Reread | Kind::Map | Kind::Unmap | Kind::Unknown => None,
+            _ => registered.size,
+        };
         if let Some(range) = range {
             registered.changed_ns = at_ns;
             let doubtful = registered.changed_since(header.begin, &range);
             registered.note_change(header.end, range);
             if let (Some(range), Some(path)) = (doubtful, registered.path.clone()) {
                 registered.doubt(doubts);
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(Reason::Overlap);
                 reread(&self.tasks, path, range);
             }
         }
         let Some(path) = registered.path.clone() else {
             // It has no captured path (any more): only a rename or a link can give it one.
             match frame.kind {
+                Kind::Rename if is_directory_rename(&self.files, data) => {
+                    rename_directory(&mut self.files, &mut self.outbox, origin, at_ns, data);
+                }
                 Kind::Rename => rename_in(&mut self.files, file, data),
                 Kind::Link => self.files.linked(file, data),
                 _ => {}
@@ -183,7 +203,10 @@ impl Sequencer {
             },
             // What a mapping changed, and when, nobody saw.
             Kind::Reread | Kind::Unmap => {
-                self.progress.rereads.fetch_add(1, Ordering::Relaxed);
+                self.progress.rereads.count(match frame.kind {
+                    Kind::Unmap => Reason::Mapped,
+                    _ => Reason::Kernel,
+                });
                 let end = header.offset.saturating_add(header.extent);
                 registered.note_change(header.end, header.offset..end);
                 registered.doubt(doubts);
@@ -209,8 +232,23 @@ impl Sequencer {
                 return self.outbox.push(&operation);
             }
             Kind::Unlink => {
-                if *self.files.configured(data) != *path || self.files.removed(&path).is_none() {
+                if *self.files.configured(data) != *path {
                     // Another link of the file was removed.
+                    return;
+                }
+                if let Some(to) = self.files.other_link(file) {
+                    // The old way to rename a file: link and unlink.
+                    self.files.renamed(file, &to);
+                    let operation = Operation {
+                        group,
+                        origin,
+                        at_ns,
+                        path: &path,
+                        action: Action::Renamed { to: &to },
+                    };
+                    return self.outbox.push(&operation);
+                }
+                if self.files.removed(&path).is_none() {
                     return;
                 }
                 Action::Removed
@@ -224,9 +262,16 @@ impl Sequencer {
                 offset: header.offset,
                 extent: header.extent,
             },
-            Kind::Close => Action::Closed,
+            Kind::Close => Action::Closed {
+                keeps_locks: header.flags & frame::CLOSE_KEEPS_LOCKS != 0,
+            },
+            Kind::Attributes => {
+                self.tasks.ask(Task::Look { path });
+                return;
+            }
             // From a later version: whatever it was, the file has it.
-            Kind::Unknown | Kind::Attributes => {
+            Kind::Unknown => {
+                self.progress.rereads.count(Reason::Unknown);
                 self.tasks.ask(Task::Check { path });
                 return;
             }
@@ -243,30 +288,29 @@ impl Sequencer {
         });
     }
 
-    /// A program marked where a unit of work begins or ends, in one group or in all.
+    /// A program marked where a unit of work begins or ends.
     fn mark_unit(&mut self, lane: usize, frame: &Queued) {
+        self.lanes.lanes[lane].note_released(frame.header.end);
         let lane = &self.lanes.lanes[lane];
         let header = frame.header;
+        let resumed = (header.flags & frame::MARK_RESUMED != 0)
+            .then(|| u32::try_from(header.extent).unwrap_or(0));
         let action = match frame.kind {
-            Kind::Begin => Action::Begun,
-            Kind::Commit => Action::Committed,
-            _ => Action::Aborted,
+            Kind::Begin => Action::Begun { resumed },
+            Kind::Commit => Action::Committed { resumed },
+            _ => Action::Aborted { resumed },
         };
-        let groups = match usize::try_from(header.offset) {
-            Ok(group) if group < self.groups.len() => group..group + 1,
-            _ => 0..self.groups.len(),
-        };
-        self.progress.operations.fetch_add(1, Ordering::Relaxed);
-        for group in groups {
-            self.groups[group].active = clock::now();
-            self.outbox.push(&Operation {
-                group: group as u16,
-                origin: origin_of(&lane.writer, header.number),
-                at_ns: wall_at(header.end),
-                path: b"",
-                action,
-            });
+        self.progress.operations.count(frame.kind);
+        if let Some(group) = self.groups.get_mut(usize::from(frame.group)) {
+            group.active = clock::now();
         }
+        self.outbox.push(&Operation {
+            group: frame.group,
+            origin: origin_of(&lane.writer, header.number),
+            at_ns: wall_at(header.end),
+            path: b"",
+            action,
+        });
     }
 
     /// A program made an empty file. What the path stood for before, now or when this started, is gone. (That a file was
@@ -307,6 +351,49 @@ impl Sequencer {
             }
         }
         name.file
+    }
+}
+
+/// Whether a rename was of a directory with captured files in it.
+fn is_directory_rename(files: &Files, data: &[u8]) -> bool {
+    split_rename(data)
+        .is_some_and(|(from, _)| files.below(&files.configured(from)).next().is_some())
+}
+
+/// A directory was renamed, and with it every file in it.
+fn rename_directory(
+    files: &mut Files,
+    outbox: &mut Outbox,
+    origin: Origin<'_>,
+    at_ns: i64,
+    data: &[u8],
+) {
+    let Some((from, to)) = split_rename(data) else {
+        return;
+    };
+    let (from, to) = (
+        files.configured(from).into_owned(),
+        files.configured(to).into_owned(),
+    );
+    let moved: Vec<(Arc<[u8]>, usize)> = files
+        .below(&from)
+        .map(|(path, file)| (Arc::clone(path), file))
+        .collect();
+    for (path, file) in moved {
+        let to = [to.as_slice(), &path[from.len()..]].concat();
+        let group = files.files[file].group;
+        files.renamed(file, &to);
+        let action = match files.group_of(&to) {
+            Some(_) => Action::Renamed { to: &to },
+            None => Action::Removed,
+        };
+        outbox.push(&Operation {
+            group,
+            origin,
+            at_ns,
+            path: &path,
+            action,
+        });
     }
 }
 

@@ -1,7 +1,7 @@
 //! The state directory, the lanes, a running replicator and its journal.
 
 use super::{Finding, bytes};
-use counterfoil::config::{Config, Site};
+use counterfoil::config::{Config, LanesAccess, Site};
 use counterfoil_journal::{DiskStorage, JournalReader};
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 use std::fs::{self, File};
@@ -26,21 +26,45 @@ pub(super) enum FileSystem {
 /// The directories the replicator works in, its lock and its journal.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let site = &config.site;
-    let mut findings = directory("state", &site.state, Some(config.journal.bytes_max));
+    let mut findings = directory(
+        "state",
+        &site.state,
+        site.lanes_access,
+        Some(config.journal.bytes_max),
+    );
     if site.lanes.starts_with(&site.state) {
         if site.lanes.exists() {
-            findings.extend(directory("lanes", &site.lanes, None));
+            findings.extend(directory("lanes", &site.lanes, site.lanes_access, None));
         }
     } else {
-        findings.extend(directory("lanes", &site.lanes, Some(site.lane_bytes_max)));
+        findings.extend(directory(
+            "lanes",
+            &site.lanes,
+            site.lanes_access,
+            Some(site.lane_bytes_max),
+        ));
     }
+    if let Some(problem) = counterfoil::state::board_problem(&site.lanes) {
+        findings.push(Finding::error(
+            "lanes",
+            site.lanes.display(),
+            problem.to_string(),
+            "programs that are started now run, and aren't captured",
+        ));
+    }
+    findings.extend(others_lanes(site));
     findings.push(running(site));
     findings.extend(journal(&site.journal_dir()));
     findings
 }
 
 /// A directory of the replicator's own: there or to be made, owned, private, on a fit disk.
-fn directory(check: &'static str, path: &Path, space_wanted: Option<u64>) -> Vec<Finding> {
+fn directory(
+    check: &'static str,
+    path: &Path,
+    access: LanesAccess,
+    space_wanted: Option<u64>,
+) -> Vec<Finding> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(_) => fs::metadata(path),
         Err(error) => Err(error),
@@ -85,7 +109,8 @@ fn directory(check: &'static str, path: &Path, space_wanted: Option<u64>) -> Vec
             "run checks and replicator as the same user",
         ));
     }
-    if metadata.mode() & 0o077 != 0 {
+    let is_shared = check == "lanes" && access != LanesAccess::Owner;
+    if metadata.mode() & 0o077 != 0 && !is_shared {
         findings.push(Finding::warning(
             check,
             path.display(),
@@ -102,10 +127,43 @@ fn directory(check: &'static str, path: &Path, space_wanted: Option<u64>) -> Vec
         findings.push(Finding::ok(
             check,
             path.display(),
-            format!("there, its owner's only{free}"),
+            if is_shared {
+                format!("there, open to programs of others{free}")
+            } else {
+                format!("there, its owner's only{free}")
+            },
         ));
     }
     findings
+}
+
+/// Whether the lanes of programs of other users can be read: they are their owners' only.
+fn others_lanes(site: &Site) -> Option<Finding> {
+    let access = site.lanes_access;
+    if access == LanesAccess::Owner {
+        return None;
+    }
+    let subject = format!("lanes_access = {:?}", access.as_str());
+    Some(if may_read_everything() {
+        Finding::ok("lanes", subject, "this user can read the lanes of others")
+    } else {
+        Finding::error(
+            "lanes",
+            subject,
+            "this user can't read the lanes of other users' programs, nor most of what they write",
+            "run the replicator as root, or with CAP_DAC_OVERRIDE (in a unit: AmbientCapabilities=CAP_DAC_OVERRIDE)",
+        )
+    })
+}
+
+/// Whether this process has CAP_DAC_OVERRIDE.
+fn may_read_everything() -> bool {
+    const CAP_DAC_OVERRIDE: u32 = 1;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective
+        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+        .is_some_and(|capabilities| capabilities & (1 << CAP_DAC_OVERRIDE) != 0)
 }
 
 /// A directory that isn't there: whether it can be made.

@@ -354,3 +354,17 @@ fn a_program_that_writes_without_the_interposer_is_named() {
         "{finding:?}"
     );
 }
+
+#[test]
+fn a_lane_of_a_version_nobody_here_knows_is_an_error() {
+    let fixture = Fixture::new(TEXT);
+    fs::create_dir_all(fixture.directory.path().join("state/lanes")).unwrap();
+    let mut segment = vec![0; 8192];
+    segment[..8].copy_from_slice(&counterfoil_lane::segment::MAGIC.to_le_bytes());
+    segment[8..12].copy_from_slice(&99u32.to_le_bytes());
+    fixture.file("state/lanes/1.0.0.lane", &segment);
+    let finding = fixture.worst("coverage");
+    assert_eq!(finding.level, Level::Error);
+    assert!(finding.message.contains("version 99"), "{finding:?}");
+    assert!(finding.help.is_some());
+}

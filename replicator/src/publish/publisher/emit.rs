@@ -3,28 +3,10 @@
 use super::*;
 
 impl Publisher {
-    pub(super) fn unit(&mut self) -> &mut Unit {
-        let at = self.at;
-        self.groups[at.group]
-            .units
-            .entry(at.process)
-            .or_insert_with(|| Unit::new(at.pid, at.position.lsn, at.captured_ns))
-    }
-
-    /// Whether what the process does now belongs to a unit.
-    pub(super) fn is_in_unit(&self) -> bool {
-        let process = self.at.process;
-        let group = &self.groups[self.at.group];
-        match group.policy {
-            _ if process == 0 => false,
-            UnitOfWork::None => false,
-            UnitOfWork::Fsync | UnitOfWork::Close => true,
-            UnitOfWork::Lock => group.units.get(&process).is_some_and(Unit::holds_lock),
-        }
-    }
-
     /// Notes what was touched in the process's unit, or publishes it as far as it is whole.
     pub(super) fn touched(&mut self, file: usize, tail: Option<Span>, mut span: Span, upto: u64) {
+        // A last piece that was cut short is whole now. Where another's open unit has it, that will say so.
+        let tail = tail.filter(|tail| !self.is_in_another_unit(file, tail));
         if self.is_in_unit() {
             let unit = self.unit();
             let dirty = unit.dirty(file);
@@ -34,8 +16,7 @@ impl Publisher {
             let bytes = upto.saturating_sub(span.start);
             dirty.add(span);
             if unit.grow(bytes) {
-                self.progress.units_cut.fetch_add(1, Ordering::Relaxed);
-                self.commit(self.at.group, self.at.process);
+                self.cut(self.at.group, self.at.process);
             }
             return;
         }
@@ -48,7 +29,8 @@ impl Publisher {
                 },
             );
         }
-        let held = self.groups[self.at.group].held.remove(&self.at.process);
+        let thread = (self.at.process, self.at.lane);
+        let held = self.groups[self.at.group].held.remove(&thread);
         let first_lsn = held
             .as_ref()
             .map_or(self.at.position.lsn, |held| held.first_lsn);
@@ -63,6 +45,7 @@ impl Publisher {
                 .parse
                 .whole_until(tracked.codec.as_ref(), tracked.image.bytes(), &span, upto);
         if whole >= upto || span.end == u64::MAX {
+            self.note_published(first_lsn);
             self.emit(
                 file,
                 Dirty {
@@ -98,9 +81,22 @@ impl Publisher {
             first_lsn,
             pid: self.at.pid,
         };
-        self.groups[self.at.group]
-            .held
-            .insert(self.at.process, held);
+        self.groups[self.at.group].held.insert(thread, held);
+    }
+
+    fn is_in_another_unit(&self, file: usize, place: &Span) -> bool {
+        let units = self.groups[self.at.group].units.iter();
+        units
+            .filter(|&(&process, _)| process != self.at.process)
+            .flat_map(|(_, unit)| &unit.files)
+            .filter(|(touched, _)| *touched == file)
+            .any(|(_, dirty)| {
+                dirty.cleared_from.is_some_and(|from| from <= place.start)
+                    || dirty
+                        .spans
+                        .iter()
+                        .any(|span| span.start < place.end && place.start < span.end)
+            })
     }
 
     /// Boundaries within a span may have moved: what waits to be published and begins there has to begin before it.
@@ -136,8 +132,19 @@ impl Publisher {
         }
     }
 
-    pub(super) fn release_held(&mut self, group: usize, process: u64) {
-        if let Some(held) = self.groups[group].held.remove(&process) {
+    /// Publishes what some threads left unfinished.
+    pub(super) fn release_all_held(&mut self, group: usize, of: impl Fn((u64, u32)) -> bool) {
+        let threads = self.groups[group].held.keys().copied();
+        let threads: Vec<(u64, u32)> = threads.filter(|&thread| of(thread)).collect();
+        for thread in threads {
+            self.release_held(group, thread);
+        }
+    }
+
+    /// Publishes what a thread left unfinished.
+    pub(super) fn release_held(&mut self, group: usize, thread: (u64, u32)) {
+        if let Some(held) = self.groups[group].held.remove(&thread) {
+            self.note_published(held.first_lsn);
             self.emit_for(
                 held.pid,
                 held.file,
@@ -149,37 +156,6 @@ impl Publisher {
         }
     }
 
-    /// Ends a process's unit: what it touched becomes events.
-    pub(super) fn commit(&mut self, group: usize, process: u64) {
-        let Some(mut unit) = self.groups[group].units.remove(&process) else {
-            return;
-        };
-        for (file, dirty) in std::mem::take(&mut unit.files) {
-            self.emit_for(unit.pid, file, dirty);
-        }
-        // A unit that was cut goes on while its locks are held.
-        if unit.holds_lock() && self.groups[group].policy == UnitOfWork::Lock {
-            unit.go_on(self.at.position.lsn, self.at.captured_ns);
-            self.groups[group].units.insert(process, unit);
-        }
-    }
-
-    pub(super) fn cut_overdue(&mut self, group: usize, now_ns: i64) {
-        let timeout_ns = self.groups[group].timeout_ns;
-        let overdue: Vec<u64> = self.groups[group]
-            .units
-            .iter()
-            .filter(|(_, unit)| {
-                !unit.files.is_empty() && now_ns.saturating_sub(unit.opened_ns) > timeout_ns
-            })
-            .map(|(&process, _)| process)
-            .collect();
-        for process in overdue {
-            self.progress.units_cut.fetch_add(1, Ordering::Relaxed);
-            self.commit(group, process);
-        }
-    }
-
     /// [`Publisher::emit`], for what another process did.
     pub(super) fn emit_for(&mut self, pid: u32, file: usize, dirty: Dirty) {
         let present = std::mem::replace(&mut self.at.pid, pid);
@@ -187,8 +163,27 @@ impl Publisher {
         self.at.pid = present;
     }
 
+    /// Publishes what was touched; while the group is brought up again, with all the rest.
+    pub(super) fn emit(&mut self, file: usize, dirty: Dirty) {
+        let Some(tracked) = self.file(file).filter(|_| !self.at.is_found) else {
+            return self.make_events(file, dirty);
+        };
+        let (group, size) = (usize::from(tracked.subject.group), tracked.image.size());
+        let Some(recovery) = self.groups[group].units.get_mut(&RECOVERY) else {
+            return self.make_events(file, dirty);
+        };
+        let cleared = dirty.cleared_from.map(|from| size.saturating_sub(from));
+        let spans = dirty.spans.iter();
+        let bytes = spans.map(|span| span.end.min(size).saturating_sub(span.start));
+        let bytes = bytes.chain(cleared).sum();
+        recovery.dirty(file).join(dirty);
+        if recovery.grow(bytes) {
+            self.flush_recovery(group);
+        }
+    }
+
     /// Turns what was touched into events, from what is there now.
-    pub(super) fn emit(&mut self, file: usize, mut dirty: Dirty) {
+    pub(super) fn make_events(&mut self, file: usize, mut dirty: Dirty) {
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return;
         };
@@ -255,6 +250,16 @@ impl Publisher {
         }
         let subject = tracked.subject.clone();
         tracked.activity.events += changes.len() as u64;
+        let is_record = |change: &&Change| !matches!(change, Change::Cleared { .. });
+        let records = changes.iter().filter(is_record).count() as u64;
+        // What no program did was read from the file.
+        let (way, counter) = match (self.at.pid, tracked.loading) {
+            (0, true) => (Way::Loaded, &mut tracked.activity.loaded),
+            (0, false) => (Way::Found, &mut tracked.activity.found),
+            _ => (Way::Captured, &mut tracked.activity.captured),
+        };
+        *counter += records;
+        self.progress.records.count(way, records);
         self.parcel_bytes += volume;
         if changes.is_empty() {
             // The size may have changed all the same.
@@ -283,9 +288,9 @@ impl Publisher {
     pub(super) fn forget(&mut self, file: usize) {
         for group in &mut self.groups {
             group.held.retain(|_, held| held.file != file);
+            group.attributes.retain(|(of, _)| *of != file);
             for unit in group.units.values_mut() {
-                unit.files.retain(|(touched, _)| *touched != file);
-                unit.unlock(file, &(0..u64::MAX));
+                unit.forget(file);
             }
         }
     }
@@ -293,14 +298,14 @@ impl Publisher {
     /// Publishes what units and unfinished pieces know of a file.
     pub(super) fn publish_pending(&mut self, file: usize) {
         for group in 0..self.groups.len() {
-            let held: Vec<u64> = self.groups[group]
+            let held: Vec<(u64, u32)> = self.groups[group]
                 .held
                 .iter()
                 .filter(|(_, held)| held.file == file)
-                .map(|(&process, _)| process)
+                .map(|(&thread, _)| thread)
                 .collect();
-            for process in held {
-                self.release_held(group, process);
+            for thread in held {
+                self.release_held(group, thread);
             }
             let mut pending = Vec::new();
             for unit in self.groups[group].units.values_mut() {
@@ -309,7 +314,9 @@ impl Publisher {
                 }
             }
             for (pid, dirty) in pending {
-                self.emit_for(pid, file, dirty);
+                let present = std::mem::replace(&mut self.at.pid, pid);
+                self.make_events(file, dirty);
+                self.at.pid = present;
             }
         }
     }
@@ -324,6 +331,7 @@ impl Publisher {
                 path: Arc::clone(path),
             });
         }
+        self.at.is_found = false;
         for file in 0..self.tracked.len() {
             let Some(tracked) = self.tracked[file].as_mut() else {
                 continue;
@@ -361,6 +369,9 @@ impl Publisher {
                     cleared_from: Some(from),
                 },
             );
+        }
+        for group in 0..self.groups.len() {
+            self.end_recovery(group);
         }
         Ok(())
     }

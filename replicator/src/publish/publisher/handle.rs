@@ -17,6 +17,11 @@ impl Publisher {
             action,
         } = *operation;
         let process = origin.process;
+        let thread = (process, origin.lane);
+        let mut program = [0; 16];
+        for (to, &from) in program.iter_mut().zip(origin.program) {
+            *to = from;
+        }
         self.at = At {
             position: Position {
                 epoch,
@@ -25,15 +30,19 @@ impl Publisher {
             },
             group: usize::from(group),
             process,
+            lane: origin.lane,
             captured_ns: at_ns,
             pid: origin.pid,
+            program,
             snapshot: process == 0,
+            is_found: matches!(action, Action::Found { .. }) && lsn >= self.options.redo_end,
         };
         let index = usize::from(group);
         if index >= self.groups.len() {
             // The configuration lost a group since.
             return Ok(());
         }
+        self.reopen()?;
         // By the clock of the operations, so that the same journal gives the same events.
         if (at_ns - self.last_cut_ns).abs() > CUT_INTERVAL_NS {
             self.last_cut_ns = at_ns;
@@ -41,8 +50,8 @@ impl Publisher {
                 self.cut_overdue(group, at_ns);
             }
         }
-        // What the process had not finished is as finished as it will be, unless this goes on with it.
-        let goes_on = match (self.groups[index].held.get(&process), action) {
+        // What the thread had not finished is as finished as it will be, unless this goes on with it.
+        let goes_on = match (self.groups[index].held.get(&thread), action) {
             (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
                 held.upto == offset && self.by_path.get(path) == Some(&held.file)
             }
@@ -50,19 +59,27 @@ impl Publisher {
             _ => false,
         };
         if !goes_on {
-            self.release_held(index, process);
+            self.release_held(index, thread);
         }
+        self.follow_lingering(index, process, path, action);
         match action {
             Action::Settled => {
-                let waiting: Vec<u64> = self.groups[index].held.keys().copied().collect();
-                for process in waiting {
-                    self.release_held(index, process);
-                }
+                self.release_all_held(index, |_| true);
                 self.cut_overdue(index, at_ns);
+                self.end_recovery(index);
                 return Ok(());
             }
             Action::Ended => {
-                self.commit(index, process);
+                self.release_all_held(index, |(holder, _)| holder == process);
+                self.end(index, process);
+                return Ok(());
+            }
+            Action::Begun { resumed } => {
+                self.marked(index, process, true, resumed);
+                return Ok(());
+            }
+            Action::Committed { resumed } | Action::Aborted { resumed } => {
+                self.marked(index, process, false, resumed);
                 return Ok(());
             }
             _ => {}
@@ -92,6 +109,13 @@ impl Publisher {
                             .file(file)
                             .is_some_and(|tracked| tracked.image.size() > 0))
                 {
+                    // Programs lock what they have just emptied.
+                    if self.groups[index].policy == UnitOfWork::Lock
+                        && process != 0
+                        && !self.is_in_unit()
+                    {
+                        self.linger(file, After::Emptied);
+                    }
                     self.resize(file, 0)?;
                 }
             }
@@ -101,36 +125,28 @@ impl Publisher {
             Action::Truncate { size } => self.resize(file, size)?,
             Action::Synced => {
                 if self.groups[index].policy == UnitOfWork::Fsync {
-                    self.release_held(index, process);
                     self.commit(index, process);
                 }
             }
             Action::Locked { offset, extent } => {
-                if self.groups[index].policy == UnitOfWork::Lock {
-                    let unit = self.unit();
-                    let range = offset..offset.saturating_add(extent);
-                    unit.unlock(file, &range);
-                    unit.lock(file, range);
-                }
+                self.locked(file, offset..offset.saturating_add(extent));
             }
             Action::Unlocked { offset, extent } => {
-                let range = offset..offset.saturating_add(extent);
-                if self.groups[index]
-                    .units
-                    .get_mut(&process)
-                    .is_some_and(|unit| unit.unlock(file, &range))
-                    && self.groups[index].policy == UnitOfWork::Lock
-                {
-                    self.commit(index, process);
-                }
+                self.unlocked(file, &(offset..offset.saturating_add(extent)));
             }
-            Action::Closed => self.closed(index, process, file),
+            Action::Closed { keeps_locks } => self.closed(index, process, file, keeps_locks),
             Action::Found {
                 offset,
                 bytes,
                 at_end,
                 load,
             } => {
+                if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+                    tracked.loading = load;
+                }
+                if load {
+                    self.loading(index, file);
+                }
                 self.found(file, offset, bytes, at_end, load || self.is_redo())?;
             }
             Action::Summed {
@@ -139,19 +155,14 @@ impl Publisher {
                 sum,
                 at_end,
             } => self.compare(file, offset, len, sum, at_end),
-            Action::Attributes(attributes) => {
-                if let Some(tracked) = self.file(file) {
-                    let (subject, size) = (tracked.subject.clone(), tracked.image.size());
-                    self.event(&subject, size, Change::Attributes(attributes));
-                }
-            }
+            Action::Attributes(attributes) => self.attributes(index, file, attributes),
             Action::Removed
             | Action::Renamed { .. }
             | Action::Settled
             | Action::Ended
-            | Action::Begun
-            | Action::Committed
-            | Action::Aborted => {}
+            | Action::Begun { .. }
+            | Action::Committed { .. }
+            | Action::Aborted { .. } => {}
         }
         Ok(())
     }
@@ -215,6 +226,7 @@ impl Publisher {
                 ..FileProgress::default()
             },
             told: false,
+            loading: false,
             redone_from: None,
         };
         let file = match self.tracked.iter().position(Option::is_none) {
@@ -331,33 +343,12 @@ impl Publisher {
         } else if self.is_in_unit() {
             self.unit().dirty(file).clear_from(entry);
         } else {
-            self.release_held(self.at.group, self.at.process);
+            self.release_held(self.at.group, (self.at.process, self.at.lane));
             let mut dirty = Dirty::default();
             dirty.clear_from(entry);
             self.emit(file, dirty);
         }
         Ok(())
-    }
-
-    pub(super) fn closed(&mut self, group: usize, process: u64, file: usize) {
-        let policy = self.groups[group].policy;
-        let Some(unit) = self.groups[group].units.get_mut(&process) else {
-            return;
-        };
-        match policy {
-            // A close gives up all of the process's locks on the file.
-            UnitOfWork::Lock => {
-                if unit.unlock(file, &(0..u64::MAX)) {
-                    self.commit(group, process);
-                }
-            }
-            UnitOfWork::Close => {
-                if unit.close(file) {
-                    self.commit(group, process);
-                }
-            }
-            UnitOfWork::None | UnitOfWork::Fsync => {}
-        }
     }
 
     /// Content that was read: where it differs from the image, it is a change.
@@ -370,12 +361,14 @@ impl Publisher {
         fresh: bool,
     ) -> Result<(), PublishError> {
         let end = offset + bytes.len() as u64;
+        let mut differs = false;
         if fresh {
             if !bytes.is_empty() {
                 self.write(file, offset, bytes, true)?;
             }
         } else {
             for range in self.differences(file, offset, bytes) {
+                differs = true;
                 let part = &bytes[range.clone()];
                 self.write(file, offset + range.start as u64, part, false)?;
             }
@@ -386,15 +379,19 @@ impl Publisher {
                     .file(file)
                     .is_some_and(|tracked| tracked.image.size() != end))
         {
-            self.release_held(self.at.group, self.at.process);
+            differs = true;
+            self.release_held(self.at.group, (self.at.process, self.at.lane));
             self.resize(file, end)?;
+        }
+        if !fresh {
+            self.note_compared(file, differs);
         }
         if at_end
             && self
                 .file(file)
                 .is_some_and(|tracked| tracked.emitted_end == u64::MAX)
         {
-            self.release_held(self.at.group, self.at.process);
+            self.release_held(self.at.group, (self.at.process, self.at.lane));
             let from = self.boundary_at(file, end);
             self.emit(
                 file,
@@ -459,15 +456,30 @@ impl Publisher {
             .and_then(|(start, end)| image.get(start..end))
             .is_some_and(|known| checksum(known) == sum)
             && (!at_end || image.len() as u64 == end);
-        if !same {
-            let extent = if at_end { CHUNK_BYTES } else { len };
-            let path = tracked.subject.file.path.as_slice().into();
-            self.tasks.ask(Task::Read {
-                path,
-                offset,
-                extent,
-            });
+        if same {
+            return self.note_compared(file, false);
         }
+        // The content that is asked for decides.
+        let extent = if at_end { CHUNK_BYTES } else { len };
+        let path = tracked.subject.file.path.as_slice().into();
+        self.tasks.ask(Task::Read {
+            path,
+            offset,
+            extent,
+        });
+    }
+
+    /// A range was read again, and was as it was known or not.
+    fn note_compared(&mut self, file: usize, differs: bool) {
+        if let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) {
+            tracked.activity.rereads += 1;
+        }
+        let counter = if differs {
+            &self.progress.compared_different
+        } else {
+            &self.progress.compared_equal
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn removed(&mut self, path: &[u8]) -> Result<(), PublishError> {
@@ -499,7 +511,7 @@ impl Publisher {
             return Ok(());
         }
         let file = self.track(from)?;
-        self.release_held(group, process);
+        self.release_held(group, (process, self.at.lane));
         self.publish_pending(file);
         let Some((subject, codec)) = self.describe(to) else {
             return self.removed(from);

@@ -885,5 +885,6 @@ fn unit_kind(policy: UnitOfWork) -> v1::UnitKind {
         UnitOfWork::Fsync => v1::UnitKind::Fsync,
         UnitOfWork::Lock => v1::UnitKind::Lock,
         UnitOfWork::Close => v1::UnitKind::Close,
+        UnitOfWork::Api => v1::UnitKind::Api,
     }
 }
