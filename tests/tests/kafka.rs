@@ -392,6 +392,10 @@ fn events_shows_what_is_on_a_topic() -> Result<()> {
             .as_str()
             .is_some_and(|file| file.ends_with("/a.dat"))
     );
+    let check = site.run(&["check"])?.success()?;
+    for words in ["route lan", "answers", "is there, with one partition"] {
+        assert!(check.stdout.contains(words), "{words}: {}", check.stdout);
+    }
     site.run(&["events", "nothing"])?
         .refused_with(&["there is no topic nothing"])?;
     site.finish();

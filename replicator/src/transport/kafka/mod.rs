@@ -12,6 +12,9 @@ pub mod publishing;
 pub mod receiving;
 pub mod topics;
 
+#[cfg(test)]
+mod tests;
+
 use crate::config::{Kafka, Route};
 use anyhow::{Context as _, Result};
 use rdkafka::ClientContext;

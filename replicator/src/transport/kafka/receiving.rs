@@ -30,8 +30,9 @@ use std::time::{Duration, Instant};
 
 const PARCEL_EVENTS: usize = 2048;
 const POLL: Duration = Duration::from_millis(20);
-/// How often offsets are committed, and how often topics are asked where they end.
+/// How often offsets are committed, and topics asked where they end.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often they are asked while somebody waits for all to be applied.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long brokers may be silent, while there is more, before another route is tried.
@@ -400,13 +401,21 @@ impl Receiving {
 
     /// Sees where topics end, whether everything has come, and whether brokers are silent although there is more.
     fn look(&mut self, reader: &Reader, told: &super::Told) -> Result<()> {
-        if self.looked.elapsed() < LOOK_INTERVAL {
+        let progress = &self.progress;
+        // A few more, since it is also asked for some in a row without anything new.
+        let wanted = progress.scans_wanted.load(Ordering::SeqCst) + 2;
+        let is_wanted = wanted > 2 && progress.scans.load(Ordering::SeqCst) < wanted;
+        let interval = if is_wanted {
+            LOOK_INTERVAL
+        } else {
+            COMMIT_INTERVAL
+        };
+        if self.looked.elapsed() < interval {
             return Ok(());
         }
         self.looked = Instant::now();
         let mut at_end = true;
         for stream in &mut self.streams {
-            // Once it is at the end it is asked only now and then: brokers wake a waiting reader themselves.
             match reader.fetch_watermarks(&stream.topic, PARTITION, ANSWER_WITHIN / 2) {
                 Ok((low, high)) => {
                     stream.high = high;

@@ -35,6 +35,17 @@ pub struct End {
     pub high: i64,
 }
 
+/// Whether brokers answer at all.
+///
+/// # Errors
+/// They don't.
+pub fn answers(reader: &Reader) -> Result<()> {
+    reader
+        .fetch_metadata(None, ANSWER_WITHIN)
+        .map(drop)
+        .context("asking for metadata")
+}
+
 /// Whether a topic is there and has the one partition it has to have.
 ///
 /// # Errors
