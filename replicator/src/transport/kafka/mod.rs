@@ -22,11 +22,15 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a route may take to answer a question.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often preferred routes are tried while another one is used.
+const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the client library tells beside its answers: logs, and why brokers can't be reached.
 #[derive(Clone, Debug, Default)]
@@ -110,6 +114,47 @@ pub fn reader(kafka: &Kafka, route: &Route, group: &str) -> Result<(Reader, Told
     let reader = Reader::from_config_and_context(&config, told.clone())
         .context("setting up a Kafka consumer: look at [kafka] client")?;
     Ok((reader, told))
+}
+
+/// Looks in the background whether a preferred route answers again; ends when it is dropped.
+pub(crate) struct BetterRoute(Arc<AtomicBool>);
+
+impl BetterRoute {
+    /// Looks for routes that are preferred to the one of this index; `None` where there are none.
+    pub(crate) fn look_for(kafka: &Kafka, used: usize, group: &str) -> Option<BetterRoute> {
+        if used == 0 {
+            return None;
+        }
+        let answers = Arc::new(AtomicBool::new(false));
+        // The thread holds it weakly: once nobody asks any more, it ends.
+        let answered = Arc::downgrade(&answers);
+        let (kafka, group) = (kafka.clone(), group.to_owned());
+        let spawned = std::thread::Builder::new()
+            .name("routes".to_owned())
+            .spawn(move || {
+                while let Some(answered) = answered.upgrade() {
+                    let answers = kafka.routes[..used].iter().any(|route| {
+                        reader(&kafka, route, &group)
+                            .is_ok_and(|(reader, _)| topics::answers(&reader).is_ok())
+                    });
+                    if answers {
+                        answered.store(true, Ordering::SeqCst);
+                        return;
+                    }
+                    drop(answered);
+                    std::thread::sleep(HEAL_INTERVAL);
+                }
+            });
+        if let Err(error) = spawned {
+            tracing::warn!("starting a thread that looks for better routes: {error}");
+        }
+        Some(BetterRoute(answers))
+    }
+
+    /// Whether one does.
+    pub(crate) fn answers(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
 }
 
 /// Waits for something that the client library does in its own threads.

@@ -11,7 +11,7 @@
 
 use super::message::outgoing;
 use super::topics::{self, End, PARTITION};
-use super::{Reader, Told, client_config, reader};
+use super::{BetterRoute, Reader, Told, client_config, reader};
 use crate::config::{Config, Kafka, UnitOfWork};
 use crate::event::{Change, Event, Parcel};
 use crate::progress::Progress;
@@ -22,13 +22,11 @@ use counterfoil_lane::clock;
 use counterfoil_proto::{Position, v1};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -43,8 +41,6 @@ const WAITING_EVENTS_MAX: usize = 50_000;
 const UNANSWERED_MAX: Duration = Duration::from_secs(3);
 /// How long to wait before routes are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How often preferred routes are tried while another one is used.
-const HEAL_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a stop waits for the broker.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// The smallest parts that large events are sent in.
@@ -155,7 +151,7 @@ pub struct Publishing {
     beginnings: usize,
     sessions: Sessions,
     route: usize,
-    healed: Arc<AtomicBool>,
+    better: Option<BetterRoute>,
     message_bytes_max: usize,
     heard: Instant,
     taking: bool,
@@ -322,7 +318,7 @@ impl Publishing {
             producer: None,
             beginnings: 0,
             route: 0,
-            healed: Arc::default(),
+            better: None,
             heard: Instant::now(),
             taking: true,
         }
@@ -349,8 +345,9 @@ impl Publishing {
                 self.progress.set_problems(NAME, &[]);
                 return;
             }
-            if self.healed.swap(false, Ordering::SeqCst) && self.route > 0 {
+            if self.better.as_ref().is_some_and(BetterRoute::answers) {
                 tracing::info!("a preferred route to Kafka is back");
+                self.better = None;
                 self.producer = None;
                 self.route = 0;
                 continue;
@@ -637,9 +634,11 @@ impl Publishing {
                 tracing::info!("sending to Kafka by the route {route}");
                 self.progress
                     .update_sink(NAME, |sink| sink.route = Some(route));
-                if self.route > 0 {
-                    self.look_for_better();
-                }
+                self.better = BetterRoute::look_for(
+                    &self.kafka,
+                    self.route,
+                    &group(&self.config, &self.kafka),
+                );
                 true
             }
             Err(Refused::Later(error)) => {
@@ -818,39 +817,6 @@ impl Publishing {
                 *bytes = 0;
                 *remaining = events.is_empty().then_some(0);
             }
-        }
-    }
-
-    /// Looks in the background whether a preferred route answers again.
-    fn look_for_better(&self) {
-        let (kafka, healed) = (self.kafka.clone(), Arc::clone(&self.healed));
-        let (progress, better, used) = (Arc::clone(&self.progress), self.route, self.sessions.last);
-        let group = group(&self.config, &kafka);
-        let spawned = std::thread::Builder::new()
-            .name("routes".to_owned())
-            .spawn(move || {
-                tracing::debug!("looking for better routes than that of session {used}");
-                loop {
-                    let until = Instant::now() + HEAL_INTERVAL;
-                    while Instant::now() < until {
-                        if progress.is_stopping() || healed.load(Ordering::SeqCst) {
-                            return;
-                        }
-                        std::thread::sleep(Duration::from_millis(100));
-                    }
-                    let answers = kafka.routes[..better].iter().any(|route| {
-                        reader(&kafka, route, &group).is_ok_and(|(reader, _)| {
-                            reader.fetch_metadata(None, Duration::from_secs(2)).is_ok()
-                        })
-                    });
-                    if answers {
-                        healed.store(true, Ordering::SeqCst);
-                        return;
-                    }
-                }
-            });
-        if let Err(error) = spawned {
-            tracing::warn!("starting a thread that looks for better routes: {error}");
         }
     }
 }

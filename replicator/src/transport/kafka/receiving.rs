@@ -10,7 +10,7 @@
 
 use super::message::{Parts, header};
 use super::topics::{self, PARTITION, unusable};
-use super::{ANSWER_WITHIN, Reader, reader};
+use super::{ANSWER_WITHIN, BetterRoute, Reader, reader};
 use crate::config::{Config, Kafka};
 use crate::event::{Event, Parcel};
 use crate::progress::Progress;
@@ -82,6 +82,14 @@ pub struct Receiving {
     failed: Option<String>,
 }
 
+/// Why a session ended.
+enum Go {
+    /// Nobody takes anything any more.
+    Stop,
+    /// Another route is to be used.
+    OtherRoute,
+}
+
 impl Receiving {
     /// Sets the thread up. `stored` is what the sink has, by stream.
     pub fn new(
@@ -134,7 +142,8 @@ impl Receiving {
     pub fn run(mut self) {
         while !self.progress.is_stopping() {
             match self.session() {
-                Ok(()) => return,
+                Ok(Go::Stop) => return,
+                Ok(Go::OtherRoute) => {}
                 Err(error) => {
                     self.failed = Some(format!(
                         "Kafka, route {}: {error:#}; it is tried again",
@@ -152,7 +161,7 @@ impl Receiving {
     }
 
     /// Reads on one route until everything is to stop, or it fails.
-    fn session(&mut self) -> Result<()> {
+    fn session(&mut self) -> Result<Go> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &self.group)?;
         self.begin(&reader).map_err(|error| match told.take() {
@@ -164,7 +173,7 @@ impl Receiving {
         self.tell();
         self.progress
             .update_sink(&self.sink, |sink| sink.route = Some(route.name.clone()));
-        let began = Instant::now();
+        let better = BetterRoute::look_for(&self.kafka, self.route, &self.group);
         while !self.progress.is_stopping() {
             match reader.poll(POLL) {
                 Some(Ok(message)) => {
@@ -179,7 +188,7 @@ impl Receiving {
                         self.take(at, message.offset(), chunk, value);
                     }
                     if self.parcel.events.len() >= PARCEL_EVENTS && self.send().is_err() {
-                        return Ok(());
+                        return Ok(Go::Stop);
                     }
                     if self.committed.elapsed() < COMMIT_INTERVAL {
                         continue;
@@ -203,17 +212,18 @@ impl Receiving {
                 None => {}
             }
             if self.send().is_err() {
-                return Ok(());
+                return Ok(Go::Stop);
             }
             self.commit(&reader, CommitMode::Async);
             self.look(&reader, &told)?;
-            if self.route > 0 && began.elapsed() > SILENCE_MAX * 3 && self.better_answers() {
+            if better.as_ref().is_some_and(BetterRoute::answers) {
+                tracing::info!("a preferred route to Kafka is back");
                 self.route = 0;
-                return self.session();
+                return Ok(Go::OtherRoute);
             }
         }
         self.commit(&reader, CommitMode::Sync);
-        Ok(())
+        Ok(Go::Stop)
     }
 
     /// Finds where each topic is to be read from.
@@ -447,16 +457,6 @@ impl Receiving {
         }
         self.tell();
         Ok(())
-    }
-
-    fn better_answers(&self) -> bool {
-        self.kafka.routes[..self.route]
-            .first()
-            .is_some_and(|route| {
-                reader(&self.kafka, route, &self.group).is_ok_and(|(reader, _)| {
-                    reader.fetch_metadata(None, Duration::from_secs(1)).is_ok()
-                })
-            })
     }
 
     fn tell(&self) {
