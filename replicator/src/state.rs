@@ -400,6 +400,8 @@ fn rules_of(config: &Config) -> Vec<Rule> {
         .iter()
         .enumerate()
         .flat_map(|(group, rules)| rules.files.iter().map(move |rule| (group as u16, rule)))
+        // What changes in trees the replicator finds by itself: programs pay nothing for them.
+        .filter(|(_, rule)| rule.tree.is_none())
         .collect();
     let mut rules = Vec::new();
     for (at, (group, rule)) in all.iter().enumerate() {

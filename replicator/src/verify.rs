@@ -3,7 +3,9 @@
 //! Both sides are read as streams in order of identity, so memory stays bounded whatever the size. While a replicator
 //! runs, a difference may only mean that a change is still on its way: what differs is looked at again until it no longer
 //! does, or has stayed the same for [`Options::settle`]. A record that changes on both sides all the while is counted as
-//! changing, not as different.
+//! changing, not as different. Of what is in trees attributes are compared too ([`entries`]).
+
+mod entries;
 
 use crate::config::Config;
 use counterfoil_records::{Codec, PieceKind};
@@ -44,6 +46,8 @@ pub struct FileReport {
     pub sink: String,
     /// The file, as text for people.
     pub path: String,
+    /// The root directory of the tree it is in, if it is in one.
+    pub tree: Option<String>,
     /// The table with its records.
     pub table: Option<String>,
     /// Records in the file.
@@ -93,6 +97,24 @@ pub enum Kind {
     FileMissingInTarget,
     /// There is no such file (any more).
     FileMissing,
+    /// What kind of file it is: a file, a directory or a link.
+    FileKind,
+    /// Its permissions.
+    Mode,
+    /// Its owner, or its group.
+    Owner,
+    /// Its time of modification.
+    Modified,
+}
+
+impl Kind {
+    /// What differs is no bytes of the file.
+    fn is_told_in_words(self) -> bool {
+        matches!(
+            self,
+            Kind::Size | Kind::FileKind | Kind::Mode | Kind::Owner | Kind::Modified
+        )
+    }
 }
 
 /// Why nothing could be compared.
@@ -130,12 +152,25 @@ pub fn verify(
                 .into_iter()
                 .map(|file| (file.description.path, ())),
         );
-        for path in paths.into_keys() {
-            let mut report = settled(config, &stream, &path, sink, options)?;
+        let mut unsettled = Vec::new();
+        let mut keep = |mut report: FileReport| {
             report.sink = name.to_owned();
             each(&report);
             reports.push(report);
+        };
+        for path in paths.into_keys() {
+            if config.is_static(&path) {
+                let report = entries::compare(config, &stream, &path, sink)?;
+                if report.equal || options.settle.is_zero() {
+                    keep(report);
+                } else {
+                    unsettled.push((path, report));
+                }
+                continue;
+            }
+            keep(settled(config, &stream, &path, sink, options)?);
         }
+        entries::settle(config, &stream, unsettled, sink, options, &mut keep)?;
     }
     Ok(reports)
 }
@@ -320,12 +355,12 @@ impl Comparison {
                 record,
                 kind,
                 first_difference: (kind == Kind::Differs).then_some(first as u64),
-                file: if kind == Kind::Size {
+                file: if kind.is_told_in_words() {
                     String::from_utf8_lossy(file).into_owned()
                 } else {
                     text(file)
                 },
-                target: if kind == Kind::Size {
+                target: if kind.is_told_in_words() {
                     String::from_utf8_lossy(target).into_owned()
                 } else {
                     text(target)
@@ -384,14 +419,18 @@ impl<'c> Pieces<'c> {
     fn open(path: &Path, codec: Option<&'c dyn Codec>) -> io::Result<Pieces<'c>> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
-        Ok(Pieces {
+        Ok(Pieces::of(file, codec, size))
+    }
+
+    fn of(file: File, codec: Option<&'c dyn Codec>, size: u64) -> Pieces<'c> {
+        Pieces {
             file,
             codec,
             size,
             at: 0,
             buffer: Vec::new(),
             ready: VecDeque::new(),
-        })
+        }
     }
 
     fn peek(&mut self) -> io::Result<Option<&Owned>> {

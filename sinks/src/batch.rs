@@ -17,6 +17,41 @@ pub struct FileDescription {
     pub format: RecordFormat,
     /// The table asked for in the configuration, else one is made from the path.
     pub table: Option<String>,
+    /// The root directory of the tree that a static file belongs to: all files of a tree share a table, which is named for
+    /// the root.
+    pub tree: Option<Vec<u8>>,
+}
+
+impl FileDescription {
+    /// The path that the table is named for.
+    pub fn named_for(&self) -> &[u8] {
+        self.tree.as_ref().unwrap_or(&self.path)
+    }
+}
+
+/// What kind of file a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FileKind {
+    /// A regular file.
+    Regular,
+    /// A directory, which has no content.
+    Directory,
+    /// A symbolic link, whose content is what it leads to.
+    Link,
+}
+
+impl FileKind {
+    /// Every kind.
+    pub const ALL: [FileKind; 3] = [FileKind::Regular, FileKind::Directory, FileKind::Link];
+
+    /// Its name, as it stands in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileKind::Regular => "file",
+            FileKind::Directory => "directory",
+            FileKind::Link => "link",
+        }
+    }
 }
 
 /// The last image of a piece of a file: what a row or its residue becomes.
@@ -45,6 +80,8 @@ pub enum Image {
 pub struct Attributes {
     /// Size in bytes.
     pub size: u64,
+    /// What kind of file, when known.
+    pub kind: Option<FileKind>,
     /// Permission bits, when known.
     pub mode: Option<u32>,
     /// Owner, when known.
@@ -105,7 +142,7 @@ pub struct Batch {
 pub struct StoredFile {
     /// The file.
     pub description: FileDescription,
-    /// The table with its records, as the sink named it.
+    /// The table with its records, as the sink named it; all files of a tree have one.
     pub table: String,
     /// Size and attributes.
     pub attributes: Attributes,

@@ -13,12 +13,12 @@ pub const OWN_PREFIX: &str = "counterfoil_";
 /// PostgreSQL cuts identifiers at 63 bytes, MySQL at 64; the rest is room for a suffix.
 const NAME_LEN_MAX: usize = 52;
 
-/// The table name that a file asks for: the configured one, else one made from its path. It may be
-/// taken already: see [`numbered`].
+/// The table name that a file asks for: the configured one, else one made from its path, or from the
+/// root of its tree. It may be taken already: see [`numbered`].
 /// A configured name that is empty or reserved is a [`SinkError::Permanent`].
 pub fn wanted_name(file: &FileDescription) -> Result<String, SinkError> {
     let Some(name) = &file.table else {
-        return Ok(name_of_path(&file.path));
+        return Ok(name_of_path(file.named_for()));
     };
     let lower = name.to_ascii_lowercase();
     let cause = if name.is_empty() {

@@ -336,9 +336,12 @@ fn frames(lanes: &Path) -> Result<Vec<Frame>> {
 /// Hashes of the paths marked on the board, and whether everything is. They are taken from a copy: a replicator is to
 /// find them still.
 fn gaps(lanes: &Path) -> Result<(BTreeSet<u64>, bool)> {
-    let copy = tempfile::NamedTempFile::new().context("making a temporary file")?;
-    std::fs::copy(lanes.join(board::FILE_NAME), copy.path())
-        .with_context(|| format!("copying the board in {}", lanes.display()))?;
+    let copy = tempfile::tempdir().context("making a temporary directory")?;
+    std::fs::copy(
+        lanes.join(board::FILE_NAME),
+        copy.path().join(board::FILE_NAME),
+    )
+    .with_context(|| format!("copying the board in {}", lanes.display()))?;
     let mut path = copy.path().as_os_str().as_bytes().to_vec();
     path.push(0);
     let board = board::attach(&path).context("the board has another version")?;

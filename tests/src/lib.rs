@@ -26,6 +26,7 @@ mod poll;
 mod process;
 mod programs;
 mod site;
+mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
 pub use broker::Broker;
@@ -41,3 +42,4 @@ pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };
 pub use site::{Difference, File, Group, Site, Verdict};
+pub use tree::{Entry, assert_same_trees, tree};

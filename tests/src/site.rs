@@ -6,6 +6,7 @@ use crate::operations::Shape;
 use crate::poll::wait_until;
 use crate::process::{Finished, Process};
 use crate::programs::Program;
+use crate::tree::{assert_same_trees, tree};
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 use std::cell::Cell;
@@ -35,6 +36,8 @@ pub struct Group {
     pub unit_of_work: String,
     /// Its files.
     pub files: Vec<File>,
+    /// Its trees: their root directories as `path`, and the other lines of their tables.
+    pub trees: Vec<File>,
 }
 
 /// A file, or a glob, of the configuration.
@@ -53,7 +56,17 @@ impl Group {
             name: name.to_owned(),
             unit_of_work: unit_of_work.to_owned(),
             files: Vec::new(),
+            trees: Vec::new(),
         }
+    }
+
+    /// With a tree of static files.
+    pub fn tree(mut self, path: &str, config: &str) -> Group {
+        self.trees.push(File {
+            path: path.to_owned(),
+            config: format!("{config}\n"),
+        });
+        self
     }
 
     /// With one more file.
@@ -186,6 +199,14 @@ impl Site {
                     "\n[[group.file]]\npath = {:?}\n{}",
                     self.path(&file.path),
                     file.config
+                );
+            }
+            for tree in &group.trees {
+                let _ = write!(
+                    text,
+                    "\n[[group.tree]]\npath = {:?}\n{}",
+                    self.path(&tree.path),
+                    tree.config
                 );
             }
         }
@@ -434,6 +455,24 @@ impl Site {
             );
         }
         Ok(())
+    }
+
+    /// Settles, and demands that `verify` finds nothing and that what is restored of a tree is the tree, entry by entry.
+    /// The comparison is the harness's own.
+    pub fn assert_tree_mirrored(&self, name: &str, excluded: &dyn Fn(&str) -> bool) -> Result<()> {
+        self.settle()?;
+        let verdict = self.verify()?;
+        if !verdict.equal {
+            bail!(
+                "verify finds differences in {}: {:?}",
+                self.root.display(),
+                verdict.differences
+            );
+        }
+        let restored = self.restore()?.join(name);
+        let ours = tree(&self.path(name), excluded)?;
+        assert_same_trees(&ours, &tree(&restored, &|_| false)?)
+            .with_context(|| format!("comparing {name} with {}", restored.display()))
     }
 
     fn configured_paths(&self) -> Result<Vec<Vec<u8>>> {

@@ -12,6 +12,9 @@ pub const RECORD_SIZE_MAX: u64 = 16 << 20;
 /// Block size in bytes where none is configured.
 pub const BLOCK_SIZE_DEFAULT: u64 = 4096;
 
+/// Block size in bytes of static files.
+pub const STATIC_BLOCK_BYTES: u64 = 256 * 1024;
+
 /// How long a text line may be in bytes, with its line end. A `record_size` can only raise it.
 pub const LINE_LEN_MAX: usize = 1 << 20;
 
@@ -35,15 +38,18 @@ pub enum Organization {
     Sequential,
     /// Text lines (identity: byte address of the line) or blocks (identity: block number, from 0).
     Stream,
+    /// No records: files of a tree, mirrored as wholes with what they are; identity is the block number, from 0.
+    Static,
 }
 
 impl Organization {
     /// Every organisation.
-    pub const ALL: [Organization; 4] = [
+    pub const ALL: [Organization; 5] = [
         Organization::Fixed,
         Organization::Relative,
         Organization::Sequential,
         Organization::Stream,
+        Organization::Static,
     ];
 
     /// Its name as typed in a configuration.
@@ -53,6 +59,7 @@ impl Organization {
             Organization::Relative => "relative",
             Organization::Sequential => "sequential",
             Organization::Stream => "stream",
+            Organization::Static => "static",
         }
     }
 }
@@ -68,7 +75,9 @@ impl FromStr for Organization {
 
     fn from_str(name: &str) -> Result<Self, LayoutError> {
         Self::ALL.into_iter().find(|it| it.name() == name).ok_or_else(|| {
-            LayoutError(format!("organization is \"fixed\", \"relative\", \"sequential\" or \"stream\", not {name:?}"))
+            LayoutError(format!(
+                "organization is \"fixed\", \"relative\", \"sequential\", \"stream\" or \"static\", not {name:?}"
+            ))
         })
     }
 }
@@ -188,7 +197,7 @@ pub struct RecordFormat {
     /// How records lie on disk.
     pub layout: Layout,
     /// Record length in bytes (fixed, and sequential with layout plain), the slot's maximum without
-    /// its length (relative), the block size (blocks; 4096 if left out), the longest record where
+    /// its length (relative), the block size (blocks; 4096 if left out, [`STATIC_BLOCK_BYTES`] if static), the longest record where
     /// one is known (other sequential files and lines; left out, 65,535 bytes for a two-byte length
     /// prefix, 16 MiB for a four-byte one, [`LINE_LEN_MAX`] for lines). At most [`RECORD_SIZE_MAX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,6 +213,14 @@ pub struct RecordFormat {
 pub struct LayoutError(pub String);
 
 impl RecordFormat {
+    /// The format of all static files.
+    pub const STATIC: RecordFormat = RecordFormat {
+        organization: Organization::Static,
+        layout: Layout::Blocks,
+        record_size: None,
+        varseq_format: None,
+    };
+
     /// A format without a `record_size` or `varseq_format`.
     pub fn new(organization: Organization, layout: Layout) -> RecordFormat {
         RecordFormat {
@@ -233,7 +250,7 @@ impl RecordFormat {
     /// Checks the combination and builds its codec. The error says what to write instead.
     pub fn codec(&self) -> Result<Box<dyn Codec>, LayoutError> {
         use Layout::{Blocks as RawBlocks, Gnucobol, LineSequential, Newline, Plain};
-        use Organization::{Fixed as FixedRecords, Relative as Slots, Sequential, Stream};
+        use Organization::{Fixed as FixedRecords, Relative as Slots, Sequential, Static, Stream};
 
         self.check_record_size()?;
         if self.varseq_format.is_some()
@@ -281,10 +298,14 @@ impl RecordFormat {
             (Stream, RawBlocks) => Box::new(Blocks::new(
                 self.record_size.unwrap_or(BLOCK_SIZE_DEFAULT) as usize,
             )),
+            (Static, RawBlocks) => Box::new(Blocks::new(
+                self.record_size.unwrap_or(STATIC_BLOCK_BYTES) as usize,
+            )),
             (FixedRecords, LineSequential | Newline | RawBlocks)
             | (Slots, Plain | LineSequential | Newline | RawBlocks)
             | (Sequential, Newline | RawBlocks)
-            | (Stream, Plain | Gnucobol | LineSequential) => return Err(self.misfit()),
+            | (Stream, Plain | Gnucobol | LineSequential)
+            | (Static, Plain | Gnucobol | LineSequential | Newline) => return Err(self.misfit()),
         })
     }
 
@@ -294,7 +315,7 @@ impl RecordFormat {
         match (self.organization, self.layout) {
             (Organization::Fixed, _) => "record_number",
             (Organization::Relative, _) => "slot_number",
-            (Organization::Stream, Layout::Blocks) => "block_number",
+            (Organization::Stream, Layout::Blocks) | (Organization::Static, _) => "block_number",
             (Organization::Sequential | Organization::Stream, _) => "address",
         }
     }
@@ -325,6 +346,7 @@ impl RecordFormat {
                     self.record_size.unwrap_or(BLOCK_SIZE_DEFAULT)
                 )
             }
+            (Organization::Static, _) => "a file as a whole".to_owned(),
             (Organization::Sequential | Organization::Stream, _) => {
                 "text lines, by address".to_owned()
             }
@@ -377,6 +399,7 @@ impl RecordFormat {
                 "write layout = \"newline\", or organization = \"sequential\" (the lines are read the same way)"
             }
             (Organization::Stream, _) => "write layout = \"newline\" or \"blocks\"",
+            (Organization::Static, _) => "write layout = \"blocks\"",
         };
         LayoutError(format!(
             "organization = \"{}\" doesn't go with layout = \"{}\": {instead}",

@@ -19,5 +19,5 @@ pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind};
 pub use guess::{Confidence, Guess, Sample, guess};
 pub use layout::{
     BLOCK_SIZE_DEFAULT, LINE_LEN_MAX, Layout, LayoutError, Organization, RECORD_SIZE_MAX,
-    RESIDUE_ALIGN, RecordFormat, VarseqFormat,
+    RESIDUE_ALIGN, RecordFormat, STATIC_BLOCK_BYTES, VarseqFormat,
 };

@@ -25,6 +25,7 @@ fn every_pair_either_works_or_says_what_to_write() {
         (Organization::Sequential, Layout::LineSequential),
         (Organization::Stream, Layout::Newline),
         (Organization::Stream, Layout::Blocks),
+        (Organization::Static, Layout::Blocks),
     ];
     for organization in Organization::ALL {
         for layout in Layout::ALL {

@@ -1,8 +1,12 @@
 //! Folding: many events become the last image per record.
 
+use crate::capture::operation;
 use crate::event::{Change, Event};
 use counterfoil_proto::Position;
-use counterfoil_sinks::{Attributes, Batch, FileChanges, FileDescription, FileFate, Image};
+use counterfoil_records::Organization;
+use counterfoil_sinks::{
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image,
+};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -16,7 +20,7 @@ pub(crate) struct Fold {
     captured_ns: i64,
     images: usize,
     bytes: usize,
-    /// Attributes of files, kept from batch to batch.
+    /// Attributes of record files, kept from batch to batch. Changes of static files come with theirs.
     attributes: HashMap<Vec<u8>, Attributes>,
     last: Option<(Arc<FileDescription>, usize)>,
 }
@@ -56,6 +60,13 @@ impl Fold {
         let changes = &mut self.files[at];
         changes.attributes.size = event.size;
         match event.change {
+            // All that is known of a static file comes when all of its content has come.
+            Change::Created if is_static(&event.file) => {
+                changes.attributes = Attributes {
+                    size: event.size,
+                    ..Attributes::default()
+                };
+            }
             Change::Created | Change::Renamed { .. } => {}
             Change::Put { id, data, rest } => {
                 self.bytes += data.len() + rest.len();
@@ -88,10 +99,15 @@ impl Fold {
                 self.last = None;
             }
             Change::Attributes(attributes) => {
+                changes.attributes.kind = Some(match attributes.kind {
+                    operation::FileKind::Regular => FileKind::Regular,
+                    operation::FileKind::Directory => FileKind::Directory,
+                    operation::FileKind::Link => FileKind::Link,
+                });
                 changes.attributes.mode = Some(attributes.mode);
                 changes.attributes.uid = Some(attributes.uid);
                 changes.attributes.gid = Some(attributes.gid);
-                if attributes.modified_ns != 0 {
+                if is_static(&event.file) || attributes.modified_ns != 0 {
                     changes.attributes.modified_ns = Some(attributes.modified_ns);
                 }
             }
@@ -128,14 +144,9 @@ impl Fold {
     /// A new stage under the new path; what was done under the old one has been done to it.
     fn rename(&mut self, from: &Arc<FileDescription>, to: &Arc<FileDescription>) {
         self.last = None;
-        self.by_path.remove(&from.path);
+        let stage = self.by_path.remove(&from.path);
         self.by_path.remove(&to.path);
-        let attributes = self
-            .files
-            .iter()
-            .rev()
-            .find(|changes| changes.file.path == from.path)
-            .map(|changes| changes.attributes);
+        let attributes = stage.map(|at| self.files[at].attributes);
         let attributes = attributes
             .or_else(|| self.attributes.remove(&from.path))
             .unwrap_or_default();
@@ -158,7 +169,7 @@ impl Fold {
         self.bytes = 0;
         let files = std::mem::take(&mut self.files);
         for changes in &files {
-            if changes.fate == FileFate::Present {
+            if changes.fate == FileFate::Present && !is_static(&changes.file) {
                 self.attributes
                     .insert(changes.file.path.clone(), changes.attributes);
             }
@@ -170,6 +181,10 @@ impl Fold {
             files,
         }
     }
+}
+
+fn is_static(file: &FileDescription) -> bool {
+    file.format.organization == Organization::Static
 }
 
 /// A clearing makes earlier images in its range void.

@@ -6,6 +6,7 @@
 //! with the clock before and after, which orders it among the programs' operations. It never holds a lock on a file and
 //! never blocks a writer.
 
+mod entries;
 mod looking;
 mod reading;
 mod turns;
@@ -15,7 +16,7 @@ use super::watch::{Inbox, Toucher, Watch};
 use crate::progress::Progress;
 use looking::Directories;
 use reading::Reading;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender};
@@ -40,6 +41,13 @@ pub enum Task {
     Check {
         /// The file.
         path: Arc<[u8]>,
+    },
+    /// Blocks of an entry of a tree whose checksums were not as expected.
+    Blocks {
+        /// The file.
+        path: Arc<[u8]>,
+        /// Which blocks.
+        blocks: Vec<u64>,
     },
     /// Content of a range; `u64::MAX` as extent for all that follows.
     Read {
@@ -119,6 +127,21 @@ pub enum What {
         /// Last change of content or attributes, nanoseconds since 1970; unlike the time of modification it can't be set.
         changed_ns: i64,
     },
+    /// All of an entry of a tree was read, as it was at one moment, and this is what it is.
+    Complete {
+        /// Device.
+        device: u64,
+        /// Inode.
+        inode: u64,
+        /// Kind, permissions, owner and time.
+        attributes: Attributes,
+        /// Size in bytes.
+        size: u64,
+        /// Last change of content or attributes, nanoseconds since 1970.
+        changed_ns: i64,
+    },
+    /// What was read of an entry of a tree so far doesn't belong together.
+    Abandoned,
     /// There is no such file.
     Missing,
     /// It can't be read; the reason is for people.
@@ -163,6 +186,10 @@ pub struct Checker {
     progress: Arc<Progress>,
     /// Files the publisher has an image of.
     known: HashSet<Arc<[u8]>>,
+    /// Entries of trees among these that have not been looked at since the start.
+    unchecked: HashSet<Arc<[u8]>>,
+    /// Entries of trees of which checksums were sent, and of what these were.
+    summed: HashMap<Arc<[u8]>, entries::Version>,
     buffer: Vec<u8>,
     turns: Turns<Reading>,
     inbox: Arc<Inbox>,
@@ -235,6 +262,17 @@ impl Tasks {
     }
 }
 
+#[cfg(test)]
+impl TaskQueue {
+    /// The next task that was asked for.
+    pub(crate) fn next(&self) -> Option<Task> {
+        self.receiver.try_iter().find_map(|message| match message {
+            Message::Task(task) => Some(task),
+            Message::Told => None,
+        })
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A set is whole at any time, whoever panicked.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -253,12 +291,19 @@ impl Checker {
         known: HashSet<Arc<[u8]>>,
     ) -> Checker {
         let directories = Directories::new(&config, Watch::start(Arc::clone(&progress)));
+        let unchecked = known
+            .iter()
+            .filter(|path| config.is_static(path))
+            .cloned()
+            .collect();
         Checker {
             config,
             tasks,
             findings,
             progress,
             known,
+            unchecked,
+            summed: HashMap::new(),
             buffer: Vec::new(),
             turns: Turns::new(),
             inbox: Arc::default(),
@@ -338,9 +383,17 @@ impl Checker {
 
     fn perform(&mut self, task: &Task) -> Result<(), Stopped> {
         match task {
+            Task::Blocks { path, blocks } => {
+                let read = self.read_entry(path, Some(blocks));
+                self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
+                read
+            }
             Task::Check { path } | Task::Recheck { path, .. } => {
                 // What is asked from now on may be of changes that this look comes too early for.
                 lock(&self.tasks.whole).remove(path);
+                if self.config.is_static(path) {
+                    return self.check_entry(path);
+                }
                 let load = self.known.insert(Arc::clone(path));
                 self.begin(path, 0, u64::MAX, load, !load)
             }
@@ -362,7 +415,12 @@ impl Checker {
 
     /// Whether something of this kind is mirrored under this path.
     fn counts(&self, path: &[u8], kind: FileKind) -> bool {
-        kind == FileKind::Regular && self.config.rule_for(path).is_some()
+        match self.config.rule_for(path) {
+            Some((group, rule)) => {
+                kind == FileKind::Regular || self.config.groups[group].files[rule].tree.is_some()
+            }
+            None => false,
+        }
     }
 }
 
@@ -390,7 +448,7 @@ fn changed_ns(metadata: &std::fs::Metadata) -> i64 {
     metadata.ctime() * 1_000_000_000 + metadata.ctime_nsec()
 }
 
-fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
+pub(super) fn kind_of(metadata: &std::fs::Metadata) -> FileKind {
     let kind = metadata.file_type();
     if kind.is_dir() {
         FileKind::Directory
@@ -410,6 +468,8 @@ impl What {
             What::Seen { .. }
             | What::Missing
             | What::Unreadable(_)
+            | What::Complete { .. }
+            | What::Abandoned
             | What::Scanned { .. }
             | What::Touched { .. } => None,
         }
@@ -445,6 +505,8 @@ impl What {
             | What::Unreadable(_)
             | What::Touched { .. }
             | What::Scanned { .. } => return None,
+            What::Complete { attributes, .. } => operation::Action::Attributes(attributes),
+            What::Abandoned => operation::Action::Abandoned,
         })
     }
 }

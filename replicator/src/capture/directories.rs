@@ -93,6 +93,31 @@ impl Directories {
                 }
             }
         };
+        self.fate_on(directory, &there)
+    }
+
+    /// What became of the entry at `path`, where nothing is, of the tree with this root. With a directory of the tree goes
+    /// what is below it, but not with the root itself.
+    pub(super) fn fate_in_tree(&self, path: &[u8], root: &Path) -> Fate {
+        let mut directory = Path::new(OsStr::from_bytes(path));
+        while directory != root {
+            let Some(parent) = directory.parent() else {
+                break;
+            };
+            directory = parent;
+            // What took a directory's place took away what was in it.
+            if std::fs::symlink_metadata(directory).is_ok_and(|there| there.is_dir()) {
+                break;
+            }
+        }
+        match std::fs::metadata(directory) {
+            Ok(there) => self.fate_on(directory, &there),
+            Err(error) => Fate::Unknown(format!("its directory can't be looked at ({error})")),
+        }
+    }
+
+    /// What became of something that isn't in, or below, a directory any more, of which this is there.
+    fn fate_on(&self, directory: &Path, there: &std::fs::Metadata) -> Fate {
         let key = counterfoil_proto::path_text(directory.as_os_str().as_bytes());
         match self.devices.get(&key) {
             Some(&device) if device != there.dev() => Fate::Unknown(

@@ -196,9 +196,10 @@ impl Files {
         path.into()
     }
 
-    /// The group of a path, when it is captured.
+    /// The group of a path, when it is captured. What is in a tree isn't: see [`super::entries`].
     pub(super) fn group_of(&self, path: &[u8]) -> Option<u16> {
-        self.config.rule_for(path).map(|(group, _)| group as u16)
+        let (group, rule) = self.config.rule_for(path)?;
+        (self.config.groups[group].files[rule].tree.is_none()).then_some(group as u16)
     }
 
     /// Where the rule of a path begins.
@@ -453,7 +454,8 @@ impl Files {
 /// Directories that the configuration reaches through symbolic links: what programs open is reported by its real path.
 pub(crate) fn aliases(config: &Config) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut aliases = Vec::new();
-    for rule in config.groups.iter().flat_map(|group| &group.files) {
+    let rules = config.groups.iter().flat_map(|group| &group.files);
+    for rule in rules.filter(|rule| rule.tree.is_none()) {
         let configured = rule.pattern.directory();
         let Ok(real) = configured.canonicalize() else {
             continue;

@@ -6,6 +6,7 @@
 
 pub mod check;
 mod directories;
+mod entries;
 pub(crate) mod files;
 mod lanes;
 pub mod operation;

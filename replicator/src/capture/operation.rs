@@ -173,6 +173,8 @@ pub enum Action<'a> {
         /// As of [`Action::Begun`].
         resumed: Option<u32>,
     },
+    /// What was found of the file of a tree since it was last complete doesn't belong together.
+    Abandoned,
     /// Nothing happened in the group for a moment: what waits for its second half needn't wait longer.
     Settled,
 }
@@ -256,6 +258,7 @@ impl<'a> Operation<'a> {
             | Action::Synced
             | Action::Closed { .. }
             | Action::Ended
+            | Action::Abandoned
             | Action::Settled => {}
             Action::Begun { resumed }
             | Action::Committed { resumed }
@@ -354,6 +357,7 @@ impl<'a> Operation<'a> {
                     _ => return Err(Malformed("its kind of file is unknown")),
                 },
             }),
+            20 => Action::Abandoned,
             _ => return Err(Malformed("its action is unknown")),
         };
         let bytes = match action {
@@ -407,6 +411,7 @@ impl Action<'_> {
             Action::Committed { .. } => 16,
             Action::Aborted { .. } => 17,
             Action::Attributes(_) => 18,
+            Action::Abandoned => 20,
         }
     }
 }
@@ -506,6 +511,7 @@ mod tests {
                 resumed: Some(b as u32 >> 1),
             },
             Action::Aborted { resumed: None },
+            Action::Abandoned,
             Action::Settled,
         ]
     }

@@ -12,12 +12,14 @@
 //! Frames stay in their lanes until they are in the journal. A journal that takes nothing (disk full, backlog limit)
 //! leaves them there; programs go on, and past a lane's limit the files concerned are marked to be read again.
 
+mod entries;
 mod findings;
 mod release;
 mod writers;
 
 use super::check::{CHUNK_BYTES, FILE_BYTES_MAX, Finding, Task, Tasks, What};
 use super::directories::{Directories, Fate};
+use super::entries::Entries;
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
@@ -44,6 +46,8 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 /// memory.
 const FINDINGS_MAX: usize = 512;
 const FINDINGS_BYTES_MAX: usize = 8 << 20;
+/// Findings under way with which the next pass follows at once.
+const FINDINGS_BUSY: u64 = 32;
 /// How often processes are looked after.
 const PROCESS_INTERVAL: Duration = Duration::from_millis(100);
 /// How often it is said that time goes on, while a unit of work lasts too long.
@@ -81,8 +85,10 @@ pub struct SequencerOptions {
 pub struct Sequencer {
     options: SequencerOptions,
     board: &'static Board,
+    config: Arc<Config>,
     lanes: Lanes,
     files: Files,
+    entries: Entries,
     journal: Journal,
     journal_dir: std::path::PathBuf,
     tasks: Tasks,
@@ -98,7 +104,6 @@ pub struct Sequencer {
     last_release: Instant,
     last_processes: Instant,
     last_due: Instant,
-    config: Arc<Config>,
     /// The state directory's lock, to tell whether the directory is still the same.
     lock: Option<(u64, u64)>,
     last_mapped: Instant,
@@ -184,6 +189,7 @@ impl Sequencer {
             options,
             board: parts.board,
             lanes,
+            entries: Entries::default(),
             journal_dir: parts.config.site.journal_dir(),
             files: Files::new(Arc::clone(&parts.config), parts.board),
             journal: parts.journal,
@@ -226,7 +232,9 @@ impl Sequencer {
             match self.pass() {
                 Ok(worked) => {
                     let operations = self.progress.operations.total() - before;
-                    if operations < BUSY_OPERATIONS {
+                    // A tree of very many small files takes as long as its findings are waited with.
+                    let read = self.progress.findings.load(Ordering::SeqCst);
+                    if operations < BUSY_OPERATIONS && read < FINDINGS_BUSY {
                         pause = if worked {
                             POLL_MIN
                         } else {

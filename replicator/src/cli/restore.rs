@@ -2,6 +2,7 @@
 
 use counterfoil::replicator::open_sink_read_only;
 use counterfoil::restore::restore;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,15 +42,35 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         &args.to,
         args.force,
         &mut |file| {
-            println!(
-                "{}: {} records, {} bytes",
-                file.path.display(),
-                file.records,
-                file.size
-            );
+            // Of trees there is a line each, in the end.
+            if file.tree.is_none() {
+                println!(
+                    "{}: {} records, {} bytes",
+                    file.path.display(),
+                    file.records,
+                    file.size
+                );
+            }
         },
     )?;
     opened.close()?;
+    let mut trees: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for file in &restored {
+        if let Some(tree) = &file.tree {
+            let (count, size) = trees.entry(tree).or_default();
+            *count += 1;
+            *size += file.size;
+        }
+    }
+    for (tree, (count, size)) in trees {
+        println!("{tree}/: {count} files, directories and links, {size} bytes");
+    }
+    let owners_lost = restored.iter().filter(|file| file.is_owner_lost).count();
+    if owners_lost > 0 {
+        println!(
+            "{owners_lost} of them belonged to other users: restore as root to give them back to these"
+        );
+    }
     if restored.is_empty() {
         println!("the sink {} has no file of this configuration", sink.name);
     }

@@ -4,6 +4,7 @@ use counterfoil::replicator::open_sink_read_only;
 use counterfoil::state::running;
 use counterfoil::status::waiting_bytes;
 use counterfoil::verify::{Difference, FileReport, Kind, Options, Report, verify};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,12 +45,16 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             opened.as_mut(),
             Options { settle },
             &mut |file| {
-                if !args.json {
+                let is_told_with_its_tree = file.tree.is_some() && file.equal;
+                if !args.json && !is_told_with_its_tree {
                     print(file);
                 }
             },
         )?;
         opened.close()?;
+        if !args.json {
+            print_trees(&reports);
+        }
         files.extend(reports);
     }
     let failed = files.iter().any(|file| file.error.is_some());
@@ -82,6 +87,26 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     }))
 }
 
+/// A line for each tree; what differs in it has lines of its own.
+fn print_trees(reports: &[FileReport]) {
+    let mut trees: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+    for file in reports {
+        if let Some(tree) = &file.tree {
+            let (all, unequal) = trees.entry((tree, &file.sink)).or_default();
+            *all += 1;
+            *unequal += u64::from(!file.equal);
+        }
+    }
+    for ((tree, sink), (all, unequal)) in trees {
+        let what = if unequal == 0 {
+            "equal".to_owned()
+        } else {
+            format!("{unequal} not equal")
+        };
+        println!("{tree}/ ({sink}): {all} files, directories and links: {what}");
+    }
+}
+
 fn print(file: &FileReport) {
     let place = format!("{} ({})", file.path, file.sink);
     if let Some(error) = &file.error {
@@ -89,6 +114,13 @@ fn print(file: &FileReport) {
         return;
     }
     let position = file.position.as_deref().unwrap_or("none");
+    if file.tree.is_some() {
+        println!("{place}: position {position}: different");
+        for difference in file.differences.iter().take(SHOWN_MAX) {
+            println!("  {}", describe(difference));
+        }
+        return;
+    }
     if file.equal {
         let changing = if file.changing > 0 {
             format!(", {} still changing", file.changing)
@@ -123,6 +155,7 @@ fn describe(difference: &Difference) -> String {
         .map(|record| format!("record {record}: "))
         .unwrap_or_default();
     let Difference { file, target, .. } = difference;
+    let of_file = |what: &str| format!("{what}: the file has {file}, the target knows of {target}");
     match difference.kind {
         Kind::Differs => format!(
             "{record}differs from byte {} on: file {file}, target {target}",
@@ -130,7 +163,11 @@ fn describe(difference: &Difference) -> String {
         ),
         Kind::MissingInTarget => format!("{record}missing in the target: file {file}"),
         Kind::OnlyInTarget => format!("{record}only in the target: {target}"),
-        Kind::Size => format!("size: the file has {file}, the target knows of {target}"),
+        Kind::Size => of_file("size"),
+        Kind::FileKind => format!("kind: it is {file}, the target knows of {target}"),
+        Kind::Mode => of_file("permissions"),
+        Kind::Owner => of_file("owner"),
+        Kind::Modified => of_file("time of modification"),
         Kind::FileMissingInTarget => "the target doesn't know this file yet".to_owned(),
         Kind::FileMissing => "there is no such file, but the target has it".to_owned(),
     }

@@ -127,6 +127,8 @@ pub(super) struct GroupTable {
     pub(super) on_unavailable: Option<UnavailableWord>,
     #[serde(default)]
     pub(super) file: Vec<Spanned<FileTable>>,
+    #[serde(default)]
+    pub(super) tree: Vec<Spanned<TreeTable>>,
 }
 
 /// The words of `lanes_access`.
@@ -179,6 +181,16 @@ pub(super) struct FileTable {
     pub(super) varseq_format: Option<Spanned<i64>>,
     pub(super) table: Option<Spanned<String>>,
     pub(super) copybook: Later,
+}
+
+/// `[[group.tree]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TreeTable {
+    pub(super) path: Spanned<String>,
+    #[serde(default)]
+    pub(super) exclude: Vec<Spanned<String>>,
+    pub(super) table: Option<Spanned<String>>,
 }
 
 /// `[[sink]]`, and the whole of an included sink file.

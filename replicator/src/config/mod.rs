@@ -23,6 +23,7 @@ pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
 use counterfoil_sinks::SqliteConfig;
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -186,7 +187,7 @@ pub struct Group {
     pub unit_timeout: Duration,
     /// What programs do when they can't tell what they are about to do to files of the group.
     pub policy: Policy,
-    /// Which files, and what is in them. The first rule that matches a file is its rule.
+    /// Which files, and what is in them. The first rule that matches a file is its rule; trees come last.
     pub files: Vec<FileRule>,
 }
 
@@ -219,12 +220,15 @@ impl UnitOfWork {
     }
 }
 
-/// `[[group.file]]`: a file, or a pattern for files, and what is in them.
+/// `[[group.file]]`: a file, or a pattern for files, and what is in them; or `[[group.tree]]`: a directory with all that is
+/// below it.
 #[derive(Clone, Debug)]
 pub struct FileRule {
     /// Which files.
     pub pattern: Pattern,
-    /// Files that aren't meant although the pattern matches them.
+    /// The directory, when this is a tree's rule. The pattern matches what is below it, and it belongs to the tree itself.
+    pub tree: Option<PathBuf>,
+    /// Files that aren't meant although the pattern matches them. Of a tree, also everything below an excluded directory.
     pub exclude: Vec<Pattern>,
     /// How their records lie on disk; its codec exists.
     pub format: RecordFormat,
@@ -237,7 +241,12 @@ pub struct FileRule {
 impl FileRule {
     /// Whether the rule is for this path (absolute, as bytes).
     pub fn matches(&self, path: &[u8]) -> bool {
-        self.pattern.matches(path) && !self.exclude.iter().any(|exclude| exclude.matches(path))
+        let root = self
+            .tree
+            .as_ref()
+            .is_some_and(|root| *path == *root.as_os_str().as_bytes());
+        root || self.pattern.matches(path)
+            && !self.exclude.iter().any(|exclude| exclude.matches(path))
     }
 }
 
@@ -279,6 +288,17 @@ impl Config {
         })
     }
 
+    /// The rule of an absolute path.
+    pub fn rule(&self, path: &[u8]) -> Option<&FileRule> {
+        let (group, rule) = self.rule_for(path)?;
+        Some(&self.groups[group].files[rule])
+    }
+
+    /// Whether a path belongs to a tree of static files.
+    pub fn is_static(&self, path: &[u8]) -> bool {
+        self.rule(path).is_some_and(|rule| rule.tree.is_some())
+    }
+
     /// The name under which a target keeps the position of a group: `site/group`.
     pub fn stream(&self, group: usize) -> String {
         format!("{}/{}", self.site.name, self.groups[group].name)
@@ -300,7 +320,8 @@ impl Config {
     }
 
     /// Walks the directories of all rules and yields the regular files that exist and match, each
-    /// once. Symbolic links below a rule's directory aren't followed.
+    /// once; of trees, directories (before what is in them) and symbolic links as well. Symbolic links
+    /// below a rule's directory aren't followed.
     pub fn scan(&self) -> Scan<'_> {
         Scan::new(self)
     }

@@ -91,6 +91,11 @@ impl Pattern {
         Pattern::parse([b"/**/", written.as_bytes()].concat())
     }
 
+    /// The pattern that matches everything below what this one matches.
+    pub(super) fn below(&self) -> Pattern {
+        Pattern::escaped([self.bytes.as_slice(), b"/**"].concat())
+    }
+
     /// The pattern that matches everything below a directory.
     pub(super) fn everything_below(directory: &Path) -> Pattern {
         let mut bytes = escape(directory.as_os_str().as_bytes());

@@ -4,14 +4,15 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, UnavailableWord, UnitWord,
+    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, TreeTable, UnavailableWord,
+    UnitWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Route, SinkConfig, Site,
     Target, Unavailable, UnitOfWork,
 };
-use counterfoil_records::{RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
+use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::SqliteConfig;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -442,10 +443,13 @@ impl Resolver<'_> {
                 30_000,
                 1..=86_400_000,
             );
-            if table.file.is_empty() {
+            if table.file.is_empty() && table.tree.is_empty() {
                 self.problem(
                     table.name.span(),
-                    format!("group {:?} has no [[group.file]]", table.name.get_ref()),
+                    format!(
+                        "group {:?} has no [[group.file]] and no [[group.tree]]",
+                        table.name.get_ref()
+                    ),
                     "add one below it that says which files belong to it and what is in them",
                 );
             }
@@ -456,6 +460,17 @@ impl Resolver<'_> {
                         group: groups.len(),
                         file: files.len(),
                         path: &file.get_ref().path,
+                    });
+                    files.push(rule);
+                }
+            }
+            // Behind the files: what is in a tree and is a record file is a record file.
+            for tree in &table.tree {
+                if let Some(rule) = self.tree(tree.get_ref()) {
+                    places.push(RulePlace {
+                        group: groups.len(),
+                        file: files.len(),
+                        path: &tree.get_ref().path,
                     });
                     files.push(rule);
                 }
@@ -491,6 +506,14 @@ impl Resolver<'_> {
             .iter()
             .map(|written| self.pattern(written, Pattern::exclusion))
             .collect();
+        if *table.organization.get_ref() == Organization::Static {
+            self.problem(
+                table.organization.span(),
+                "static files have no organization of records",
+                "write a [[group.tree]] with the `path` of their directory instead",
+            );
+            return None;
+        }
         let format = self.format(table);
         if let (Some(name), Some(pattern)) = (&table.table, &pattern) {
             self.table_name(name);
@@ -504,8 +527,51 @@ impl Resolver<'_> {
         }
         Some(FileRule {
             pattern: pattern?,
+            tree: None,
             exclude: exclude.into_iter().collect::<Option<_>>()?,
             format: format?,
+            table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            line: self.line_of(table.path.span().start),
+        })
+    }
+
+    fn tree(&mut self, table: &TreeTable) -> Option<FileRule> {
+        let root = self.path(&table.path);
+        let exclude: Vec<Option<Pattern>> = table
+            .exclude
+            .iter()
+            .map(|written| self.pattern(written, Pattern::exclusion))
+            .collect();
+        if let Some(name) = &table.table {
+            self.table_name(name);
+        }
+        if table.path.get_ref().contains(['*', '?']) {
+            self.problem(
+                table.path.span(),
+                "a tree is one directory with all that is below it, not a pattern",
+                "name the directory; `exclude` leaves out what isn't meant",
+            );
+            return None;
+        }
+        let root = root?;
+        if root == Path::new("/") {
+            self.problem(
+                table.path.span(),
+                "the root directory has everything in it, this system's own files too",
+                "name the directory that is meant",
+            );
+            return None;
+        }
+        let exclude: Vec<Pattern> = exclude.into_iter().collect::<Option<_>>()?;
+        Some(FileRule {
+            pattern: Pattern::everything_below(&root),
+            tree: Some(root),
+            // With a directory, what is below it.
+            exclude: exclude
+                .into_iter()
+                .flat_map(|pattern| [pattern.below(), pattern])
+                .collect(),
+            format: RecordFormat::STATIC,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
             line: self.line_of(table.path.span().start),
         })
@@ -723,11 +789,15 @@ impl Resolver<'_> {
     fn between_groups(&mut self, groups: &[Group], places: &[RulePlace<'_>]) {
         let rule = |place: &RulePlace<'_>| &groups[place.group].files[place.file];
         for (index, later) in places.iter().enumerate() {
-            for earlier in places[..index]
-                .iter()
-                .filter(|earlier| earlier.group != later.group)
-            {
+            for earlier in &places[..index] {
                 let (a, b) = (rule(earlier), rule(later));
+                if earlier.group == later.group {
+                    if a.tree.is_some() && b.tree.is_some() && self.trees_overlap(a, later.path, b)
+                    {
+                        break;
+                    }
+                    continue;
+                }
                 let excluded: Vec<&Pattern> = a.exclude.iter().chain(&b.exclude).collect();
                 let example = match common_path(&a.pattern, &b.pattern, &excluded) {
                     Common::None => continue,
@@ -746,6 +816,24 @@ impl Resolver<'_> {
                 break;
             }
         }
+    }
+
+    /// A file of two trees would have two tables. True when that was said.
+    fn trees_overlap(&mut self, a: &FileRule, path: &Spanned<String>, b: &FileRule) -> bool {
+        let excluded: Vec<&Pattern> = a.exclude.iter().chain(&b.exclude).collect();
+        let same = a.tree == b.tree;
+        if !same && common_path(&a.pattern, &b.pattern, &excluded) == Common::None {
+            return false;
+        }
+        self.problem(
+            path.span(),
+            format!(
+                "this tree and the one on line {} have files in common",
+                a.line
+            ),
+            "leave one of them out, or add an `exclude` to the one that has the other in it",
+        );
+        true
     }
 
     /// Capturing what the replicator itself writes would never come to an end.
@@ -891,12 +979,10 @@ impl Resolver<'_> {
     fn tables_unique(&mut self, groups: &[Spanned<GroupTable>]) {
         let mut seen: HashMap<String, usize> = HashMap::new();
         for group in groups {
-            for table in group
-                .get_ref()
-                .file
-                .iter()
-                .filter_map(|file| file.get_ref().table.as_ref())
-            {
+            let group = group.get_ref();
+            let files = group.file.iter().map(|file| &file.get_ref().table);
+            let trees = group.tree.iter().map(|tree| &tree.get_ref().table);
+            for table in files.chain(trees).flatten() {
                 let line = self.line_of(table.span().start);
                 // Databases differ in whether case counts; two names that differ in nothing else are trouble.
                 if let Some(first) = seen.insert(table.get_ref().to_lowercase(), line) {

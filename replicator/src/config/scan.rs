@@ -1,5 +1,8 @@
 //! Walks the directories of the rules for files that exist now.
 //!
+//! Of a tree's rule that is everything below its root, and the root itself: regular files, directories and symbolic links.
+//! Sockets, pipes and devices are passed over, and counted.
+//!
 //! Memory is bounded by the depth of the tree, not by the number of files: the order is that of
 //! the directories, and a file that several rules match is recognised by its first rule.
 
@@ -9,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
-/// An existing file that a rule matches.
+/// An existing file that a rule matches; of a tree, also a directory or a symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFile {
     /// Absolute path.
@@ -49,6 +52,7 @@ pub struct Scan<'a> {
     below: Option<&'a Path>,
     /// Is told of each directory before it is listed.
     on_directory: Option<OnDirectory<'a>>,
+    passed_over: u64,
 }
 
 /// See [`Scan::telling`].
@@ -77,6 +81,7 @@ impl<'a> Scan<'a> {
             current: None,
             below: None,
             on_directory: None,
+            passed_over: 0,
         }
     }
 
@@ -95,17 +100,20 @@ impl<'a> Scan<'a> {
 
     /// Where the walk for a rule begins, how deep it goes, and whether its root may be a link.
     fn root_of(&self, (group, file): (usize, usize)) -> Option<(PathBuf, usize, bool)> {
-        let pattern = &self.config.groups[group].files[file].pattern;
+        let rule = &self.config.groups[group].files[file];
+        let pattern = &rule.pattern;
         // A plain path needs no look at the directory it is in.
-        let (root, depth_max) = match pattern.literal() {
-            Some(path) => (path, 0),
-            None => (
+        let (root, depth_max) = match (&rule.tree, pattern.literal()) {
+            (Some(root), _) => (root.clone(), usize::MAX),
+            (None, Some(path)) => (path, 0),
+            (None, None) => (
                 pattern.directory(),
                 pattern.depth_max().unwrap_or(usize::MAX),
             ),
         };
         let Some(below) = self.below.filter(|below| !root.starts_with(below)) else {
-            return Some((root, depth_max, depth_max > 0));
+            // The root of a tree belongs to it, and is what it is.
+            return Some((root, depth_max, depth_max > 0 && rule.tree.is_none()));
         };
         let deeper = below.strip_prefix(&root).ok()?.components().count();
         (deeper < depth_max).then(|| (below.to_owned(), depth_max - deeper, false))
@@ -118,7 +126,15 @@ impl<'a> Scan<'a> {
             current: None,
             below: None,
             on_directory: None,
+            passed_over: 0,
         }
+    }
+}
+
+impl Scan<'_> {
+    /// How many sockets, pipes and devices were found in trees so far, which aren't mirrored.
+    pub fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 }
 
@@ -143,16 +159,26 @@ impl Iterator for Scan<'_> {
             match walk.next() {
                 None => self.current = None,
                 Some(Ok(entry)) => {
+                    let kind = entry.file_type();
+                    let path = entry.path().as_os_str().as_bytes();
+                    let of_rule = &self.config.groups[rule.0].files[rule.1];
+                    let is_tree = of_rule.tree.is_some();
+                    if is_tree && kind.is_dir() && !of_rule.matches(path) {
+                        // With a directory everything below it is excluded.
+                        walk.skip_current_dir();
+                        continue;
+                    }
                     if let Some(tell) = &mut self.on_directory
                         && entry.depth() < depth_max
-                        && (entry.file_type().is_dir()
-                            || entry.depth() == 0 && entry.path().is_dir())
+                        && (kind.is_dir()
+                            || !is_tree && entry.depth() == 0 && entry.path().is_dir())
                     {
                         tell(entry.path());
                     }
-                    if entry.file_type().is_file()
-                        && self.config.rule_for(entry.path().as_os_str().as_bytes()) == Some(rule)
-                    {
+                    let fits = kind.is_file() || is_tree && (kind.is_dir() || kind.is_symlink());
+                    if !fits {
+                        self.passed_over += u64::from(is_tree && of_rule.matches(path));
+                    } else if self.config.rule_for(path) == Some(rule) {
                         let path = entry.into_path();
                         return Some(Ok(FoundFile {
                             path,

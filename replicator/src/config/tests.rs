@@ -496,6 +496,90 @@ fn a_directory_that_cannot_be_read_is_an_error_that_names_it() {
     assert!(results[0].contains("/data:"), "{}", results[0]);
 }
 
+/// `MINIMAL` with a tree in its group.
+fn with_tree(tree: &str) -> String {
+    format!("{MINIMAL}\n[[group.tree]]\n{tree}\n")
+}
+
+#[test]
+fn a_tree_takes_what_no_rule_before_it_takes() {
+    let text = with_tree("path = \"/srv/app/\"\nexclude = [\"cache\", \"*.tmp\"]\ntable = \"app\"")
+        + "[[group.file]]\npath = \"/srv/app/log/*.log\"\norganization = \"stream\"\nlayout = \"newline\"\n";
+    let config = load(&text).unwrap();
+    let rule_of = |path: &str| config.rule_for(path.as_bytes()).map(|(_, rule)| rule);
+    assert_eq!(rule_of("/srv/app"), Some(2));
+    assert_eq!(rule_of("/srv/app/etc/x"), Some(2));
+    assert_eq!(rule_of("/srv/app/log/x.log"), Some(1));
+    assert_eq!(rule_of("/srv/app/x.tmp"), None);
+    assert_eq!(rule_of("/srv/app/x.tmp/y"), None);
+    assert_eq!(rule_of("/srv/app/a/cache"), None);
+    assert_eq!(rule_of("/srv/app/a/cache/b/c"), None);
+    assert_eq!(rule_of("/srv/apple"), None);
+    assert!(config.is_static(b"/srv/app") && !config.is_static(b"/srv/app/log/x.log"));
+    let rule = config.rule(b"/srv/app/etc").unwrap();
+    assert_eq!(rule.tree.as_deref(), Some(Path::new("/srv/app")));
+    assert_eq!(rule.table.as_deref(), Some("app"));
+}
+
+#[test]
+fn trees_that_make_no_sense_are_refused() {
+    for (text, says) in [
+        (with_tree("path = \"/srv/*\""), "not a pattern"),
+        (with_tree("path = \"/\""), "the root directory"),
+        (
+            with_tree("path = \"/srv\"\ntable = \"sqlite_x\""),
+            "name of a table",
+        ),
+        (with_tree("path = \"state/..\""), "the state directory"),
+        (
+            with_tree("path = \"/srv\"\n[[group.tree]]\npath = \"/srv/app\""),
+            "files in common",
+        ),
+        (
+            with_tree("path = \"/srv\"\n[[group.tree]]\npath = \"/srv\""),
+            "files in common",
+        ),
+        (
+            with_tree(
+                "path = \"/srv\"\n[[group]]\nname = \"b\"\n[[group.tree]]\npath = \"/srv/app\"",
+            ),
+            "one order",
+        ),
+        (MINIMAL.replace("\"fixed\"", "\"static\""), "[[group.tree]]"),
+    ] {
+        let (_, shown) = problem(&text);
+        assert!(shown.contains(says), "{shown}");
+    }
+    let apart = "path = \"/srv\"\nexclude = [\"/srv/app\"]\n[[group.tree]]\npath = \"/srv/app\"";
+    assert_eq!(load(&with_tree(apart)).unwrap().groups[0].files.len(), 3);
+}
+
+#[test]
+fn a_scan_of_a_tree_finds_everything_in_it() {
+    let directory = TempDir::new().unwrap();
+    let root = directory.path().canonicalize().unwrap().join("etc");
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::create_dir_all(root.join("cache/deep")).unwrap();
+    fs::write(root.join("cache/deep/x"), "").unwrap();
+    fs::write(root.join("a/b/x"), "").unwrap();
+    std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+    let config = load_in(
+        &directory,
+        &with_tree("path = \"etc\"\nexclude = [\"cache\"]"),
+    )
+    .unwrap();
+    let mut scan = config.scan();
+    let mut found: Vec<PathBuf> = scan
+        .by_ref()
+        .map(|found| found.unwrap().path.strip_prefix(&root).unwrap().to_owned())
+        .collect();
+    assert_eq!(scan.passed_over(), 1);
+    assert_eq!(found[0], Path::new(""), "directories come first");
+    found.sort();
+    assert_eq!(found, ["", "a", "a/b", "a/b/x", "link"].map(PathBuf::from));
+}
+
 const DOCUMENTATION: &str = include_str!("../../../docs/configuration.md");
 
 #[test]
@@ -524,6 +608,7 @@ fn every_key_is_documented() {
         format!("no_such_key = 1\n{MINIMAL}"),
         MINIMAL.replace("[site]", "[site]\nno_such_key = 1"),
         MINIMAL.replace("[[group]]", "[[group]]\nno_such_key = 1"),
+        format!("{MINIMAL}\n[[group.tree]]\nno_such_key = 1\n"),
         in_table("[journal]"),
         in_table("[apply]"),
         in_table("[sinks]"),

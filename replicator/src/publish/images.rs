@@ -5,6 +5,7 @@
 //! the disk. A checkpoint is a catalogue, replaced atomically, that says which image stands for which path *as of its lsn*;
 //! image files that it names are kept until the next one.
 
+use super::digests::Digests;
 use counterfoil_lane::sys;
 use counterfoil_proto::Position;
 use serde::{Deserialize, Serialize};
@@ -295,6 +296,16 @@ pub enum ImagesError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The checksums of static files can't be kept or read.
+    #[error("{doing} {}: {source}", path.display())]
+    Digests {
+        /// What was being done.
+        doing: &'static str,
+        /// The database.
+        path: PathBuf,
+        /// Why it failed.
+        source: rusqlite::Error,
+    },
 }
 
 impl ImagesError {
@@ -308,8 +319,19 @@ impl ImagesError {
 
     /// Whether the same may succeed later (disk full).
     pub fn is_retryable(&self) -> bool {
-        matches!(self, ImagesError::Io { source, .. }
-            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::Interrupted))
+        match self {
+            ImagesError::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull
+                    | io::ErrorKind::QuotaExceeded
+                    | io::ErrorKind::Interrupted
+            ),
+            ImagesError::Digests { source, .. } => matches!(
+                source.sqlite_error_code(),
+                Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::DatabaseBusy)
+            ),
+            ImagesError::Catalogue { .. } => false,
+        }
     }
 }
 
@@ -377,6 +399,8 @@ pub struct Images {
     applied: AppliedPositions,
     refilling: bool,
     units: Vec<StoredUnit>,
+    /// What is known of files of trees, which have no images.
+    pub(super) digests: Digests,
 }
 
 /// What each sink has of each stream.
@@ -387,7 +411,12 @@ impl Images {
     pub fn open(directory: &Path) -> Result<Images, ImagesError> {
         std::fs::create_dir_all(directory).map_err(ImagesError::io("making", directory))?;
         let path = directory.join(CATALOGUE);
+        if !path.exists() {
+            // Nothing says which sinks have what these are of.
+            Digests::wipe(directory)?;
+        }
         let mut images = Images {
+            digests: Digests::open(directory)?,
             directory: directory.to_owned(),
             next_number: 1,
             cursor: 0,
@@ -470,9 +499,30 @@ impl Images {
         self.cursor
     }
 
-    /// Paths that have an image as of the cursor.
-    pub fn paths(&self) -> HashSet<Arc<[u8]>> {
-        self.base.keys().cloned().collect()
+    /// First lsn that nothing is known of: no less than the cursor.
+    pub fn reach(&self) -> u64 {
+        self.cursor.max(self.digests.cursor())
+    }
+
+    /// Paths that have an image, or digests, as of the cursor.
+    pub fn paths(&self) -> Result<HashSet<Arc<[u8]>>, ImagesError> {
+        let mut paths: HashSet<Arc<[u8]>> = self.base.keys().cloned().collect();
+        paths.extend(self.digests.paths()?);
+        Ok(paths)
+    }
+
+    /// Whether a path has an image as of the cursor.
+    pub(super) fn has_at_cursor(&self, path: &[u8]) -> bool {
+        self.base.contains_key(path)
+    }
+
+    /// Whether a path has an image.
+    pub(super) fn has(&self, path: &[u8]) -> bool {
+        let mut changes = self.changes.iter().rev();
+        match changes.find(|(_, changed, _)| **changed == *path) {
+            Some((_, _, number)) => number.is_some(),
+            None => self.base.contains_key(path),
+        }
     }
 
     /// Opens the image a path has, by the catalogue and what was assigned since.
@@ -535,6 +585,8 @@ impl Images {
                 None => self.base.remove(&path),
             };
         }
+        // Before the catalogue: digests may be ahead of it, as sinks have what both have.
+        self.digests.checkpoint(cursor)?;
         self.cursor = cursor;
         let files = self
             .base
@@ -596,7 +648,7 @@ impl Images {
 
     /// Removes all images and the catalogue.
     pub fn wipe(directory: &Path) -> Result<(), ImagesError> {
-        // The catalogue first: images without one are nothing.
+        // The catalogue first: images and digests without one are nothing.
         for name in [CATALOGUE.to_owned()]
             .into_iter()
             .chain(image_files(directory))
@@ -609,7 +661,7 @@ impl Images {
                 _ => {}
             }
         }
-        Ok(())
+        Digests::wipe(directory)
     }
 
     fn file(&self, number: u64) -> PathBuf {
@@ -751,13 +803,13 @@ mod tests {
             .checkpoint(7, 11, std::iter::once((number, &mut image)))
             .unwrap();
         let again = Images::open(directory.path()).unwrap();
-        assert_eq!(again.paths(), HashSet::from([Arc::clone(&a)]));
+        assert_eq!(again.paths().unwrap(), HashSet::from([Arc::clone(&a)]));
         assert_eq!(again.existing(&a).unwrap().unwrap().1.bytes(), b"x");
         images
             .checkpoint(11, 11, std::iter::once((number, &mut image)))
             .unwrap();
         assert_eq!(
-            Images::open(directory.path()).unwrap().paths(),
+            Images::open(directory.path()).unwrap().paths().unwrap(),
             HashSet::from([b])
         );
     }

@@ -1,11 +1,12 @@
 //! The publisher: from the journal's operations to events.
 //!
 //! This file is the thread: reading, sending, checkpoints. What an operation does is in [`handle`], what becomes of it in
-//! [`emit`], when in [`open`].
+//! [`emit`], when in [`open`]; files of trees are in [`statics`].
 
 mod emit;
 mod handle;
 mod open;
+mod statics;
 
 use super::images::{Image, Images, ImagesError, StoredUnit};
 use super::pieces::{Parse, Span, walk};
@@ -21,6 +22,7 @@ use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Boundaries, Codec, PieceKind};
 use counterfoil_sinks::FileDescription;
 use std::collections::{HashMap, VecDeque};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -111,6 +113,9 @@ pub struct Publisher {
     published: VecDeque<Published>,
     /// Units to be opened again, as the checkpoint knows them, the latest first.
     reopened: Vec<StoredUnit>,
+    /// What was found of files of trees that isn't complete.
+    findings: HashMap<Arc<[u8]>, statics::Finding>,
+    trees: Vec<statics::Tree>,
     tasks: Tasks,
     outlet: Outlet,
     progress: Arc<Progress>,
@@ -233,6 +238,8 @@ impl Publisher {
         Publisher {
             published: VecDeque::new(),
             reopened,
+            findings: HashMap::new(),
+            trees: statics::Tree::all(&config, &images),
             config,
             options,
             reader,
@@ -350,6 +357,8 @@ impl Publisher {
                 )
             });
         self.progress.update_files(news);
+        let news = self.tree_news();
+        self.progress.update_files(news.into_iter());
         self.tell_units();
     }
 
@@ -453,8 +462,10 @@ impl Publisher {
         });
         // What a unit touched before the journal is read again would not be published with it.
         let published = self.published.iter();
+        let found = self.findings.values().map(|finding| finding.first_lsn);
         let cursor = open
             .chain(published.map(|unit| unit.first_lsn))
+            .chain(found)
             .chain([
                 self.progress.applied_end(),
                 self.progress.published_end.load(Ordering::SeqCst),

@@ -1,6 +1,8 @@
 //! The publisher against a model: random operations of several processes, with restarts at any moment, must leave a target
 //! with exactly the pieces that the files have.
 
+mod statics;
+
 use super::images::Images;
 use super::{CURSOR, Publisher, PublisherOptions, PublisherParts};
 use crate::apply::Fold;

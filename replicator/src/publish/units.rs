@@ -14,7 +14,7 @@ const SPANS_COMPACT_AT: usize = 64 * 1024;
 
 /// Bytes a unit may touch before it is cut: its events are made, folded and applied as one, which takes several times as
 /// much memory.
-const UNIT_BYTES_MAX: u64 = 32 << 20;
+pub(super) const UNIT_BYTES_MAX: u64 = 32 << 20;
 
 /// The process whose unit holds everything back while a group is brought up again: nobody's.
 ///

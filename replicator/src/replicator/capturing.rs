@@ -103,7 +103,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
     }
     if let Some(reason) = refill {
         tracing::warn!("{reason}: every file is read again");
-        had = images.paths();
+        had = images.paths()?;
         Images::wipe(&config.site.images_dir())?;
         images = Images::open(&config.site.images_dir())?;
         images.set_refilling(true);
@@ -116,7 +116,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         images.cursor().max(recovery.first_lsn)
     };
     let refilled = refill.is_some();
-    let mut known = images.paths();
+    let mut known = images.paths()?;
     let start_position = Position {
         epoch: journal.epoch(),
         lsn: from.saturating_sub(1),
@@ -241,7 +241,7 @@ fn refill_reason(
     if images.is_refilling() {
         return Some("reading every file again was interrupted");
     }
-    if cursor > recovery.next_lsn {
+    if images.reach() > recovery.next_lsn {
         return Some("the journal has lost its end");
     }
     if cursor < recovery.first_lsn {

@@ -155,6 +155,7 @@ mod tests {
             group: "g".to_owned(),
             format: RecordFormat::new(Organization::Stream, Layout::Newline),
             table: None,
+            tree: None,
         };
         let position = Position {
             epoch: 1,

@@ -176,6 +176,12 @@ impl Sender {
                         gid: Some(attributes.gid),
                         modified_ns: (attributes.modified_ns != 0)
                             .then_some(attributes.modified_ns),
+                        kind: match attributes.kind {
+                            FileKind::Regular => v1::FileKind::Regular,
+                            FileKind::Directory => v1::FileKind::Directory,
+                            FileKind::Link => v1::FileKind::Link,
+                        }
+                        .into(),
                     });
                 }
                 v1::Op::Attributes
@@ -213,6 +219,7 @@ fn file(file: &FileDescription, size: u64) -> v1::File {
         size,
         attributes: None,
         table: file.table.clone().unwrap_or_default(),
+        tree: file.tree.clone().unwrap_or_default(),
     }
 }
 
@@ -222,6 +229,7 @@ fn organization(organization: Organization) -> v1::Organization {
         Organization::Relative => v1::Organization::Relative,
         Organization::Sequential => v1::Organization::Sequential,
         Organization::Stream => v1::Organization::Stream,
+        Organization::Static => v1::Organization::Static,
     }
 }
 
@@ -359,8 +367,20 @@ impl Decoder {
                         uid: Some(uid),
                         gid: Some(gid),
                         modified_ns,
+                        kind,
                     }) => Change::Attributes(Attributes {
-                        kind: FileKind::Regular,
+                        kind: match v1::FileKind::try_from(kind) {
+                            Ok(v1::FileKind::Unspecified | v1::FileKind::Regular) => {
+                                FileKind::Regular
+                            }
+                            Ok(v1::FileKind::Directory) => FileKind::Directory,
+                            Ok(v1::FileKind::Link) => FileKind::Link,
+                            Err(_) => {
+                                return Err(wrong(format!(
+                                    "its file is of the kind {kind}, which this version doesn't know"
+                                )));
+                            }
+                        },
                         mode,
                         uid,
                         gid,
@@ -417,6 +437,7 @@ impl Decoder {
             Ok(v1::Organization::Relative) => Organization::Relative,
             Ok(v1::Organization::Sequential) => Organization::Sequential,
             Ok(v1::Organization::Stream) => Organization::Stream,
+            Ok(v1::Organization::Static) => Organization::Static,
             Ok(v1::Organization::Unspecified) | Err(_) => {
                 return Err(wrong(format!(
                     "its file {} has the organization {}, which this version doesn't know",
@@ -437,10 +458,12 @@ impl Decoder {
             },
         };
         let table = (!file.table.is_empty()).then_some(file.table.as_str());
+        let tree = (!file.tree.is_empty()).then_some(&file.tree);
         if let Some(known) = self.files.get(&file.path)
             && known.format == format
             && known.group == group
             && known.table.as_deref() == table
+            && known.tree.as_ref() == tree
         {
             return Ok(Arc::clone(known));
         }
@@ -450,6 +473,7 @@ impl Decoder {
             group: group.to_owned(),
             format,
             table: table.map(str::to_owned),
+            tree: tree.cloned(),
         });
         if self.files.len() >= FILES_REMEMBERED_MAX {
             self.files.clear();
@@ -490,18 +514,29 @@ mod tests {
             )
             .with_varseq_format(VarseqFormat::try_from(number).expect("0 to 3 exist"))),
             Just(RecordFormat::new(Organization::Stream, Layout::Newline)),
+            Just(RecordFormat::STATIC),
         ]
     }
 
     fn description() -> impl Strategy<Value = FileDescription> {
         let path = proptest::collection::vec(any::<u8>(), 1..20);
         let table = proptest::option::of("[a-z]{1,8}");
-        (path, format(), table).prop_map(|(path, format, table)| FileDescription {
+        let tree = proptest::option::of(proptest::collection::vec(any::<u8>(), 1..9));
+        (path, format(), table, tree).prop_map(|(path, format, table, tree)| FileDescription {
             path,
             group: "payments".to_owned(),
             format,
             table,
+            tree,
         })
+    }
+
+    fn kind() -> impl Strategy<Value = FileKind> {
+        prop_oneof![
+            Just(FileKind::Regular),
+            Just(FileKind::Directory),
+            Just(FileKind::Link)
+        ]
     }
 
     fn change(file: FileDescription) -> impl Strategy<Value = Change> {
@@ -532,9 +567,9 @@ mod tests {
                     ..file.clone()
                 })
             }),
-            (any::<u32>(), any::<u32>(), any::<u32>(), any::<i64>()).prop_map(
-                |(mode, uid, gid, modified_ns)| Change::Attributes(Attributes {
-                    kind: FileKind::Regular,
+            (kind(), any::<[u32; 3]>(), any::<i64>()).prop_map(
+                |(kind, [mode, uid, gid], modified_ns)| Change::Attributes(Attributes {
+                    kind,
                     mode,
                     uid,
                     gid,

@@ -5,8 +5,10 @@
 )]
 
 use super::Harness;
-use super::trial::{STREAM, Trial, changes, content, file, record, residue};
-use crate::{Attributes, Batch, FileChanges, FileDescription, FileFate, Image, SinkError};
+use super::trial::{STREAM, Trial, changes, content, file, record, residue, static_file};
+use crate::{
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, SinkError,
+};
 use counterfoil_proto::Position;
 use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
 use std::sync::Arc;
@@ -821,6 +823,7 @@ pub fn keeps_attributes(harness: &mut dyn Harness) {
     let all = [
         Attributes {
             size: 12_345,
+            kind: Some(FileKind::Regular),
             mode: Some(0o100_640),
             uid: Some(1000),
             gid: Some(u32::MAX),
@@ -829,6 +832,7 @@ pub fn keeps_attributes(harness: &mut dyn Harness) {
         Attributes::default(),
         Attributes {
             size: 1 << 50,
+            kind: Some(FileKind::Link),
             mode: Some(0),
             uid: Some(0),
             gid: None,
@@ -836,6 +840,7 @@ pub fn keeps_attributes(harness: &mut dyn Harness) {
         },
         Attributes {
             size: 0,
+            kind: None,
             mode: None,
             uid: Some(7),
             gid: Some(0),
@@ -925,6 +930,190 @@ pub fn takes_many_files_at_once(harness: &mut dyn Harness) {
     assert_eq!(
         trial.sink().files(STREAM).expect("listing the files").len(),
         150
+    );
+}
+
+/// The files of a tree share a table, and nothing else: what is done to one leaves the others alone.
+pub fn keeps_a_tree_in_one_table(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let [a, b, c] =
+        ["a", "b", "sub/a"].map(|name| static_file("/srv/etc", format!("/srv/etc/{name}")));
+    let other = static_file("/opt/etc", "/opt/etc/a");
+    let cards = file("/srv/etc.dat");
+    trial.apply([
+        changes(
+            &a,
+            [(0, record("a0")), (1, record("a1")), (2, record("a2"))],
+        ),
+        changes(&b, [(0, record("b0")), (1, record("b1"))]),
+        changes(&c, [(0, record("c0"))]),
+        changes(&other, [(0, record("other"))]),
+        changes(&cards, [(0, record("card"))]),
+    ]);
+    let table = |trial: &mut Trial<'_>, file: &Arc<FileDescription>| {
+        trial.stored(&file.path).map(|stored| stored.table)
+    };
+    assert_eq!(table(&mut trial, &a), table(&mut trial, &b));
+    assert_eq!(table(&mut trial, &a), table(&mut trial, &c));
+    assert_ne!(table(&mut trial, &a), table(&mut trial, &other));
+    trial.apply([
+        cleared(changes(&a, [(3, record("a3"))]), [1..2]),
+        changes(&b, [(1, Image::Absent)]),
+    ]);
+    trial.apply([cleared(changes(&b, [(0, record("b"))]), [0..u64::MAX])]);
+    assert_eq!(
+        trial.content(&a.path),
+        [(0, record("a0")), (2, record("a2")), (3, record("a3"))]
+    );
+    assert_eq!(trial.content(&b.path), [(0, record("b"))]);
+    trial.apply([removed(&a)]);
+    assert_eq!(trial.content(&a.path), []);
+    assert_eq!(trial.content(&b.path), [(0, record("b"))]);
+    assert_eq!(trial.content(&c.path), [(0, record("c0"))]);
+    trial.apply([removed(&b), removed(&c)]);
+    trial.apply([changes(&b, [(0, record("again"))])]);
+    assert_eq!(trial.content(&other.path), [(0, record("other"))]);
+    assert_eq!(trial.content(&cards.path), [(0, record("card"))]);
+}
+
+/// A rename within a tree keeps the content, also onto another file and in a chain within a batch.
+pub fn renames_within_a_tree(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let [a, b, c] = ["a", "b", "c"].map(|name| static_file("/srv/etc", format!("/srv/etc/{name}")));
+    trial.apply([
+        changes(&a, [(0, record("a0")), (1, record("a1"))]),
+        changes(&b, [(0, record("b0"))]),
+    ]);
+    trial.apply([renamed(changes(&b, []), &a.path)]);
+    assert_eq!(trial.content(&a.path), []);
+    assert_eq!(
+        trial.content(&b.path),
+        [(0, record("a0")), (1, record("a1"))]
+    );
+    trial.apply([
+        renamed(changes(&c, []), &b.path),
+        changes(&b, [(0, record("new b"))]),
+        renamed(changes(&a, [(1, record("changed"))]), &c.path),
+    ]);
+    assert_eq!(
+        trial.content(&a.path),
+        [(0, record("a0")), (1, record("changed"))]
+    );
+    assert_eq!(trial.content(&b.path), [(0, record("new b"))]);
+    assert_eq!(trial.stored(&c.path), None);
+}
+
+/// Directories, links and empty files are entries without content, with all that is known of them.
+pub fn keeps_what_static_files_are(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    for (n, kind) in FileKind::ALL.into_iter().enumerate() {
+        let entry = static_file("/srv/etc", format!("/srv/etc/{n}"));
+        let attributes = Attributes {
+            size: 0,
+            kind: Some(kind),
+            mode: Some(0o2750 + n as u32),
+            uid: Some(0),
+            gid: Some(1000),
+            modified_ns: Some(1_700_000_000_123_456_789),
+        };
+        trial.apply([FileChanges {
+            attributes,
+            ..changes(&entry, [])
+        }]);
+        let stored = trial.stored(&entry.path).map(|stored| stored.attributes);
+        assert_eq!(stored, Some(attributes));
+        assert_eq!(trial.content(&entry.path), []);
+    }
+}
+
+/// What a link leads to is bytes, text or not.
+pub fn keeps_what_links_lead_to(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let link = static_file("/srv/etc", b"/srv/etc/\xff\xfe link");
+    for target in [
+        &b"../\xff\x01\xfe"[..],
+        b"/etc/passwd",
+        b"'; DROP TABLE x; --",
+    ] {
+        let attributes = Attributes {
+            size: target.len() as u64,
+            kind: Some(FileKind::Link),
+            ..Attributes::default()
+        };
+        trial.apply([FileChanges {
+            attributes,
+            ..changes(&link, [(0, record(target))])
+        }]);
+        assert_eq!(trial.content(&link.path), [(0, record(target))]);
+    }
+}
+
+/// A file that comes into a tree, or leaves one, begins anew: what its rows were is something else.
+pub fn moves_between_trees_and_tables(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let path = "/srv/etc/a";
+    let descriptions = [
+        file(path),
+        static_file("/srv/etc", path),
+        static_file("/srv", path),
+        file(path),
+    ];
+    let beside = static_file("/srv/etc", "/srv/etc/b");
+    trial.apply([changes(&beside, [(0, record("beside"))])]);
+    for (n, description) in descriptions.iter().enumerate() {
+        let image = (n as u64, record(format!("content {n}")));
+        trial.apply([changes(description, [image.clone()])]);
+        assert_eq!(trial.content(path), [image]);
+    }
+    trial.apply([renamed(
+        changes(&static_file("/srv/etc", "/srv/etc/c"), []),
+        path,
+    )]);
+    assert_eq!(trial.content("/srv/etc/c"), []);
+    assert_eq!(trial.stored(path), None);
+    assert_eq!(trial.content(&beside.path), [(0, record("beside"))]);
+}
+
+/// Another table name for a tree: all its files go with it, whichever is heard of first.
+pub fn follows_a_changed_tree(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let named = |name: &str, table: Option<&str>| {
+        Arc::new(FileDescription {
+            table: table.map(str::to_owned),
+            ..(*static_file("/srv/etc", format!("/srv/etc/{name}"))).clone()
+        })
+    };
+    for (n, table) in [None, Some("settings"), Some("Settings"), Some("x y"), None]
+        .into_iter()
+        .enumerate()
+    {
+        let heard_of = if n % 2 == 0 { "a" } else { "b" };
+        trial.apply([changes(&named(heard_of, table), [(n as u64, record("x"))])]);
+        trial.apply([changes(&named("c", table), [(n as u64, record("x"))])]);
+    }
+    assert_eq!(trial.content("/srv/etc/a").len(), 3);
+    assert_eq!(trial.content("/srv/etc/b").len(), 2);
+    assert_eq!(trial.content("/srv/etc/c").len(), 5);
+}
+
+/// Thousands of files of a tree in one batch.
+pub fn takes_a_large_tree_at_once(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let files: Vec<_> = (0..3000)
+        .map(|n| static_file("/srv/etc", format!("/srv/etc/{}/{n}", n / 100)))
+        .collect();
+    trial.apply(
+        files
+            .iter()
+            .map(|file| changes(file, [(0, record(&file.path))])),
+    );
+    trial.apply(files.iter().step_by(2).map(removed));
+    let stored = trial.sink().files(STREAM).expect("listing the files");
+    assert_eq!(stored.len(), 1500);
+    assert!(stored.iter().all(|file| file.table == stored[0].table));
+    assert_eq!(
+        trial.content(&files[2999].path),
+        [(0, record(&files[2999].path))]
     );
 }
 

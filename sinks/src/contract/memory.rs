@@ -80,12 +80,21 @@ fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Resu
     }
     let wanted = wanted_name(&changes.file)?;
     let (mut pieces, table) = match moved.or_else(|| files.remove(path)) {
+        // In another tree, or in none any more, it is something else.
+        Some(file) if file.stored.description.tree != changes.file.tree => (BTreeMap::new(), None),
         Some(file) => {
             let same = wanted_name(&file.stored.description)? == wanted;
             (file.pieces, same.then_some(file.stored.table))
         }
         None => (BTreeMap::new(), None),
     };
+    // All files of a tree are in one table, which follows the configuration with the first that does.
+    let tree_table = changes.file.tree.as_ref().and_then(|_| {
+        let files = target.get(stream)?.files.values();
+        let mut of_tree = files.filter(|file| file.stored.description.tree == changes.file.tree);
+        of_tree.find(|file| file.stored.description.table == changes.file.table)
+    });
+    let table = tree_table.map(|file| file.stored.table.clone()).or(table);
     let table = table.unwrap_or_else(|| {
         let taken = |name: &str| {
             let files = target.values().flat_map(|stream| stream.files.values());
@@ -107,6 +116,21 @@ fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Resu
             Image::Absent => pieces.remove(id),
             image => pieces.insert(*id, image.clone()),
         };
+    }
+    if changes.file.tree.is_some() {
+        for file in target
+            .get_mut(stream)
+            .into_iter()
+            .flat_map(|stream| stream.files.values_mut())
+        {
+            if file.stored.description.tree == changes.file.tree {
+                file.stored
+                    .description
+                    .table
+                    .clone_from(&changes.file.table);
+                file.stored.table.clone_from(&table);
+            }
+        }
     }
     let stored = StoredFile {
         description: (*changes.file).clone(),

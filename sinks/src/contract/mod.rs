@@ -20,7 +20,7 @@ mod trial;
 pub use cases::*;
 pub use memory::MemorySink;
 pub use random::random_batches;
-pub use trial::{Trial, changes, file, record, residue};
+pub use trial::{Trial, changes, file, record, residue, static_file};
 
 use crate::{FileChanges, Sink, SinkError};
 use std::any::Any;
@@ -98,6 +98,13 @@ macro_rules! sink_contract {
             keeps_attributes
             keeps_streams_apart
             takes_many_files_at_once
+            keeps_a_tree_in_one_table
+            renames_within_a_tree
+            keeps_what_static_files_are
+            keeps_what_links_lead_to
+            moves_between_trees_and_tables
+            follows_a_changed_tree
+            takes_a_large_tree_at_once
             lists_files_in_order
             stops_a_walk_early
             reads_one_snapshot

@@ -7,7 +7,7 @@ use crate::{
 };
 use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Layout, Organization, RecordFormat};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The stream of cases that need only one.
@@ -25,6 +25,16 @@ pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
             varseq_format: None,
         },
         table: None,
+        tree: None,
+    })
+}
+
+/// A static file with this path of a tree with this root, no table configured.
+pub fn static_file(root: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Arc<FileDescription> {
+    Arc::new(FileDescription {
+        format: RecordFormat::STATIC,
+        tree: Some(root.as_ref().to_vec()),
+        ..(*file(path)).clone()
     })
 }
 
@@ -224,13 +234,18 @@ impl<'h> Trial<'h> {
                 );
             }
         }
-        let mut tables = BTreeSet::new();
-        for table in found.values().flat_map(|stream| &stream.tables) {
-            assert!(!table.is_empty(), "a table without a name after {after}");
-            assert!(
-                tables.insert(table.to_lowercase()),
-                "two files in table {table} after {after}"
-            );
+        // Each table is one file's, or one tree's.
+        let mut tables = BTreeMap::new();
+        for (stream, found) in &found {
+            for ((file, _), table) in found.files.iter().zip(&found.tables) {
+                assert!(!table.is_empty(), "a table without a name after {after}");
+                let owner = (stream, file.named_for());
+                let first = tables.entry(table.to_lowercase()).or_insert((owner, file));
+                assert!(
+                    first.0 == owner && first.1.tree == file.tree,
+                    "table {table} belongs to {first:?} and to {owner:?} after {after}"
+                );
+            }
         }
     }
 }

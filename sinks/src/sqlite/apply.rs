@@ -1,7 +1,7 @@
 //! A batch, as one transaction.
 
 use super::catalogue::Catalogue;
-use super::error::Doing;
+use super::error::{Doing, permanent};
 use super::file::File;
 use super::schema::integer;
 use crate::{Batch, FileChanges, FileFate, Image, SinkError};
@@ -139,15 +139,12 @@ fn clear(connection: &Connection, file: &mut File, range: &Range<u64>) -> Result
             path_text(&file.description.path)
         )
     };
-    let table = &file.table;
     match (begin, end) {
-        // Without a condition SQLite empties the table at once, rather than row by row.
-        (0, None) => connection
-            .prepare_cached(&table.delete_all)
-            .and_then(|mut delete| delete.execute([])),
-        (begin, end) => connection
-            .prepare_cached(&table.delete_range)
-            .and_then(|mut delete| delete.execute([begin, end.map_or(i64::MAX, |end| end - 1)])),
+        (0, None) => file.table.clear_all(connection, file.file_id),
+        (begin, end) => {
+            let last = end.map_or(i64::MAX, |end| end - 1);
+            file.table.clear(connection, file.file_id, (begin, last))
+        }
     }
     .doing(clearing)?;
     if file.may_have_any_residue(connection)? {
@@ -190,9 +187,15 @@ fn write_images(
         let writing = || format!("writing record {number} of {place}");
         let id = integer(number, writing)?;
         if let Image::Record { data, rest } = image {
-            let rest = (!rest.is_empty()).then_some(rest.as_slice());
-            upsert
-                .execute(params![id, data.as_slice(), rest])
+            if file.table.is_shared() && !rest.is_empty() {
+                return Err(permanent(
+                    writing(),
+                    "a block of a static file has nothing beside its content",
+                    "report this: it is a fault of Counterfoil",
+                ));
+            }
+            file.table
+                .put(&mut upsert, (file.file_id, id), data, rest)
                 .doing(writing)?;
         } else {
             let delete = match &mut delete {
@@ -203,7 +206,9 @@ fn write_images(
                         .doing(preparing)?,
                 ),
             };
-            delete.execute([id]).doing(writing)?;
+            file.table
+                .remove(delete, (file.file_id, id))
+                .doing(writing)?;
         }
         if let Image::Residue { bytes, reason } = image {
             let upsert = match &mut upsert_residue {

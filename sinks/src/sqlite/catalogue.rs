@@ -6,11 +6,11 @@
 use super::entry::{self, format_columns};
 use super::error::{Doing, permanent};
 use super::file::{File, Table};
-use super::schema::{create_table, quoted};
+use super::schema::{create_shared_table, create_table, create_view, quoted};
 use crate::naming::{numbered, wanted_name};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -23,7 +23,17 @@ pub(super) struct Catalogue {
     /// SQLite's counter of changes by other connections, when the rest was loaded.
     data_version: Option<i64>,
     streams: HashMap<String, HashMap<Vec<u8>, File>>,
+    /// Trees by stream and root.
+    trees: HashMap<(String, Vec<u8>), Tree>,
     names: Option<Names>,
+}
+
+/// A tree, whose files share a table.
+struct Tree {
+    tree_id: i64,
+    table: Arc<Table>,
+    view: String,
+    table_configured: Option<String>,
 }
 
 /// The names in use in the database (in lower case, for SQLite doesn't tell `A` from `a`).
@@ -66,7 +76,17 @@ impl Catalogue {
             let Some(entry) = entry::find(connection, stream, path)? else {
                 return Ok(None);
             };
-            self.remember(stream, path, File::found(entry));
+            let table = match &entry.description.tree {
+                Some(root) => match self.find_tree(connection, stream, root)? {
+                    Some(tree) => Arc::clone(&tree.table),
+                    None => Arc::new(Table::shared(entry.table.clone())),
+                },
+                None => {
+                    let identity = entry.description.format.identity_name();
+                    Arc::new(Table::own(entry.table.clone(), identity))
+                }
+            };
+            self.remember(stream, path, File::found(entry, table));
         }
         Ok(self
             .streams
@@ -118,7 +138,7 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Drops a file's table, its residue and its entry. No such file: nothing to do.
+    /// Drops a file's table (its rows, if it shares one), its residue and its entry. No such file: nothing to do.
     pub(super) fn remove(
         &mut self,
         connection: &Connection,
@@ -129,12 +149,18 @@ impl Catalogue {
             return Ok(());
         };
         let removing = || format!("removing {}", path_text(path));
-        connection
-            .execute(
-                &format!("DROP TABLE IF EXISTS {}", quoted(&file.table.name)),
-                [],
-            )
-            .doing(removing)?;
+        if file.table.is_shared() {
+            file.table
+                .clear_all(connection, file.file_id)
+                .doing(removing)?;
+        } else {
+            connection
+                .execute(
+                    &format!("DROP TABLE IF EXISTS {}", quoted(&file.table.name)),
+                    [],
+                )
+                .doing(removing)?;
+        }
         for sql in [
             "DELETE FROM counterfoil_residue WHERE file_id = ?1",
             "DELETE FROM counterfoil_files WHERE file_id = ?1",
@@ -148,6 +174,7 @@ impl Catalogue {
             .streams
             .get_mut(stream)
             .and_then(|files| files.remove(path))
+            && !file.table.is_shared()
         {
             self.release(&file.table.name);
         }
@@ -162,17 +189,26 @@ impl Catalogue {
         attributes: &Attributes,
     ) -> Result<File, SinkError> {
         let creating = || format!("making a table for {}", path_text(&description.path));
-        let name = self.free_name(connection, description)?;
-        let identity = description.format.identity_name();
-        connection
-            .execute(&create_table(&name, identity), [])
-            .doing(creating)?;
+        let (tree_id, table) = match &description.tree {
+            Some(root) => {
+                let tree = self.tree(connection, stream, root, description)?;
+                (Some(tree.tree_id), Arc::clone(&tree.table))
+            }
+            None => {
+                let name = self.free_name(connection, description)?;
+                let identity = description.format.identity_name();
+                connection
+                    .execute(&create_table(&name, identity), [])
+                    .doing(creating)?;
+                (None, Arc::new(Table::own(name, identity)))
+            }
+        };
         let format = format_columns(&description.format)?;
         connection
             .prepare_cached(
                 "INSERT INTO counterfoil_files (stream, path, path_text, file_group, organization, layout, record_size,
-                     varseq_format, table_name, table_configured, size)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 0)",
+                     varseq_format, table_name, table_configured, tree_id, size)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0)",
             )
             .and_then(|mut insert| {
                 insert.execute(params![
@@ -184,12 +220,12 @@ impl Catalogue {
                     format.layout,
                     format.record_size,
                     format.varseq_format,
-                    name,
+                    table.name,
                     description.table,
+                    tree_id,
                 ])
             })
             .doing(creating)?;
-        let table = Table::new(name, identity);
         let mut file = File::made(connection.last_insert_rowid(), description, table);
         file.set_attributes(connection, attributes)?;
         Ok(file)
@@ -203,6 +239,22 @@ impl Catalogue {
         from: &[u8],
         description: &Arc<FileDescription>,
     ) -> Result<(), SinkError> {
+        let known = self.find(connection, stream, from)?;
+        let Some(tree) = known.map(|file| file.description.tree.clone()) else {
+            return Ok(());
+        };
+        if tree != description.tree {
+            // What its rows are is something else from now on.
+            self.remove(connection, stream, from)?;
+            let file = self.create(connection, stream, description, &Attributes::default())?;
+            self.remember(stream, &description.path, file);
+            return Ok(());
+        }
+        if let Some(root) = &tree {
+            // The tree's table follows the configuration with the first of its files that does.
+            self.tree(connection, stream, root, description)?;
+            self.find(connection, stream, from)?;
+        }
         let Some(mut file) = self
             .streams
             .get_mut(stream)
@@ -218,7 +270,7 @@ impl Catalogue {
             )
         };
         let mut name = file.table.name.clone();
-        if wanted_name(&file.description)? != wanted_name(description)? {
+        if tree.is_none() && wanted_name(&file.description)? != wanted_name(description)? {
             self.release(&name);
             let free = self.free_name(connection, description)?;
             let rename = format!("ALTER TABLE {} RENAME TO {}", quoted(&name), quoted(&free));
@@ -227,7 +279,7 @@ impl Catalogue {
         }
         let identity = description.format.identity_name();
         let identity_so_far = file.description.format.identity_name();
-        if identity != identity_so_far {
+        if tree.is_none() && identity != identity_so_far {
             let rename = format!(
                 "ALTER TABLE {} RENAME COLUMN {} TO {}",
                 quoted(&name),
@@ -259,10 +311,150 @@ impl Catalogue {
                 ])
             })
             .doing(changing)?;
-        file.table = Table::new(name, identity);
+        if tree.is_none() {
+            file.table = Arc::new(Table::own(name, identity));
+        }
         file.description = Arc::clone(description);
         self.remember(stream, &description.path, file);
         Ok(())
+    }
+
+    /// The tree with this root, if there is one.
+    fn find_tree(
+        &mut self,
+        connection: &Connection,
+        stream: &str,
+        root: &[u8],
+    ) -> Result<Option<&Tree>, SinkError> {
+        let key = (stream.to_owned(), root.to_vec());
+        if !self.trees.contains_key(&key) {
+            let found = connection
+                .prepare_cached(
+                    "SELECT tree_id, table_name, view_name, table_configured FROM counterfoil_trees
+                     WHERE stream = ?1 AND root = ?2",
+                )
+                .and_then(|mut select| {
+                    select
+                        .query_row(params![stream, root], |row| {
+                            Ok(Tree {
+                                tree_id: row.get(0)?,
+                                table: Arc::new(Table::shared(row.get(1)?)),
+                                view: row.get(2)?,
+                                table_configured: row.get(3)?,
+                            })
+                        })
+                        .optional()
+                })
+                .doing(|| format!("looking up the tree {}", path_text(root)))?;
+            let Some(tree) = found else {
+                return Ok(None);
+            };
+            self.trees.insert(key.clone(), tree);
+        }
+        Ok(self.trees.get(&key))
+    }
+
+    /// The tree that a file is described to belong to: made if it isn't there, with its table renamed if the configuration
+    /// asks for another.
+    fn tree(
+        &mut self,
+        connection: &Connection,
+        stream: &str,
+        root: &[u8],
+        description: &FileDescription,
+    ) -> Result<&Tree, SinkError> {
+        let making = || format!("making a table for the tree {}", path_text(root));
+        match self.find_tree(connection, stream, root)? {
+            None => {
+                let name = self.free_name(connection, description)?;
+                let view = self.free_view(connection, &name)?;
+                connection
+                    .execute(&create_shared_table(&name), [])
+                    .doing(making)?;
+                connection
+                    .prepare_cached(
+                        "INSERT INTO counterfoil_trees (stream, root, root_text, table_name, table_configured, view_name)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                    )
+                    .and_then(|mut insert| {
+                        insert.execute(params![
+                            stream,
+                            root,
+                            path_text(root),
+                            name,
+                            description.table,
+                            view
+                        ])
+                    })
+                    .doing(making)?;
+                let tree_id = connection.last_insert_rowid();
+                connection
+                    .execute(&create_view(&view, &name, tree_id), [])
+                    .doing(making)?;
+            }
+            Some(tree) if tree.table_configured != description.table => {
+                let (tree_id, name, view) =
+                    (tree.tree_id, tree.table.name.clone(), tree.view.clone());
+                self.rename_tree(connection, tree_id, (&name, &view), description)?;
+            }
+            Some(_) => {}
+        }
+        self.find_tree(connection, stream, root)?.ok_or_else(|| {
+            permanent(
+                making(),
+                "its catalogue entry vanished",
+                "check whether something else changes the tables",
+            )
+        })
+    }
+
+    /// Gives a tree's table, and the view that goes with it, the names that follow from a description.
+    fn rename_tree(
+        &mut self,
+        connection: &Connection,
+        tree_id: i64,
+        (name, view): (&str, &str),
+        description: &FileDescription,
+    ) -> Result<(), SinkError> {
+        let renaming = || format!("renaming the table {name} of a tree");
+        self.release(name);
+        self.release(view);
+        let new_name = self.free_name(connection, description)?;
+        let new_view = self.free_view(connection, &new_name)?;
+        connection
+            .execute(&format!("DROP VIEW IF EXISTS {}", quoted(view)), [])
+            .doing(renaming)?;
+        if new_name != name {
+            let rename = format!(
+                "ALTER TABLE {} RENAME TO {}",
+                quoted(name),
+                quoted(&new_name)
+            );
+            connection.execute(&rename, []).doing(renaming)?;
+        }
+        connection
+            .execute(&create_view(&new_view, &new_name, tree_id), [])
+            .doing(renaming)?;
+        connection
+            .execute(
+                "UPDATE counterfoil_trees SET table_name = ?2, table_configured = ?3, view_name = ?4 WHERE tree_id = ?1",
+                params![tree_id, new_name, description.table, new_view],
+            )
+            .doing(renaming)?;
+        connection
+            .execute(
+                "UPDATE counterfoil_files SET table_name = ?2 WHERE tree_id = ?1",
+                params![tree_id, new_name],
+            )
+            .doing(renaming)?;
+        // All that is remembered of its files speaks of the table as it was.
+        self.trees.clear();
+        self.streams.clear();
+        Ok(())
+    }
+
+    fn free_view(&mut self, connection: &Connection, table: &str) -> Result<String, SinkError> {
+        self.free_name_like(connection, &format!("{table}_files"))
     }
 
     fn remember(&mut self, stream: &str, path: &[u8], file: File) {
@@ -274,13 +466,31 @@ impl Catalogue {
         }
     }
 
-    /// A name that nothing in the database has yet. It counts as used from now on.
+    /// A table name for a file that nothing in the database has yet. It counts as used from now on.
     fn free_name(
         &mut self,
         connection: &Connection,
         description: &FileDescription,
     ) -> Result<String, SinkError> {
         let wanted = wanted_name(description)?;
+        let name = self.free_name_like(connection, &wanted)?;
+        if description.table.is_some() && name != wanted {
+            tracing::warn!(
+                file = path_text(description.named_for()),
+                configured = wanted,
+                table = name,
+                "the configured table name is taken in this database; using another"
+            );
+        }
+        Ok(name)
+    }
+
+    /// A name that nothing in the database has yet, like this one. It counts as used from now on.
+    fn free_name_like(
+        &mut self,
+        connection: &Connection,
+        wanted: &str,
+    ) -> Result<String, SinkError> {
         let names = match &mut self.names {
             Some(names) => names,
             None => self.names.insert(Names::load(connection)?),
@@ -290,17 +500,9 @@ impl Catalogue {
             .entry(wanted.to_ascii_lowercase())
             .or_insert(1);
         loop {
-            let name = numbered(&wanted, *next_number);
+            let name = numbered(wanted, *next_number);
             *next_number = next_number.saturating_add(1);
             if names.used.insert(name.to_ascii_lowercase()) {
-                if description.table.is_some() && name != wanted {
-                    tracing::warn!(
-                        file = path_text(&description.path),
-                        configured = wanted,
-                        table = name,
-                        "the configured table name is taken in this database; using another"
-                    );
-                }
                 return Ok(name);
             }
         }

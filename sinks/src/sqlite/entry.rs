@@ -2,16 +2,18 @@
 
 use super::error::{Doing, permanent};
 use super::schema::integer;
-use crate::{Attributes, FileDescription, SinkError};
+use crate::{Attributes, FileDescription, FileKind, SinkError};
 use counterfoil_proto::path_text;
 use counterfoil_records::RecordFormat;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 use serde_json::{Map, Value};
 
-/// The columns that [`read`] reads, in its order.
-pub(super) const ENTRY_COLUMNS: &str = "file_id, path, file_group, organization, layout, record_size, varseq_format, \
-     table_name, table_configured, size, mode, uid, gid, modified_ns";
+/// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
+pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
+         f.table_name, CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
+         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root \
+     FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id";
 
 /// A row of the catalogue.
 pub(super) struct Entry {
@@ -29,7 +31,7 @@ pub(super) fn find(
 ) -> Result<Option<Entry>, SinkError> {
     connection
         .prepare_cached(&format!(
-            "SELECT {ENTRY_COLUMNS} FROM counterfoil_files WHERE stream = ?1 AND path = ?2"
+            "{SELECT_ENTRIES} WHERE f.stream = ?1 AND f.path = ?2"
         ))
         .and_then(|mut select| {
             select
@@ -40,7 +42,7 @@ pub(super) fn find(
         .transpose()
 }
 
-/// Reads a row of [`ENTRY_COLUMNS`].
+/// Reads a row of [`SELECT_ENTRIES`].
 pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
     let reading = || "reading the catalogue of files".to_owned();
     let path: Vec<u8> = row.get(1).doing(reading)?;
@@ -72,6 +74,8 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
         )
     })?;
     let size: i64 = row.get(9).doing(reading)?;
+    let kind: Option<String> = row.get(14).doing(reading)?;
+    let kind = kind.and_then(|name| FileKind::ALL.into_iter().find(|kind| kind.name() == name));
     Ok(Entry {
         file_id: row.get(0).doing(reading)?,
         description: FileDescription {
@@ -79,6 +83,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
             group: row.get(2).doing(reading)?,
             format,
             table: row.get(8).doing(reading)?,
+            tree: row.get(15).doing(reading)?,
         },
         table: row.get(7).doing(reading)?,
         attributes: Attributes {
@@ -87,6 +92,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
             uid: row.get(11).doing(reading)?,
             gid: row.get(12).doing(reading)?,
             modified_ns: row.get(13).doing(reading)?,
+            kind,
         },
     })
 }

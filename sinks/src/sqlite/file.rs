@@ -3,9 +3,9 @@
 use super::entry::Entry;
 use super::error::Doing;
 use super::schema::{integer, quoted};
-use crate::{Attributes, FileDescription, SinkError};
+use crate::{Attributes, FileDescription, FileKind, SinkError};
 use counterfoil_proto::path_text;
-use rusqlite::{Connection, params};
+use rusqlite::{CachedStatement, Connection, params};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -19,20 +19,22 @@ const RESIDUE_IDS_LIMIT: i64 = RESIDUE_IDS_MAX as i64 + 1;
 pub(super) struct File {
     pub(super) file_id: i64,
     pub(super) description: Arc<FileDescription>,
-    pub(super) table: Table,
+    pub(super) table: Arc<Table>,
     attributes: Attributes,
     /// `None` until it is asked for.
     residue: Option<ResidueIds>,
 }
 
-/// A file's table, and the statements that change it.
+/// A file's table, and the statements that change what the file has in it.
 pub(super) struct Table {
     pub(super) name: String,
+    /// The table is a tree's: its rows say which file they are of.
+    is_shared: bool,
     pub(super) upsert: String,
     pub(super) delete: String,
     /// Both ends included.
-    pub(super) delete_range: String,
-    pub(super) delete_all: String,
+    delete_range: String,
+    delete_all: String,
 }
 
 /// Which identities of a file have residue, so that the others need no look-up.
@@ -42,7 +44,8 @@ enum ResidueIds {
 }
 
 impl Table {
-    pub(super) fn new(name: String, identity: &str) -> Self {
+    /// A table of one file.
+    pub(super) fn own(name: String, identity: &str) -> Self {
         let (table, identity) = (quoted(&name), quoted(identity));
         Table {
             upsert: format!(
@@ -51,15 +54,102 @@ impl Table {
             ),
             delete: format!("DELETE FROM {table} WHERE {identity} = ?1"),
             delete_range: format!("DELETE FROM {table} WHERE {identity} BETWEEN ?1 AND ?2"),
+            // Without a condition SQLite empties the table at once, rather than row by row.
             delete_all: format!("DELETE FROM {table}"),
+            is_shared: false,
             name,
         }
+    }
+
+    /// A table of all files of a tree.
+    pub(super) fn shared(name: String) -> Self {
+        let table = quoted(&name);
+        Table {
+            upsert: format!(
+                "INSERT INTO {table} (block_number, data, file_id) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (file_id, block_number) DO UPDATE SET data = excluded.data"
+            ),
+            delete: format!("DELETE FROM {table} WHERE block_number = ?1 AND file_id = ?2"),
+            delete_range: format!(
+                "DELETE FROM {table} WHERE block_number BETWEEN ?1 AND ?2 AND file_id = ?3"
+            ),
+            delete_all: format!("DELETE FROM {table} WHERE file_id = ?1"),
+            is_shared: true,
+            name,
+        }
+    }
+
+    /// Whether other files have rows in it too.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Writes a record; `upsert` is that statement of this table, prepared.
+    pub(super) fn put(
+        &self,
+        upsert: &mut CachedStatement<'_>,
+        (file_id, id): (i64, i64),
+        data: &[u8],
+        rest: &[u8],
+    ) -> rusqlite::Result<()> {
+        if self.is_shared {
+            upsert.execute(params![id, data, file_id])?;
+        } else {
+            let rest = (!rest.is_empty()).then_some(rest);
+            upsert.execute(params![id, data, rest])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a record; `delete` is that statement of this table, prepared.
+    pub(super) fn remove(
+        &self,
+        delete: &mut CachedStatement<'_>,
+        (file_id, id): (i64, i64),
+    ) -> rusqlite::Result<()> {
+        if self.is_shared {
+            delete.execute([id, file_id])?;
+        } else {
+            delete.execute([id])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a file's records from `begin` up to and including `last`.
+    pub(super) fn clear(
+        &self,
+        connection: &Connection,
+        file_id: i64,
+        (begin, last): (i64, i64),
+    ) -> rusqlite::Result<()> {
+        let mut delete = connection.prepare_cached(&self.delete_range)?;
+        if self.is_shared {
+            delete.execute([begin, last, file_id])?;
+        } else {
+            delete.execute([begin, last])?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all records of a file.
+    pub(super) fn clear_all(&self, connection: &Connection, file_id: i64) -> rusqlite::Result<()> {
+        let mut delete = connection.prepare_cached(&self.delete_all)?;
+        if self.is_shared {
+            delete.execute([file_id])?;
+        } else {
+            delete.execute([])?;
+        }
+        Ok(())
     }
 }
 
 impl File {
     /// A file that was just made: it has neither attributes nor residue yet.
-    pub(super) fn made(file_id: i64, description: &Arc<FileDescription>, table: Table) -> Self {
+    pub(super) fn made(
+        file_id: i64,
+        description: &Arc<FileDescription>,
+        table: Arc<Table>,
+    ) -> Self {
         File {
             file_id,
             description: Arc::clone(description),
@@ -70,8 +160,7 @@ impl File {
     }
 
     /// A file that was there before.
-    pub(super) fn found(entry: Entry) -> Self {
-        let table = Table::new(entry.table, entry.description.format.identity_name());
+    pub(super) fn found(entry: Entry, table: Arc<Table>) -> Self {
         File {
             file_id: entry.file_id,
             description: Arc::new(entry.description),
@@ -158,7 +247,7 @@ impl File {
         let size = integer(attributes.size, storing)?;
         connection
             .prepare_cached(
-                "UPDATE counterfoil_files SET size = ?2, mode = ?3, uid = ?4, gid = ?5, modified_ns = ?6
+                "UPDATE counterfoil_files SET size = ?2, mode = ?3, uid = ?4, gid = ?5, modified_ns = ?6, kind = ?7
                  WHERE file_id = ?1",
             )
             .and_then(|mut update| {
@@ -168,7 +257,8 @@ impl File {
                     attributes.mode,
                     attributes.uid,
                     attributes.gid,
-                    attributes.modified_ns
+                    attributes.modified_ns,
+                    attributes.kind.map(FileKind::name)
                 ])
             })
             .doing(storing)?;

@@ -7,6 +7,7 @@
 use super::SqliteConfig;
 use super::error::{Doing, permanent};
 use crate::SinkError;
+use counterfoil_records::STATIC_BLOCK_BYTES;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::OpenOptions;
 use std::io;
@@ -18,7 +19,9 @@ use std::time::Duration;
 pub const APPLICATION_ID: i32 = 0x4346_4F4C;
 
 /// Version of the tables below; grows when they change.
-pub const SCHEMA_VERSION: i32 = 1;
+///
+/// 2: trees of static files, whose files share a table; kinds of files.
+pub const SCHEMA_VERSION: i32 = 2;
 
 /// Pages (4 KiB) of cache per connection: 32 MiB. A larger batch spills to the log by itself.
 const CACHE_KIB: i32 = 32 * 1024;
@@ -29,6 +32,7 @@ const WAL_PAGES: i32 = 4096;
 /// One statement per kind of change and table; enough for a batch that touches a hundred files.
 const STATEMENTS_MAX: usize = 400;
 
+/// What every version since the first has had.
 const TABLES: &str = "
 CREATE TABLE counterfoil_position (
     stream      TEXT PRIMARY KEY NOT NULL,
@@ -38,6 +42,27 @@ CREATE TABLE counterfoil_position (
     captured_ns INTEGER NOT NULL,
     applied_ns  INTEGER NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE counterfoil_residue (
+    file_id INTEGER NOT NULL,
+    id      INTEGER NOT NULL,
+    bytes   BLOB NOT NULL,
+    reason  TEXT NOT NULL,
+    PRIMARY KEY (file_id, id)
+) WITHOUT ROWID;
+";
+
+/// The catalogue of files. A table is one file's, unless the file belongs to a tree.
+const CATALOGUE: &str = "
+CREATE TABLE counterfoil_trees (
+    tree_id          INTEGER PRIMARY KEY,
+    stream           TEXT NOT NULL,
+    root             BLOB NOT NULL,
+    root_text        TEXT NOT NULL,
+    table_name       TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    table_configured TEXT,
+    view_name        TEXT NOT NULL,
+    UNIQUE (stream, root)
+);
 CREATE TABLE counterfoil_files (
     file_id          INTEGER PRIMARY KEY,
     stream           TEXT NOT NULL,
@@ -48,8 +73,10 @@ CREATE TABLE counterfoil_files (
     layout           TEXT NOT NULL,
     record_size      INTEGER,
     varseq_format    INTEGER,
-    table_name       TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    tree_id          INTEGER REFERENCES counterfoil_trees,
+    table_name       TEXT NOT NULL COLLATE NOCASE,
     table_configured TEXT,
+    kind             TEXT,
     size             INTEGER NOT NULL,
     mode             INTEGER,
     uid              INTEGER,
@@ -57,13 +84,26 @@ CREATE TABLE counterfoil_files (
     modified_ns      INTEGER,
     UNIQUE (stream, path)
 );
-CREATE TABLE counterfoil_residue (
-    file_id INTEGER NOT NULL,
-    id      INTEGER NOT NULL,
-    bytes   BLOB NOT NULL,
-    reason  TEXT NOT NULL,
-    PRIMARY KEY (file_id, id)
-) WITHOUT ROWID;
+CREATE UNIQUE INDEX counterfoil_files_table ON counterfoil_files (table_name) WHERE tree_id IS NULL;
+CREATE INDEX counterfoil_files_tree ON counterfoil_files (tree_id) WHERE tree_id IS NOT NULL;
+";
+
+/// From version 1, where the catalogue was one table, and each file had a table of its own.
+const FROM_VERSION_1: [&str; 2] = [
+    "ALTER TABLE counterfoil_files RENAME TO counterfoil_files_1;",
+    "INSERT INTO counterfoil_files (file_id, stream, path, path_text, file_group, organization, layout, record_size,
+         varseq_format, table_name, table_configured, size, mode, uid, gid, modified_ns)
+     SELECT file_id, stream, path, path_text, file_group, organization, layout, record_size,
+         varseq_format, table_name, table_configured, size, mode, uid, gid, modified_ns
+     FROM counterfoil_files_1;
+     DROP TABLE counterfoil_files_1;",
+];
+
+/// What makes a database of version 1 look like this version to a connection that may not change it.
+const VERSION_1_READ_ONLY: &str = "
+CREATE TEMP TABLE counterfoil_trees (tree_id INTEGER PRIMARY KEY, root BLOB, table_configured TEXT);
+CREATE TEMP VIEW counterfoil_files AS
+    SELECT *, NULL AS tree_id, NULL AS kind FROM main.counterfoil_files;
 ";
 
 /// Opens for writing; makes the file and its tables where there are none.
@@ -121,14 +161,20 @@ pub(super) fn connect_read_only(
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).doing(opening)?;
     set_up(&connection, config)?;
-    if check_owner(&connection)? == 0 {
-        return Err(permanent(
+    match check_owner(&connection)? {
+        0 => Err(permanent(
             opening(),
             "the database is empty",
             "nothing has been mirrored into this sink yet",
-        ));
+        )),
+        1 => {
+            connection
+                .execute_batch(VERSION_1_READ_ONLY)
+                .doing(opening)?;
+            Ok(connection)
+        }
+        _ => Ok(connection),
     }
-    Ok(connection)
 }
 
 fn opening() -> String {
@@ -236,15 +282,27 @@ fn create_tables(connection: &mut Connection) -> Result<(), SinkError> {
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .doing(creating)?;
     // Another process may have been faster.
-    if check_owner(&transaction)? == 0 {
-        transaction.execute_batch(TABLES).doing(creating)?;
-        transaction
-            .pragma_update(None, "application_id", APPLICATION_ID)
-            .doing(creating)?;
-        transaction
-            .pragma_update(None, "user_version", SCHEMA_VERSION)
-            .doing(creating)?;
+    match check_owner(&transaction)? {
+        0 => {
+            transaction.execute_batch(TABLES).doing(creating)?;
+            transaction.execute_batch(CATALOGUE).doing(creating)?;
+            transaction
+                .pragma_update(None, "application_id", APPLICATION_ID)
+                .doing(creating)?;
+        }
+        1 => {
+            let [before, after] = FROM_VERSION_1;
+            for step in [before, CATALOGUE, after] {
+                transaction.execute_batch(step).doing(|| {
+                    "bringing Counterfoil's tables up from schema version 1".to_owned()
+                })?;
+            }
+        }
+        _ => return Ok(()),
     }
+    transaction
+        .pragma_update(None, "user_version", SCHEMA_VERSION)
+        .doing(creating)?;
     transaction.commit().doing(creating)
 }
 
@@ -259,6 +317,32 @@ pub(super) fn create_table(table: &str, identity: &str) -> String {
         "CREATE TABLE {} ({} INTEGER PRIMARY KEY, data BLOB NOT NULL, rest BLOB)",
         quoted(table),
         quoted(identity)
+    )
+}
+
+/// A new table for the content of a tree's files.
+pub(super) fn create_shared_table(table: &str) -> String {
+    format!(
+        "CREATE TABLE {} (file_id INTEGER NOT NULL, block_number INTEGER NOT NULL, data BLOB NOT NULL,
+             PRIMARY KEY (file_id, block_number))",
+        quoted(table)
+    )
+}
+
+/// A view of a tree's files for people: what each is, and its content where that is one block.
+pub(super) fn create_view(view: &str, table: &str, tree_id: i64) -> String {
+    let block = STATIC_BLOCK_BYTES;
+    format!(
+        "CREATE VIEW {view} AS
+         SELECT file_id, path_text, kind, printf('%04o', mode) AS mode, uid, gid, modified_ns, size,
+             CASE WHEN kind = 'directory' OR size > {block} THEN NULL
+                  WHEN size = 0 THEN x''
+                  ELSE coalesce((SELECT data FROM {table} WHERE {table}.file_id = f.file_id AND block_number = 0),
+                           zeroblob(size))
+             END AS content
+         FROM counterfoil_files AS f WHERE tree_id = {tree_id}",
+        view = quoted(view),
+        table = quoted(table),
     )
 }
 

@@ -1,13 +1,13 @@
 //! Reading: one read transaction, so one consistent view, whatever the writer does meanwhile.
 
 use super::apply;
-use super::entry::{self, ENTRY_COLUMNS};
+use super::entry::{self, Entry, SELECT_ENTRIES};
 use super::error::{Doing, permanent};
 use super::schema::quoted;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, Rows, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Row, Rows, Transaction, TransactionBehavior, params_from_iter};
 
 /// A read transaction.
 pub(super) struct SqliteSnapshot<'a> {
@@ -37,19 +37,12 @@ impl<'a> SqliteSnapshot<'a> {
 
     fn list_files(&self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
         let listing = || format!("listing the files of {stream}");
-        let sql = format!(
-            "SELECT {ENTRY_COLUMNS} FROM counterfoil_files WHERE stream = ?1 ORDER BY path"
-        );
+        let sql = format!("{SELECT_ENTRIES} WHERE f.stream = ?1 ORDER BY f.path");
         let mut select = self.transaction.prepare_cached(&sql).doing(listing)?;
         let mut rows = select.query([stream]).doing(listing)?;
         let mut files = Vec::new();
         while let Some(row) = rows.next().doing(listing)? {
-            let entry = entry::read(row)?;
-            files.push(StoredFile {
-                description: entry.description,
-                table: entry.table,
-                attributes: entry.attributes,
-            });
+            files.push(entry::read(row)?.into());
         }
         Ok(files)
     }
@@ -66,21 +59,25 @@ impl<'a> SqliteSnapshot<'a> {
         let place = format!("{} (table {})", path_text(path), entry.table);
         let reading = || format!("reading {place}");
         let identity = quoted(entry.description.format.identity_name());
-        let mut records = self
-            .transaction
-            .prepare(&format!(
-                "SELECT {identity}, data, rest FROM {} ORDER BY {identity}",
-                quoted(&entry.table)
-            ))
-            .doing(reading)?;
+        let table = quoted(&entry.table);
+        let shared = entry.description.tree.is_some();
+        let sql = if shared {
+            format!(
+                "SELECT {identity}, data, NULL FROM {table} WHERE file_id = ?1 ORDER BY {identity}"
+            )
+        } else {
+            format!("SELECT {identity}, data, rest FROM {table} ORDER BY {identity}")
+        };
+        let mut records = self.transaction.prepare_cached(&sql).doing(reading)?;
         let mut residue = self
             .transaction
             .prepare_cached(
                 "SELECT id, bytes, reason FROM counterfoil_residue WHERE file_id = ?1 ORDER BY id",
             )
             .doing(reading)?;
+        let of_file = shared.then_some(entry.file_id);
         let mut records = Pieces {
-            rows: records.query([]).doing(reading)?,
+            rows: records.query(params_from_iter(of_file)).doing(reading)?,
             read: record,
             place: &place,
         };
@@ -125,13 +122,10 @@ impl Snapshot for SqliteSnapshot<'_> {
     }
 
     fn file(&mut self, stream: &str, path: &[u8]) -> Result<Option<StoredFile>, SinkError> {
-        let entry =
-            entry::find(&self.transaction, stream, path).map_err(|error| error.at(&self.place))?;
-        Ok(entry.map(|entry| StoredFile {
-            description: entry.description,
-            table: entry.table,
-            attributes: entry.attributes,
-        }))
+        match entry::find(&self.transaction, stream, path) {
+            Ok(entry) => Ok(entry.map(StoredFile::from)),
+            Err(error) => Err(error.at(&self.place)),
+        }
     }
 
     fn pieces(
@@ -142,6 +136,16 @@ impl Snapshot for SqliteSnapshot<'_> {
     ) -> Result<(), SinkError> {
         self.walk(stream, path, each)
             .map_err(|error| error.at(&self.place))
+    }
+}
+
+impl From<Entry> for StoredFile {
+    fn from(entry: Entry) -> StoredFile {
+        StoredFile {
+            description: entry.description,
+            table: entry.table,
+            attributes: entry.attributes,
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 )]
 
 use super::*;
-use crate::contract::{Harness, changes, file, record, residue};
-use crate::{FileChanges, Image, StoredPiece};
+use crate::contract::{Harness, changes, file, record, residue, static_file};
+use crate::{Attributes, FileChanges, FileKind, Image, StoredPiece};
 use counterfoil_proto::Position;
 use std::any::Any;
 use std::fs;
@@ -161,7 +161,7 @@ fn other_files_are_refused_and_left_alone() {
         ),
         (
             Box::new(sql(
-                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 2",
+                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 3",
             )),
             "a newer Counterfoil",
         ),
@@ -686,6 +686,9 @@ fn the_documented_queries_work() {
     ];
     sink.apply(&batch(1, [changes(&file("/srv/pay/cards.dat"), images)]))
         .expect("applying");
+    let settings = static_file("/srv/app/etc", "/srv/app/etc/app.conf");
+    let changed = changes(&settings, [(0, record("port = 80"))]);
+    sink.apply(&batch(2, [changed])).expect("applying");
     let other = Connection::open(&config.path).expect("opening another connection");
     let queries: Vec<_> = PAGE
         .split("```sql\n")
@@ -705,6 +708,9 @@ fn the_documented_queries_work() {
         "counterfoil_position",
         "counterfoil_files",
         "counterfoil_residue",
+        "counterfoil_trees",
+        "etc",
+        "etc_files",
     ] {
         let select = other
             .prepare(&format!("SELECT * FROM {table}"))
@@ -717,4 +723,128 @@ fn the_documented_queries_work() {
         }
     }
     assert!(PAGE.contains(&format!("`PRAGMA application_id` is {APPLICATION_ID}")));
+}
+
+/// A tree's view shows files as people expect to see them.
+#[test]
+fn a_view_shows_what_is_in_a_tree() {
+    let directory = directory();
+    let config = SqliteConfig::new(directory.path().join("mirror.db"));
+    let mut sink = SqliteSink::open(&config).expect("opening");
+    let entry = |name: &str, kind, size, images: Vec<(u64, Image)>| FileChanges {
+        attributes: Attributes {
+            size,
+            kind: Some(kind),
+            mode: Some(0o644),
+            ..Attributes::default()
+        },
+        ..changes(&static_file("/srv/etc", format!("/srv/etc/{name}")), images)
+    };
+    let two_blocks = vec![(0, record(vec![1; 262_144])), (1, record("y"))];
+    sink.apply(&batch(
+        1,
+        [
+            entry("a.conf", FileKind::Regular, 3, vec![(0, record("x=1"))]),
+            entry("empty", FileKind::Regular, 0, vec![]),
+            entry("big", FileKind::Regular, 262_145, two_blocks),
+            entry("dir", FileKind::Directory, 0, vec![]),
+            entry("link", FileKind::Link, 6, vec![(0, record("a.conf"))]),
+            entry("zeros", FileKind::Regular, 262_144, vec![]),
+        ],
+    ))
+    .expect("applying");
+    let other = Connection::open(&config.path).expect("opening another connection");
+    let shown = |name: &str| -> (String, String, Option<Vec<u8>>) {
+        other
+            .query_row(
+                "SELECT kind, mode, content FROM etc_files WHERE path_text = ?1",
+                [format!("/srv/etc/{name}")],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+            )
+            .expect(name)
+    };
+    let row = |kind: &str, content: Option<&[u8]>| {
+        (
+            kind.to_owned(),
+            "0644".to_owned(),
+            content.map(<[u8]>::to_vec),
+        )
+    };
+    assert_eq!(shown("a.conf"), row("file", Some(b"x=1")));
+    assert_eq!(shown("empty"), row("file", Some(b"")));
+    assert_eq!(shown("big"), row("file", None));
+    assert_eq!(shown("dir"), row("directory", None));
+    assert_eq!(shown("link"), row("link", Some(b"a.conf")));
+    assert_eq!(shown("zeros"), row("file", Some(&[0; 262_144])));
+}
+
+/// The schema of version 1, as it was, with a file in it.
+const VERSION_1: &str = "
+CREATE TABLE counterfoil_position (stream TEXT PRIMARY KEY NOT NULL, epoch INTEGER NOT NULL, lsn INTEGER NOT NULL,
+    idx INTEGER NOT NULL, captured_ns INTEGER NOT NULL, applied_ns INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE counterfoil_files (file_id INTEGER PRIMARY KEY, stream TEXT NOT NULL, path BLOB NOT NULL,
+    path_text TEXT NOT NULL, file_group TEXT NOT NULL, organization TEXT NOT NULL, layout TEXT NOT NULL,
+    record_size INTEGER, varseq_format INTEGER, table_name TEXT NOT NULL UNIQUE COLLATE NOCASE, table_configured TEXT,
+    size INTEGER NOT NULL, mode INTEGER, uid INTEGER, gid INTEGER, modified_ns INTEGER, UNIQUE (stream, path));
+CREATE TABLE counterfoil_residue (file_id INTEGER NOT NULL, id INTEGER NOT NULL, bytes BLOB NOT NULL,
+    reason TEXT NOT NULL, PRIMARY KEY (file_id, id)) WITHOUT ROWID;
+INSERT INTO counterfoil_position VALUES ('hq/payments', 1, 1, 0, 0, 0);
+INSERT INTO counterfoil_files VALUES (7, 'hq/payments', CAST('/srv/cards.dat' AS BLOB), '/srv/cards.dat', 'payments',
+    'fixed', 'plain', 100, NULL, 'cards_dat', NULL, 200, 416, 1, 2, NULL);
+CREATE TABLE cards_dat (record_number INTEGER PRIMARY KEY, data BLOB NOT NULL, rest BLOB);
+INSERT INTO cards_dat VALUES (1, x'61', NULL);
+INSERT INTO counterfoil_residue VALUES (7, 2, x'62', 'deleted slot');
+CREATE VIEW mine AS SELECT path_text, table_name FROM counterfoil_files;
+PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 1; PRAGMA journal_mode = WAL;
+";
+
+/// A database of the first version keeps all it has, and can be read before it is written to.
+#[test]
+fn a_database_of_version_1_is_brought_up() {
+    let directory = directory();
+    let config = SqliteConfig::new(directory.path().join("mirror.db"));
+    let old = Connection::open(&config.path).expect("making it");
+    old.execute_batch(VERSION_1).expect("filling it");
+    drop(old);
+    let expected = [(1, record("a")), (2, residue("b"))];
+    let check = |sink: &mut SqliteSink| {
+        assert_eq!(content(sink, "/srv/cards.dat"), expected);
+        let stored = sink.files("hq/payments").expect("listing the files");
+        assert_eq!(stored.len(), 1);
+        assert_eq!(stored[0].description, *file("/srv/cards.dat"));
+        assert_eq!(stored[0].attributes.mode, Some(0o640));
+        assert_eq!(stored[0].attributes.kind, None);
+    };
+    let mut reader = SqliteSink::open_read_only(&config).expect("reading version 1");
+    check(&mut reader);
+    drop(reader);
+    let mut sink = SqliteSink::open(&config).expect("bringing it up");
+    check(&mut sink);
+    let entry = static_file("/srv/etc", "/srv/etc/a");
+    sink.apply(&batch(2, [changes(&entry, [(0, record("x"))])]))
+        .expect("applying");
+    sink.apply(&batch(
+        3,
+        [changes(
+            &static_file("/srv/etc", "/srv/etc/b"),
+            [(0, record("y"))],
+        )],
+    ))
+    .expect("applying");
+    check_version(&config);
+    let mut again = SqliteSink::open(&config).expect("opening again");
+    assert_eq!(content(&mut again, "/srv/cards.dat"), expected);
+    assert_eq!(content(&mut again, "/srv/etc/a"), [(0, record("x"))]);
+}
+
+fn check_version(config: &SqliteConfig) {
+    let other = Connection::open(&config.path).expect("opening another connection");
+    let (version, mine): (i32, i64) = other
+        .query_row(
+            "SELECT user_version, (SELECT count(*) FROM mine) FROM pragma_user_version",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .expect("reading it");
+    assert_eq!((version, mine), (SCHEMA_VERSION, 3));
 }

@@ -333,6 +333,17 @@ impl Directories {
         self.hidden_allowed = self.hidden_allowed.max(allowed);
     }
 
+    /// Something was told of a file: it is looked at a moment later. Gives what to add to.
+    fn put_off(&mut self, now: Instant, path: Arc<[u8]>) -> &mut Noted {
+        let pending = self.pending.entry(path).or_insert_with(|| Pending {
+            first: now,
+            last: now,
+            noted: Noted::default(),
+        });
+        pending.last = now;
+        &mut pending.noted
+    }
+
     /// Nothing was written in a warm directory for a while. Gives the files that were written before.
     fn cool(&mut self, name: &Arc<[u8]>) -> Vec<Arc<[u8]>> {
         let Some(directory) = self.directories.get_mut(name) else {
@@ -446,17 +457,11 @@ impl Checker {
         if told.wrote || told.closed {
             self.directories.untold.remove(&path);
         }
-        let pending = self
-            .directories
-            .pending
-            .entry(path)
-            .or_insert_with(|| Pending {
-                first: now,
-                last: now,
-                noted: Noted::default(),
-            });
-        pending.last = now;
-        pending.noted.merge(noted);
+        self.directories.put_off(now, path).merge(noted);
+        // What comes and goes in a directory changes the time of that too.
+        if told.named && self.config.is_static(directory) {
+            self.directories.put_off(now, Arc::clone(directory));
+        }
     }
 
     fn is_warm(&self, directory: &Arc<[u8]>) -> bool {

@@ -105,7 +105,7 @@ impl Checker {
         }
     }
 
-    fn ended(&mut self, path: &Arc<[u8]>, whole: bool, took: Duration) {
+    pub(super) fn ended(&mut self, path: &Arc<[u8]>, whole: bool, took: Duration) {
         if whole {
             self.turns.ended(path, took, Instant::now());
             self.directories.compared(took);
@@ -227,7 +227,7 @@ impl Checker {
     }
 
     /// Reads up to `len` bytes at `offset`; says how many there were, and whether the file ends behind them.
-    fn fill(&mut self, file: &File, offset: u64, len: u64) -> io::Result<(usize, bool)> {
+    pub(super) fn fill(&mut self, file: &File, offset: u64, len: u64) -> io::Result<(usize, bool)> {
         // One byte more than asked for tells whether the file ends here.
         let wanted = len as usize + 1;
         self.buffer.resize(wanted, 0);
@@ -268,7 +268,7 @@ impl Checker {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let open = |flags| {
         std::fs::OpenOptions::new()

@@ -106,6 +106,7 @@ impl<R> Turns<R> {
             }
             Task::Read { extent, .. } if extent <= CHUNK_BYTES => self.short.push_back(task),
             Task::Look { .. } => self.short.push_back(task),
+            Task::Blocks { .. } => self.fresh.push_back(task),
             Task::Read { .. } => self.fresh.push_back(task),
         }
         true

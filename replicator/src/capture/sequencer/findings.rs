@@ -30,6 +30,9 @@ impl Sequencer {
     }
 
     pub(super) fn consider(&mut self, finding: &Finding) {
+        if self.consider_entry(finding) {
+            return;
+        }
         let path = &finding.path;
         match &finding.what {
             What::Scanned { present } => return self.scanned(present),
@@ -90,6 +93,8 @@ impl Sequencer {
                 }
             }
             What::Sum { .. } => {}
+            // Only of entries of trees.
+            What::Complete { .. } | What::Abandoned => return,
         }
         let Some(file) = self.files.at_path(path) else {
             return;
@@ -127,9 +132,12 @@ impl Sequencer {
                     None
                 }
             }
-            What::Missing | What::Unreadable(_) | What::Touched { .. } | What::Scanned { .. } => {
-                None
-            }
+            What::Complete { .. }
+            | What::Abandoned
+            | What::Missing
+            | What::Unreadable(_)
+            | What::Touched { .. }
+            | What::Scanned { .. } => None,
         };
         if let Some(attributes) = attributes {
             keep(Action::Attributes(attributes));
@@ -230,25 +238,33 @@ impl Sequencer {
     }
 
     pub(super) fn tell_unreadable(&self) {
-        self.progress.set_problems(
-            "unreadable",
-            &self.unreadable.values().cloned().collect::<Vec<_>>(),
-        );
+        let problems = told(&self.unreadable, "files that can't be read");
+        self.progress.set_problems("unreadable", &problems);
     }
 
     pub(super) fn scanned(&mut self, present: &HashSet<Arc<[u8]>>) {
         // What is there, and nobody spoke of since: it was put aside for something that isn't so any more.
         for path in present {
-            if self.files.at_path(path).is_none() && !self.links.contains_key(path) {
+            let is_known = self.files.at_path(path).is_some()
+                || self.links.contains_key(path)
+                || self.entries.is_settled(path);
+            if !is_known {
                 self.tasks.ask(Task::Look {
                     path: Arc::clone(path),
                 });
             }
         }
+        // What can't be read needn't change to be readable again.
+        for path in self.unreadable.keys() {
+            self.tasks.ask(Task::Check {
+                path: Arc::clone(path),
+            });
+        }
         let unseen: Vec<Arc<[u8]>> = self
             .files
             .paths()
             .map(|(path, _)| path)
+            .chain(self.entries.paths())
             .filter(|path| !present.contains(*path))
             .cloned()
             .chain(self.expected.iter().cloned())
@@ -270,6 +286,9 @@ impl Sequencer {
     pub(super) fn missing(&mut self, path: &Arc<[u8]>) {
         if self.unreadable.remove(path).is_some() {
             self.tell_unreadable();
+        }
+        if self.is_missing_entry(path) {
+            return;
         }
         match self
             .directories
@@ -301,16 +320,9 @@ impl Sequencer {
         }
     }
 
-    /// Says which files are neither there nor known to be removed; many of one directory need no line each.
+    /// Says which files are neither there nor known to be removed.
     pub(super) fn tell_lost(&self) {
-        const TOLD_MAX: usize = 5;
-        let mut problems: Vec<String> = self.lost.values().take(TOLD_MAX).cloned().collect();
-        if self.lost.len() > TOLD_MAX {
-            problems.push(format!(
-                "and {} more files that are not there",
-                self.lost.len() - TOLD_MAX
-            ));
-        }
+        let problems = told(&self.lost, "files that are not there");
         self.progress.set_problems("lost files", &problems);
     }
 
@@ -382,4 +394,14 @@ impl Sequencer {
             self.tasks.ask(Task::Check { path });
         }
     }
+}
+
+/// What to tell of files that something is wrong with; many need no line each.
+fn told(problems: &HashMap<Arc<[u8]>, String>, what: &str) -> Vec<String> {
+    const TOLD_MAX: usize = 5;
+    let mut told: Vec<String> = problems.values().take(TOLD_MAX).cloned().collect();
+    if problems.len() > TOLD_MAX {
+        told.push(format!("and {} more {what}", problems.len() - TOLD_MAX));
+    }
+    told
 }

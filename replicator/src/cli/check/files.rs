@@ -26,7 +26,10 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (group, rules) in config.groups.iter().enumerate() {
         for (file, rule) in rules.files.iter().enumerate() {
-            findings.extend(of_rule(config, group, file, rule));
+            findings.extend(match &rule.tree {
+                Some(root) => of_tree(config, (group, file), rule, root),
+                None => of_rule(config, group, file, rule),
+            });
         }
     }
     findings
@@ -87,6 +90,121 @@ fn of_rule(config: &Config, group: usize, file: usize, rule: &FileRule) -> Vec<F
     if let Some(worst) = hidden.iter().map(|finding| finding.level).max() {
         findings.push(Finding::new(
             worst,
+            "rule",
+            &subject,
+            format!("and {} more like these", counted(hidden.len(), "finding")),
+        ));
+    }
+    findings
+}
+
+/// What is in a tree, and what of it can't be mirrored.
+fn of_tree(
+    config: &Config,
+    (group, file): (usize, usize),
+    rule: &FileRule,
+    root: &Path,
+) -> Vec<Finding> {
+    let subject = format!("{} (line {})", root.display(), rule.line);
+    let problem = match fs::symlink_metadata(root) {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(metadata) if metadata.is_symlink() => Some((
+            "is a symbolic link, of which only the link itself is mirrored".to_owned(),
+            root.canonicalize()
+                .map_or("it leads nowhere".to_owned(), |real| {
+                    format!("write {} instead", real.display())
+                }),
+        )),
+        Ok(_) => Some((
+            "isn't a directory".to_owned(),
+            "a tree is a directory; write a [[group.file]] for record files".to_owned(),
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return vec![Finding::warning(
+                "rule",
+                subject,
+                "there is no such directory",
+                "is the path right? It is mirrored when it comes",
+            )];
+        }
+        Err(error) => Some((
+            error.to_string(),
+            "run this as a user that may look there".to_owned(),
+        )),
+    };
+    if let Some((message, help)) = problem {
+        return vec![Finding::error("rule", subject, message, help)];
+    }
+    let (mut files, mut directories, mut links, mut linked, mut size) = (0, 0, 0, 0, 0);
+    let mut unreadable = Vec::new();
+    let mut scan = config.scan_rule(group, file);
+    for found in &mut scan {
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                unreadable.push(Finding::error(
+                    "rule",
+                    &subject,
+                    error.to_string(),
+                    "what can't be looked into isn't mirrored",
+                ));
+                continue;
+            }
+        };
+        match fs::symlink_metadata(&found.path) {
+            Ok(metadata) if metadata.is_dir() => directories += 1,
+            Ok(metadata) if metadata.is_symlink() => links += 1,
+            Ok(metadata) => {
+                files += 1;
+                size += metadata.len();
+                linked += usize::from(metadata.nlink() > 1);
+                if let Err(error) = allowed(&found.path, Access::READ_OK) {
+                    unreadable.push(Finding::error(
+                        "file",
+                        found.path.display(),
+                        format!("can't be read: {error}"),
+                        "run the replicator as a user that may read it, or leave it out with `exclude`",
+                    ));
+                }
+            }
+            // Gone since.
+            Err(_) => {}
+        }
+    }
+    let mut message = format!(
+        "a tree of {}, {} and {}, {}",
+        counted(files, "file"),
+        if directories == 1 {
+            "1 directory".to_owned()
+        } else {
+            format!("{directories} directories")
+        },
+        counted(links, "link"),
+        bytes(size)
+    );
+    if linked > 0 {
+        message.push_str(&format!(
+            "; {} one of several names (hard links), of which each is mirrored as a file of its own",
+            if linked == 1 { "1 file is".to_owned() } else { format!("{linked} files are") }
+        ));
+    }
+    let mut findings = vec![Finding::ok("rule", &subject, message)];
+    if scan.passed_over() > 0 {
+        findings.push(Finding::warning(
+            "rule",
+            &subject,
+            format!(
+                "sockets, pipes and devices aren't mirrored, and there are {} in it",
+                scan.passed_over()
+            ),
+            "leave them out with `exclude` to say that this is as it should be",
+        ));
+    }
+    let hidden = unreadable.split_off(unreadable.len().min(FINDINGS_MAX));
+    findings.append(&mut unreadable);
+    if !hidden.is_empty() {
+        findings.push(Finding::new(
+            Level::Error,
             "rule",
             &subject,
             format!("and {} more like these", counted(hidden.len(), "finding")),
@@ -257,7 +375,7 @@ fn remainder(rule: &FileRule, codec: &dyn Codec, path: &Path, len: u64) -> Optio
         Organization::Relative => Level::Warning,
         Organization::Sequential => Level::Error,
         // The last block may be short.
-        Organization::Stream => return None,
+        Organization::Stream | Organization::Static => return None,
     };
     let rest = len.checked_rem(pitch).filter(|rest| *rest > 0)?;
     let size = rule.format.record_size.unwrap_or(pitch);

@@ -325,8 +325,13 @@ impl Publisher {
     /// Where boundaries of pieces depend on content, what was decoded in between need not be.
     pub(super) fn finish_redo(&mut self) -> Result<(), PublishError> {
         // Nobody else knows of the files that the repeated operations made: they may be gone meanwhile.
-        let known = self.images.paths();
-        for path in self.by_path.keys().filter(|&path| !known.contains(path)) {
+        let made = self
+            .by_path
+            .keys()
+            .filter(|path| !self.images.has_at_cursor(path));
+        // Nor does anybody complete what was being read then.
+        let found = self.findings.keys();
+        for path in made.chain(self.images.digests.recent()).chain(found) {
             self.tasks.ask(Task::Check {
                 path: Arc::clone(path),
             });

@@ -50,6 +50,13 @@ impl Publisher {
                 self.cut_overdue(group, at_ns);
             }
         }
+        if !path.is_empty()
+            && !self.by_path.contains_key(path)
+            && let Some((group, rule)) = self.config.rule_for(path)
+            && self.config.groups[group].files[rule].tree.is_some()
+        {
+            return self.handle_static(path, (group, rule), action);
+        }
         // What the thread had not finished is as finished as it will be, unless this goes on with it.
         let goes_on = match (self.groups[index].held.get(&thread), action) {
             (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
@@ -162,7 +169,8 @@ impl Publisher {
             | Action::Ended
             | Action::Begun { .. }
             | Action::Committed { .. }
-            | Action::Aborted { .. } => {}
+            | Action::Aborted { .. }
+            | Action::Abandoned => {}
         }
         Ok(())
     }
@@ -202,6 +210,10 @@ impl Publisher {
             Some(existing) => existing,
             None => retry(&self.progress, || images.create(&path, lsn))?,
         };
+        // It was of a tree in a former configuration.
+        if is_new && self.images.digests.get(&path)?.is_some() {
+            self.images.digests.set(lsn, &path, None);
+        }
         let Some((subject, codec)) = self.describe(&path) else {
             return Err(PublishError::Malformed {
                 lsn: self.at.position.lsn,
@@ -243,20 +255,28 @@ impl Publisher {
     }
 
     pub(super) fn describe(&self, path: &[u8]) -> Option<(Subject, Box<dyn Codec>)> {
+        let codec = self.config.rule(path)?.format.codec().ok()?;
+        Some((self.subject(path)?, codec))
+    }
+
+    /// The file at a path, as events speak of it.
+    pub(super) fn subject(&self, path: &[u8]) -> Option<Subject> {
         let (group, rule) = self.config.rule_for(path)?;
         let rule = &self.config.groups[group].files[rule];
-        let codec = rule.format.codec().ok()?;
         let description = FileDescription {
             path: path.to_vec(),
             group: self.config.groups[group].name.clone(),
             format: rule.format.clone(),
             table: rule.table.clone(),
+            tree: rule
+                .tree
+                .as_ref()
+                .map(|root| root.as_os_str().as_bytes().to_vec()),
         };
-        let subject = Subject {
+        Some(Subject {
             group: group as u16,
             file: Arc::new(description),
-        };
-        Some((subject, codec))
+        })
     }
 
     pub(super) fn write(

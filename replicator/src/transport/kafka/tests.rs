@@ -62,6 +62,7 @@ fn unit(lsn: u64, events: u32, bytes: usize) -> Vec<Event> {
         group: "g".to_owned(),
         format: RecordFormat::new(Organization::Stream, Layout::Newline),
         table: None,
+        tree: None,
     });
     (0..events)
         .map(|index| Event {
