@@ -458,3 +458,29 @@ fn a_route_that_is_cut_is_left_and_taken_again_when_it_heals() -> Result<()> {
     site.finish();
     Ok(())
 }
+
+/// Static files with their attributes, directories and links.
+#[test]
+fn trees_go_through_kafka() -> Result<()> {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let group = Group::new("settings", "none").tree("etc", "");
+    let (site, _broker) = site("kafka-trees", &[group])?;
+    let root = site.path("etc");
+    std::fs::create_dir_all(root.join("conf.d/deep"))?;
+    std::fs::write(root.join("app.conf"), "port = 80\n")?;
+    std::fs::write(root.join("conf.d/deep/big"), vec![7; 600_000])?;
+    symlink("app.conf", root.join("link"))?;
+    settle_apart(&site)?;
+    site.assert_tree_mirrored("etc", &|_| false)?;
+    std::fs::write(root.join("app.conf"), "port = 8080\n")?;
+    std::fs::set_permissions(
+        root.join("app.conf"),
+        std::fs::Permissions::from_mode(0o640),
+    )?;
+    std::fs::rename(root.join("conf.d"), root.join("conf.new"))?;
+    std::fs::remove_file(root.join("link"))?;
+    settle_apart(&site)?;
+    site.assert_tree_mirrored("etc", &|_| false)?;
+    site.finish();
+    Ok(())
+}
