@@ -6,8 +6,8 @@
 //!    └──────── tasks ───────┴──────────────────────┘
 //! ```
 //!
-//! Without Kafka that is one half ([`capturing`]). With it, the publisher's parcels go to topics, and each sink has a half of
-//! its own ([`applying`]) that takes them from there; whether the halves are in one process makes no difference to them.
+//! Without Kafka that is one half (`capturing`). With it, the publisher's parcels go to topics, and each sink has a half of
+//! its own (`applying`) that takes them from there; whether the halves are in one process makes no difference to them.
 //!
 //! Stopping goes the way of the data: the sequencer ends after its pass, the publisher leaves a checkpoint, and each applier
 //! applies what it was given.
