@@ -127,9 +127,9 @@ fn programs_that_write_uncaptured_are_named_with_the_reason() -> Result<()> {
         (&fixed, "static.dat", "static"),
     ] {
         let program = coverage(&site, "the uncaptured program in the status", |coverage| {
-            listed(coverage, "uncaptured", process)
+            // The kernel may have told of it before anybody looked who has what open.
+            listed(coverage, "uncaptured", process).filter(|program| program["open"] == true)
         })?;
-        assert_eq!(program["open"], true);
         let name = program["program"].as_str().unwrap_or_default();
         assert!(name.starts_with("holder"), "{program}");
         assert_eq!(program["reason"], reason);

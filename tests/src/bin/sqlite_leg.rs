@@ -1,8 +1,9 @@
-//! The SQLite side of `cargo xtask bench pipeline`.
+//! The SQLite side of `cargo xtask bench`.
 //!
 //! `sqlite_leg insert DATABASE COUNT` puts the records of `record_writer` into a new table, by one
 //! prepared statement, in large transactions. `sqlite_leg wait DATABASE TABLE COUNT` waits until the
-//! table holds the record of that number.
+//! table holds the record of that number. `sqlite_leg until DATABASE QUERY PARAMETER NUMBER` waits until
+//! the query's one number, with that parameter, has become so large.
 
 use anyhow::{Context as _, Result, bail};
 use rusqlite::{Connection, OpenFlags};
@@ -19,9 +20,15 @@ fn main() -> Result<()> {
     match words[..] {
         ["insert", database, count] => insert(database, count.parse().context("COUNT")?),
         ["wait", database, table, count] => wait(database, table, count.parse().context("COUNT")?),
-        _ => {
-            bail!("usage: sqlite_leg insert DATABASE COUNT | sqlite_leg wait DATABASE TABLE COUNT")
-        }
+        ["until", database, query, parameter, number] => until(
+            &format!("{query}: {parameter} {number}"),
+            number.parse().context("NUMBER")?,
+            || number_of(database, query, parameter),
+        ),
+        _ => bail!(
+            "usage: sqlite_leg insert DATABASE COUNT | sqlite_leg wait DATABASE TABLE COUNT \
+             | sqlite_leg until DATABASE QUERY PARAMETER NUMBER"
+        ),
     }
 }
 
@@ -53,20 +60,29 @@ fn insert(database: &str, count: u64) -> Result<()> {
 }
 
 fn wait(database: &str, table: &str, count: u64) -> Result<()> {
+    let what = format!("record {count} in {database}");
+    until(&what, count, || newest(database, table))
+}
+
+fn until(what: &str, count: u64, number: impl Fn() -> Result<u64>) -> Result<()> {
     let begin = Instant::now();
     let mut last = "nothing yet".to_owned();
     while begin.elapsed() < LIMIT {
-        match newest(database, table) {
-            Ok(newest) if newest >= count => return Ok(()),
-            Ok(newest) => last = format!("record {newest}"),
+        match number() {
+            Ok(number) if number >= count => return Ok(()),
+            Ok(number) => last = number.to_string(),
             Err(error) => last = format!("{error:#}"),
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    bail!(
-        "waited {} s for record {count} in {database}; last: {last}",
-        LIMIT.as_secs()
-    )
+    bail!("waited {} s for {what}; last: {last}", LIMIT.as_secs())
+}
+
+fn number_of(database: &str, query: &str, parameter: &str) -> Result<u64> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    let number: i64 = connection.query_row(query, [parameter], |row| row.get(0))?;
+    Ok(number.cast_unsigned())
 }
 
 fn newest(database: &str, table: &str) -> Result<u64> {

@@ -26,7 +26,7 @@ pub(crate) struct Replicator {
 
 impl BenchSite {
     /// Makes the directory; `binaries` is where the release build is. `files` are the tables of `[[group.file]]`: path
-    /// relative to the data directory, and the other lines.
+    /// relative to the data directory, and the other lines; one without lines is a `[[group.tree]]`.
     pub(crate) fn new(
         binaries: &Path,
         name: &str,
@@ -51,10 +51,17 @@ impl BenchSite {
             "[site]\nname = \"bench\"\nstate = {:?}\n\n[[group]]\nname = \"bench\"\nunit_of_work = {unit_of_work:?}\n",
             site.root.join("state")
         );
-        for (path, lines) in files {
+        for (path, lines) in files.iter().filter(|(_, lines)| !lines.is_empty()) {
             let _ = write!(
                 text,
                 "\n[[group.file]]\npath = {:?}\n{lines}\n",
+                site.data().join(path)
+            );
+        }
+        for (path, _) in files.iter().filter(|(_, lines)| lines.is_empty()) {
+            let _ = write!(
+                text,
+                "\n[[group.tree]]\npath = {:?}\n",
                 site.data().join(path)
             );
         }
@@ -187,8 +194,25 @@ impl Replicator {
         })
     }
 
+    /// Stops it in order, and waits for its end.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let id = self.child.id().to_string();
+        let status = Command::new("kill")
+            .arg(&id)
+            .status()
+            .context("running kill")?;
+        if !status.success() {
+            bail!("`kill {id}` ended with {status}");
+        }
+        let ended = self.child.wait().context("waiting for the replicator")?;
+        if !ended.success() {
+            bail!("the replicator ended with {ended}; its log is in the benchmark's directory");
+        }
+        Ok(())
+    }
+
     /// Processor time so far, in ticks of 10 ms.
-    fn processor_ticks(&mut self) -> Result<u64> {
+    pub(crate) fn processor_ticks(&mut self) -> Result<u64> {
         if let Some(status) = self.child.try_wait().context("looking at the replicator")? {
             bail!("the replicator ended with {status}; its log is in the benchmark's directory");
         }
@@ -217,6 +241,22 @@ impl Drop for Replicator {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The program that asks SQLite, built. It is of the tests' crate: this one has no SQLite in it.
+pub(crate) fn sqlite_leg() -> Result<PathBuf> {
+    cargo::run(
+        &[
+            "build",
+            "--release",
+            "--package",
+            "counterfoil-tests",
+            "--bin",
+            "sqlite_leg",
+        ],
+        &[],
+    )?;
+    Ok(cargo::target_dir()?.join("release/sqlite_leg"))
 }
 
 /// Asks again and again until there is a value.

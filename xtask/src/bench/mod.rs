@@ -3,6 +3,7 @@
 mod bench_site;
 mod overhead;
 mod pipeline;
+mod tree;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -15,7 +16,7 @@ pub(crate) enum Which {
         /// How many rounds each comparison has.
         #[arg(long, default_value_t = 15)]
         rounds: usize,
-        /// Only these comparisons: pwrite, switch, uncaptured.
+        /// Only these comparisons: pwrite, files, threads, switch, uncaptured, tree.
         #[arg(long)]
         only: Vec<String>,
     },

@@ -5,7 +5,7 @@
 //! statement into a table of the same shape, in large transactions, on the same disk, with the same
 //! journal mode and the same durability.
 
-use super::bench_site::BenchSite;
+use super::bench_site::{BenchSite, sqlite_leg};
 use crate::cargo::{self, Profile};
 use crate::stats::{Aim, compare, median};
 use anyhow::{Context as _, Result, bail};
@@ -14,19 +14,7 @@ use std::time::Instant;
 
 pub(crate) fn run(records: u64, rounds: usize) -> Result<bool> {
     let binaries = cargo::build(Profile::Release)?;
-    // The SQLite side of both legs is a program of the tests' crate: this one has no SQLite in it.
-    cargo::run(
-        &[
-            "build",
-            "--release",
-            "--package",
-            "counterfoil-tests",
-            "--bin",
-            "sqlite_leg",
-        ],
-        &[],
-    )?;
-    let sqlite_leg = cargo::target_dir()?.join("release/sqlite_leg");
+    let sqlite_leg = sqlite_leg()?;
     let count = records.to_string();
     let (mut piped, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {

@@ -368,7 +368,7 @@ impl Checker {
     pub(super) fn look(&mut self) -> Result<(), Stopped> {
         self.take_told();
         let changed = std::mem::take(&mut self.directories.changed);
-        for directory in changed {
+        for directory in arrivals_first(changed.into_iter().collect()) {
             self.walk_below(&directory)?;
         }
         self.look_at_pending(false)?;
@@ -486,7 +486,7 @@ impl Checker {
             })
             .map(|(path, _)| Arc::clone(path))
             .collect();
-        for path in due {
+        for path in arrivals_first(due) {
             if let Some(pending) = self.directories.pending.remove(&path) {
                 self.look_at(&path, pending, at_once)?;
             }
@@ -839,6 +839,14 @@ impl Directories {
         let below = self.named.keys().filter(|named| named.starts_with(path));
         below.cloned().collect()
     }
+}
+
+/// What is there before what isn't: something that was moved is found under its new path before it is missed under the old.
+fn arrivals_first(mut paths: Vec<Arc<[u8]>>) -> Vec<Arc<[u8]>> {
+    if paths.len() > 1 {
+        paths.sort_by_cached_key(|path| std::fs::symlink_metadata(path_of(path)).is_err());
+    }
+    paths
 }
 
 fn path_of(path: &[u8]) -> &Path {
