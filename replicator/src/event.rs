@@ -6,10 +6,11 @@
 use crate::capture::operation::Attributes;
 use counterfoil_proto::Position;
 use counterfoil_sinks::FileDescription;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// What happened to a record or a file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
     /// Strictly growing within the stream.
     pub position: Position,
@@ -50,7 +51,7 @@ pub enum Change {
         /// Its bytes.
         bytes: Vec<u8>,
         /// Why it isn't a record.
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     /// Nothing is there; a record with this identity is deleted.
     Absent {
@@ -80,6 +81,8 @@ pub enum Change {
 pub struct Parcel {
     /// The events; none when operations led to none.
     pub events: Vec<Event>,
+    /// Streams (by index) that begin anew at a position, before all events.
+    pub begins: Vec<(u16, Position)>,
     /// First lsn that is not covered.
     pub end: u64,
 }

@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard};
 pub struct Progress {
     stopping: AtomicBool,
     failed: Mutex<Option<String>>,
+    restart: Mutex<Option<String>>,
     problems: Mutex<BTreeMap<String, Vec<String>>>,
     /// Tasks asked of the checker and not finished.
     pub tasks: AtomicU64,
@@ -319,6 +320,8 @@ pub struct SinkProgress {
     pub lag_ns: i64,
     /// Why it isn't going on, when it isn't.
     pub error: Option<String>,
+    /// The route to Kafka that is used, where there is one.
+    pub route: Option<String>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -343,6 +346,17 @@ impl Progress {
     pub fn fail(&self, reason: String) {
         lock(&self.failed).get_or_insert(reason);
         self.stop();
+    }
+
+    /// What was decided at the start isn't right any more: everything stops, and is started again.
+    pub fn restart(&self, reason: String) {
+        lock(&self.restart).get_or_insert(reason);
+        self.stop();
+    }
+
+    /// Why everything stopped, if it is to be started again.
+    pub fn restart_reason(&self) -> Option<String> {
+        lock(&self.restart).clone()
     }
 
     /// Why everything stopped, if it was for a failure.

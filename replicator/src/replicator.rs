@@ -1,4 +1,4 @@
-//! The whole way in one process: threads, how they start, and how they stop.
+//! What runs in a process: halves, how they start, and how they stop.
 //!
 //! ```text
 //! checker ──findings──► sequencer ──journal──► publisher ──parcels──► applier (one per sink)
@@ -6,40 +6,71 @@
 //!    └──────── tasks ───────┴──────────────────────┘
 //! ```
 //!
-//! Stopping goes the same way: the sequencer ends after its pass, the publisher leaves a checkpoint, and each applier
+//! Without Kafka that is one half (`capturing`). With it, the publisher's parcels go to topics, and each sink has a half of
+//! its own (`applying`) that takes them from there; whether the halves are in one process makes no difference to them.
+//!
+//! Stopping goes the way of the data: the sequencer ends after its pass, the publisher leaves a checkpoint, and each applier
 //! applies what it was given.
 
-use crate::apply::{Applier, attach, positions};
-use crate::capture::check::{Checker, Tasks};
-use crate::capture::{Parts, Sequencer, SequencerOptions, journaled_frames};
+mod applying;
+mod capturing;
+mod destination;
+
 use crate::config::{Config, SinkConfig, Target};
 use crate::progress::Progress;
-use crate::publish::images::Images;
-use crate::publish::{CURSOR, Publisher, PublisherOptions, PublisherParts};
-use crate::state::{self, Start, State};
-use crate::transport;
+use crate::state::State;
+use crate::status::Status;
 use anyhow::{Context, Result, bail};
-use counterfoil_journal::{DiskStorage, Journal};
-use counterfoil_proto::Position;
 use counterfoil_sinks::{Sink, SqliteSink};
-use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-/// Findings under way from the checker to the sequencer; each holds at most a chunk.
-const FINDINGS_MAX: usize = 64;
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// Which halves a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Both.
+    Both,
+    /// From programs to Kafka.
+    Capture,
+    /// From Kafka to targets.
+    Apply,
+}
 
-/// A running replicator.
+/// How to start.
+#[derive(Clone, Copy, Debug)]
+pub struct StartOptions {
+    /// What to start.
+    pub role: Role,
+    /// Every file is read and published again.
+    pub read_again: bool,
+}
+
+/// What runs.
 pub struct Replicator {
-    state: State,
     config: Arc<Config>,
+    halves: Vec<Half>,
+}
+
+/// Threads that share counters.
+struct Half {
     progress: Arc<Progress>,
     threads: Vec<(&'static str, JoinHandle<()>)>,
+    lock: Lock,
+}
+
+/// What a half holds as long as it runs.
+enum Lock {
+    State(State),
+    /// The applying halves share one.
+    #[cfg_attr(
+        not(feature = "kafka"),
+        allow(dead_code, reason = "nothing is applied from Kafka")
+    )]
+    Apply {
+        _file: Arc<std::fs::File>,
+    },
 }
 
 /// Opens a sink for applying.
@@ -72,194 +103,38 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
 
 impl Replicator {
     /// Starts all threads.
-    pub fn start(config: Config) -> Result<Replicator> {
+    pub fn start(config: Config, options: StartOptions) -> Result<Replicator> {
         allow_many_files();
         let config = Arc::new(config);
-        let progress = Arc::new(Progress::default());
-        let (state, start) = State::lock(&config)?;
-        let board = state::prepare_lanes(&config, state::For::Replicator)?;
-        let mut sinks = Vec::new();
-        for sink in &config.sinks {
-            sinks.push((sink.name.clone(), open_sink(sink)?));
-        }
-        let storage = DiskStorage::open(config.site.journal_dir()).with_context(|| {
-            format!(
-                "opening the journal in {}",
-                config.site.journal_dir().display()
-            )
-        })?;
-        let options = counterfoil_journal::Options {
-            segment_bytes: config.journal.segment_bytes,
-            ..Default::default()
-        };
-        let (mut journal, recovery) =
-            Journal::open(Arc::new(storage), options).with_context(|| {
-                format!(
-                    "opening the journal in {}",
-                    config.site.journal_dir().display()
-                )
-            })?;
-        if let Some(torn) = &recovery.torn_tail {
-            tracing::warn!(
-                "the journal's end was torn: {} bytes cut off {} ({})",
-                torn.bytes,
-                torn.segment,
-                torn.reason
+        let mut halves = Vec::new();
+        if config.kafka.is_none() && options.role != Role::Both {
+            bail!(
+                "{}: there is no [kafka], so capture and apply can't be processes of their own; add one, or use `counterfoil run`",
+                config.path.display()
             );
         }
-        let journaled = journaled_frames(&journal)?;
-
-        let mut images = Images::open(&config.site.images_dir())?;
-        let mut applied = Vec::new();
-        for (name, sink) in &mut sinks {
-            applied
-                .push(positions(&config, sink.as_mut()).with_context(|| format!("sink {name}"))?);
+        if options.role != Role::Apply && !config.groups.is_empty() {
+            halves.push(capturing::start(&config, options.read_again)?);
+        } else if options.role == Role::Capture {
+            bail!(
+                "{}: there is no [[group]], so there is nothing to capture",
+                config.path.display()
+            );
         }
-        let refill = refill_reason(&config, &recovery, &images, &applied);
-        // The epoch grows at every unclean start, and above all that a target has ever seen.
-        let seen_epoch = applied
-            .iter()
-            .flatten()
-            .flatten()
-            .map(|position| position.epoch)
-            .max()
-            .unwrap_or(0);
-        let unclean =
-            !start.clean || !recovery.clean || refill.is_some() || seen_epoch > recovery.last_epoch;
-        if unclean {
-            journal.begin_epoch(recovery.last_epoch.max(seen_epoch) + 1)?;
-        }
-        if let Some(reason) = refill {
-            tracing::warn!("{reason}: every file is read again");
-            Images::wipe(&config.site.images_dir())?;
-            images = Images::open(&config.site.images_dir())?;
-            images.set_refilling(true);
-            progress.refilling.store(true, Ordering::SeqCst);
-        }
-        let is_new = images.cursor() == 0;
-        let from = if is_new {
-            recovery.next_lsn
-        } else {
-            images.cursor().max(recovery.first_lsn)
-        };
-        let refilled = refill.is_some();
-        let mut known = images.paths()?;
-        let start_position = Position {
-            epoch: journal.epoch(),
-            lsn: from.saturating_sub(1),
-            index: u32::MAX,
-        };
-        for ((name, sink), applied) in sinks.iter_mut().zip(&mut applied) {
-            if is_new {
-                for group in 0..config.groups.len() {
-                    let files = sink
-                        .files(&config.stream(group))
-                        .with_context(|| format!("sink {name}"))?;
-                    known.extend(
-                        files
-                            .into_iter()
-                            .map(|file| Arc::from(file.description.path)),
-                    );
+        if config.kafka.is_some() && options.role != Role::Capture {
+            match applying::start(&config) {
+                Ok(applying) => halves.extend(applying),
+                Err(error) => {
+                    // What runs already ends in order.
+                    let started = Replicator { config, halves };
+                    return match started.stop() {
+                        Ok(()) => Err(error),
+                        Err(also) => Err(error.context(format!("{also:#}"))),
+                    };
                 }
-                attach(&config, sink.as_mut(), start_position)
-                    .with_context(|| format!("sink {name}"))?;
-                *applied =
-                    positions(&config, sink.as_mut()).with_context(|| format!("sink {name}"))?;
             }
-            progress.update_sink(name, |progress| {
-                progress.applied_end = from;
-                progress.positions = (0..config.groups.len())
-                    .filter_map(|group| Some((config.stream(group), applied[group]?)))
-                    .collect();
-            });
         }
-        if is_new && !refilled {
-            // From here on the journal has everything that sinks get; a start without a checkpoint has to read all again.
-            images.checkpoint(from, from, std::iter::empty())?;
-        }
-        journal.cursors().set(CURSOR, from)?;
-        report_start(start, unclean, &journal);
-
-        let (tasks, task_queue) = Tasks::channel(Arc::clone(&progress));
-        let (finding_sender, findings) = sync_channel(FINDINGS_MAX);
-        let (outlet, inlets) = transport::channel(sinks.len());
-        let publisher = Publisher::new(
-            PublisherParts {
-                config: Arc::clone(&config),
-                reader: journal.reader(from)?,
-                cursors: journal.cursors(),
-                images,
-                tasks: tasks.clone(),
-                outlet,
-                progress: Arc::clone(&progress),
-            },
-            PublisherOptions {
-                checkpoint_interval: CHECKPOINT_INTERVAL,
-                redo_end: recovery.next_lsn,
-                refill: refilled,
-            },
-        );
-        let has_image: HashSet<Arc<[u8]>> = if refilled {
-            HashSet::new()
-        } else {
-            known.clone()
-        };
-        let checker = Checker::new(
-            Arc::clone(&config),
-            task_queue,
-            finding_sender,
-            Arc::clone(&progress),
-            has_image,
-        );
-        let sequencer = Sequencer::new(
-            Parts {
-                config: Arc::clone(&config),
-                board,
-                journal,
-                journaled,
-                tasks,
-                findings,
-                known,
-                progress: Arc::clone(&progress),
-            },
-            SequencerOptions {
-                stuck_after: STUCK_AFTER,
-                sync_interval: config.journal.sync_interval,
-                journal_bytes_max: config.journal.bytes_max,
-            },
-        );
-        let mut threads = Vec::new();
-        for (((name, sink), inlet), applied) in sinks.into_iter().zip(inlets).zip(applied) {
-            let applier = Applier::new(
-                Arc::clone(&config),
-                name,
-                sink,
-                inlet,
-                applied,
-                Arc::clone(&progress),
-            );
-            threads.push(("apply", spawn("apply", &progress, move || applier.run())?));
-        }
-        threads.push((
-            "publish",
-            spawn("publish", &progress, move || publisher.run())?,
-        ));
-        threads.push((
-            "sequence",
-            spawn("sequence", &progress, move || sequencer.run())?,
-        ));
-        threads.push(("check", spawn("check", &progress, move || checker.run())?));
-        Ok(Replicator {
-            state,
-            config,
-            progress,
-            threads,
-        })
-    }
-
-    /// The shared counters.
-    pub fn progress(&self) -> &Arc<Progress> {
-        &self.progress
+        Ok(Replicator { config, halves })
     }
 
     /// The configuration it runs with.
@@ -267,9 +142,90 @@ impl Replicator {
         &self.config
     }
 
+    /// The counters of the capturing half, if it has one.
+    pub fn captured(&self) -> Option<&Arc<Progress>> {
+        let is_capturing = |half: &&Half| matches!(half.lock, Lock::State(_));
+        Some(&self.halves.iter().find(is_capturing)?.progress)
+    }
+
+    /// What there is to say of it at present, and where others look for it.
+    pub fn statuses(&self, started_ns: i64) -> Vec<(PathBuf, Status)> {
+        statuses(&self.config, &self.halves, started_ns)
+    }
+
     /// Whether, after this call began, there was a moment at which everything captured had been applied to every sink.
     /// Call it again and again with the same `since`.
     pub fn is_idle(&self, since: &mut Idle) -> bool {
+        since
+            .halves
+            .resize_with(self.halves.len(), HalfIdle::default);
+        // What comes later can be idle only once what comes before it is.
+        for (at, half) in self.halves.iter().enumerate() {
+            if !half.is_idle(&mut since.halves[at]) {
+                since.halves[at + 1..].fill_with(HalfIdle::default);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a thread has ended, so that nothing goes on.
+    pub fn has_ended(&self) -> bool {
+        self.halves.iter().any(|half| {
+            half.progress.is_stopping()
+                || half.threads.iter().any(|(_, thread)| thread.is_finished())
+        })
+    }
+
+    /// Why everything is to be started again, if it is.
+    pub fn restart_reason(&self) -> Option<String> {
+        self.halves
+            .iter()
+            .find_map(|half| half.progress.restart_reason())
+    }
+
+    /// Stops everything, waits for it, and says how it was in the end.
+    pub fn stop_with_statuses(self, started_ns: i64) -> (Vec<(PathBuf, Status)>, Result<()>) {
+        let Replicator { config, mut halves } = self;
+        let mut result = Ok(());
+        for half in &mut halves {
+            result = result.and(half.stop());
+        }
+        let statuses = statuses(&config, &halves, started_ns);
+        for half in halves {
+            if let Lock::State(state) = half.lock
+                && half.progress.failure().is_none()
+            {
+                result = result.and(state.close().map_err(Into::into));
+            }
+        }
+        (statuses, result)
+    }
+
+    /// Stops everything and waits for it.
+    pub fn stop(self) -> Result<()> {
+        self.stop_with_statuses(0).1
+    }
+}
+
+fn statuses(config: &Config, halves: &[Half], started_ns: i64) -> Vec<(PathBuf, Status)> {
+    let mut statuses: Vec<(PathBuf, Status)> = Vec::new();
+    for half in halves {
+        let path = match &half.lock {
+            Lock::State(_) => config.site.status_path(),
+            Lock::Apply { .. } => config.site.apply_status_path(),
+        };
+        let status = Status::of(config, &half.progress, started_ns);
+        match statuses.iter_mut().find(|(before, _)| *before == path) {
+            Some((_, before)) => before.join(status),
+            None => statuses.push((path, status)),
+        }
+    }
+    statuses
+}
+
+impl Half {
+    fn is_idle(&self, since: &mut HalfIdle) -> bool {
         let progress = &self.progress;
         let scans = progress.scans.load(Ordering::SeqCst);
         let drained = progress.drained_passes.load(Ordering::SeqCst);
@@ -296,15 +252,9 @@ impl Replicator {
         scans >= first_scan + 2 && drained >= since.drained + 3
     }
 
-    /// Whether a thread has ended, so that nothing goes on.
-    pub fn has_ended(&self) -> bool {
-        self.progress.is_stopping() || self.threads.iter().any(|(_, thread)| thread.is_finished())
-    }
-
-    /// Stops everything and waits for it.
-    pub fn stop(self) -> Result<()> {
+    fn stop(&mut self) -> Result<()> {
         self.progress.stop();
-        for (name, thread) in self.threads.into_iter().rev() {
+        for (name, thread) in self.threads.drain(..).rev() {
             if thread.join().is_err() {
                 self.progress.fail(format!("the thread {name} panicked"));
             }
@@ -312,7 +262,6 @@ impl Replicator {
         if let Some(failure) = self.progress.failure() {
             bail!(failure);
         }
-        self.state.close()?;
         Ok(())
     }
 }
@@ -320,9 +269,21 @@ impl Replicator {
 /// What [`Replicator::is_idle`] remembers.
 #[derive(Debug, Default)]
 pub struct Idle {
+    halves: Vec<HalfIdle>,
+}
+
+#[derive(Debug, Default)]
+struct HalfIdle {
     scans: Option<u64>,
     drained: u64,
     end: u64,
+}
+
+#[cfg(not(feature = "kafka"))]
+fn built_without_kafka() -> anyhow::Error {
+    anyhow::anyhow!(
+        "this counterfoil was built without Kafka; build it with the feature `kafka`, or leave [kafka] out of the configuration"
+    )
 }
 
 fn spawn(
@@ -371,65 +332,4 @@ pub(crate) fn give_way(thread: &str) {
     if present < nice && rustix::process::setpriority_process(None, nice).is_err() {
         tracing::debug!("the thread {thread} can't lower its priority");
     }
-}
-
-/// Why targets can't be brought up from the journal, if they can't.
-fn refill_reason(
-    config: &Config,
-    recovery: &counterfoil_journal::Recovery,
-    images: &Images,
-    applied: &[Vec<Option<Position>>],
-) -> Option<&'static str> {
-    let cursor = images.cursor();
-    let positions = || applied.iter().flatten();
-    if cursor == 0 {
-        return positions()
-            .any(Option::is_some)
-            .then_some("the state directory is new, while a target has rows");
-    }
-    if images.is_refilling() {
-        return Some("reading every file again was interrupted");
-    }
-    if images.reach() > recovery.next_lsn {
-        return Some("the journal has lost its end");
-    }
-    if cursor < recovery.first_lsn {
-        return Some("the journal has lost its beginning");
-    }
-    let epoch = recovery.last_epoch;
-    if positions().any(Option::is_none) {
-        return Some("a target is new");
-    }
-    if positions()
-        .flatten()
-        .any(|position| position.epoch > epoch || position.lsn >= recovery.next_lsn)
-    {
-        return Some("a target is ahead of the journal");
-    }
-    // Not every operation leads to an event: a target may have all there is before the cursor, and stand well before it.
-    let is_behind = config.sinks.iter().zip(applied).any(|(sink, positions)| {
-        positions.iter().enumerate().any(|(group, position)| {
-            let had = images.applied(&sink.name, &config.stream(group));
-            position.is_some_and(|position| {
-                position.lsn + 1 < cursor && had.is_none_or(|had| position < had)
-            })
-        })
-    });
-    if is_behind {
-        return Some("a target is older than what the journal still holds");
-    }
-    None
-}
-
-fn report_start(start: Start, unclean: bool, journal: &Journal) {
-    tracing::info!(
-        epoch = journal.epoch(),
-        next_lsn = journal.next_lsn(),
-        "starting{}",
-        if !start.clean && unclean && journal.next_lsn() > 1 {
-            " after an unclean stop"
-        } else {
-            ""
-        }
-    );
 }

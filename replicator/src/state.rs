@@ -4,6 +4,8 @@
 //! lock             held by the running replicator
 //! clean            written by a clean stop: boot and epoch
 //! status.json      how the running replicator is doing
+//! apply.lock, apply-status.json   the same of the one that applies from Kafka
+//! kafka-session    the last session in which events were sent to Kafka
 //! journal/         see docs/journal-format.md
 //! images/          see `publish::images`
 //! lanes/           board, marks, rules-N, *.lane; may be put elsewhere
@@ -101,34 +103,45 @@ fn make_directory(path: &Path) -> Result<(), StateError> {
         .map_err(failed("making the directory", path))
 }
 
+/// Takes the lock of applying from Kafka for this process.
+pub fn lock_for_applying(config: &Config) -> Result<File, StateError> {
+    make_directory(&config.site.state)?;
+    take_lock(config.site.apply_lock_path())
+}
+
+fn take_lock(path: PathBuf) -> Result<File, StateError> {
+    let mut lock = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(failed("opening the lock", &path))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let holder = std::fs::read_to_string(&path)
+                .ok()
+                .and_then(|text| text.trim().parse().ok());
+            return Err(StateError::InUse { path, holder });
+        }
+        Err(error) => return Err(failed("locking", &path)(error.into())),
+    }
+    let pid = format!("{}\n", std::process::id());
+    lock.set_len(0)
+        .and_then(|()| lock.write_all(pid.as_bytes()))
+        .map_err(failed("writing the lock", &path))?;
+    Ok(lock)
+}
+
 impl State {
     /// Takes the directory for this process, making it if need be.
     pub fn lock(config: &Config) -> Result<(State, Start), StateError> {
         let directory = config.site.state.clone();
         make_directory(&directory)?;
         let path = config.site.lock_path();
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed("opening the lock", &path))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let holder = std::fs::read_to_string(&path)
-                    .ok()
-                    .and_then(|text| text.trim().parse().ok());
-                return Err(StateError::InUse { path, holder });
-            }
-            Err(error) => return Err(failed("locking", &path)(error.into())),
-        }
-        let pid = format!("{}\n", std::process::id());
-        lock.set_len(0)
-            .and_then(|()| lock.write_all(pid.as_bytes()))
-            .map_err(failed("writing the lock", &path))?;
+        let lock = take_lock(path)?;
         let marker = directory.join("clean");
         let clean = std::fs::read(&marker)
             .ok()
@@ -159,11 +172,19 @@ impl State {
 
 /// Process id of the replicator that has the state directory, if one runs.
 pub fn running(config: &Config) -> Option<u32> {
-    let path = config.site.lock_path();
-    let lock = File::open(&path).ok()?;
+    holder(&config.site.lock_path())
+}
+
+/// Process id of the one that applies from Kafka, if one runs.
+pub fn applying(config: &Config) -> Option<u32> {
+    holder(&config.site.apply_lock_path())
+}
+
+fn holder(path: &Path) -> Option<u32> {
+    let lock = File::open(path).ok()?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
         Err(rustix::io::Errno::WOULDBLOCK) => Some(
-            std::fs::read_to_string(&path)
+            std::fs::read_to_string(path)
                 .ok()
                 .and_then(|text| text.trim().parse().ok())
                 .unwrap_or(0),

@@ -226,6 +226,9 @@ pub struct SinkStatus {
     pub lag_ms: f64,
     /// Why it doesn't go on, if it doesn't.
     pub error: Option<String>,
+    /// The route to Kafka that is used, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
 }
 
 impl Status {
@@ -266,6 +269,21 @@ impl Status {
             files: FileStatus::of(progress),
             problems,
         }
+    }
+
+    /// Adds what another half says.
+    pub fn join(&mut self, other: Status) {
+        let Status {
+            written_ns,
+            events,
+            sinks,
+            problems,
+            ..
+        } = other;
+        self.written_ns = self.written_ns.max(written_ns);
+        self.events += events;
+        self.sinks.extend(sinks);
+        self.problems.extend(problems);
     }
 
     /// Writes it where others look for it. It need not survive a power cut, only never be half there.
@@ -499,6 +517,7 @@ impl SinkStatus {
             operations_behind: journal_end.saturating_sub(sink.applied_end),
             lag_ms: sink.lag_ns as f64 / 1e6,
             error: sink.error.clone(),
+            route: sink.route.clone(),
         }
     }
 }

@@ -15,6 +15,7 @@
 //! The binaries are those that `cargo xtask test` builds beside the test itself.
 
 mod binaries;
+mod broker;
 mod chance;
 mod decoded;
 mod disk_model;
@@ -28,6 +29,7 @@ mod site;
 mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
+pub use broker::Broker;
 pub use chance::{Chance, rounds};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};

@@ -315,6 +315,18 @@ impl Site {
         })
     }
 
+    /// Waits until capture and apply, as processes of their own, have both said how they are.
+    pub fn wait_until_halves_run(&self) -> Result<()> {
+        wait_until("capture and apply to be up", || {
+            let there = |name: &str| self.state().join(name).exists();
+            if there("status.json") && there("apply-status.json") {
+                Ok(())
+            } else {
+                Err("one hasn't written its status".to_owned())
+            }
+        })
+    }
+
     /// Stops a replicator with SIGTERM, once it is up; it must end by itself, with exit code 0.
     pub fn stop(&self, mut replicator: Process) -> Result<()> {
         self.wait_until_up(&mut replicator)?;

@@ -1,7 +1,7 @@
 //! `cargo xtask`: what people and continuous integration both run.
 //!
-//! Every task prints the commands it runs. Nothing is installed but by `test`, and there only Debian
-//! packages, by root, that are missing. Exit code 0 means that all that was asked for is so.
+//! Every task prints the commands it runs. Nothing is installed but by `test` and `lint`: Debian packages, by root, that are
+//! missing, and by `test` the broker, below the home directory. Exit code 0 means that all that was asked for is so.
 
 mod bench;
 mod cargo;
@@ -84,6 +84,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         } => demo(seconds, cobol, &more),
         Task::Test { more } => {
             packages::install_missing()?;
+            packages::install_broker()?;
             let dir = cargo::build(Profile::Dev)?;
             println!("# tests run {}/counterfoil", dir.display());
             let mut arguments = vec!["test", "--workspace"];
@@ -92,6 +93,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Task::Lint => {
+            packages::install_missing()?;
             cargo::run(&["fmt", "--all", "--check"], &[])?;
             cargo::run(
                 &[

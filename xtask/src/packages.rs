@@ -1,7 +1,7 @@
-//! The Debian packages that tests take beside Rust.
+//! The Debian packages that building and tests take beside Rust, and the broker that tests take.
 
 use crate::cargo::shown;
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +9,8 @@ use std::process::Command;
 const NEEDED: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("c++", "g++"),
+    ("make", "make"),
+    ("pkg-config", "pkg-config"),
     ("cobc", "gnucobol3"),
     ("python3", "python3-minimal"),
     ("perl", "perl-base"),
@@ -43,6 +45,9 @@ pub(crate) fn install_missing() -> Result<()> {
     if !Path::new("/usr/include/stdio.h").exists() {
         missing.push("libc6-dev");
     }
+    if !Path::new("/usr/include/openssl/ssl.h").exists() {
+        missing.push("libssl-dev");
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -67,6 +72,59 @@ pub(crate) fn install_missing() -> Result<()> {
                 "`{arguments}` ended with {status}; look at what it says above and run it by hand"
             );
         }
+    }
+    Ok(())
+}
+
+/// The Kafka-protocol broker of the tests, by name and version.
+const BROKER: (&str, &str) = ("nisshi", "0.8.1");
+
+/// Installs the broker outside of the checkout, once a machine, unless tests are to use another cluster. It takes some ten
+/// minutes, nearly all of them the compiler's.
+pub(crate) fn install_broker() -> Result<()> {
+    let (name, version) = BROKER;
+    if std::env::var_os("KAFKA_BOOTSTRAP").is_some()
+        || std::env::var_os("COUNTERFOIL_NISSHI").is_some()
+    {
+        return Ok(());
+    }
+    let home = std::env::var_os("HOME").context("HOME isn't set")?;
+    let root = Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}"));
+    if root.join("bin").join(name).exists() {
+        return Ok(());
+    }
+    println!(
+        "# tests take a Kafka broker; it is built once, into {}",
+        root.display()
+    );
+    let build = root.with_extension("build");
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command
+        .args([
+            "install",
+            name,
+            "--version",
+            version,
+            "--locked",
+            "--ignore-rust-version",
+        ])
+        .args([
+            "--debug",
+            "--no-default-features",
+            "--features",
+            "dynostore,libsql",
+        ])
+        .arg("--root")
+        .arg(&root)
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env("CARGO_TARGET_DIR", &build);
+    let status = shown(&mut command)?;
+    // What it was built from takes gigabytes.
+    let _ = std::fs::remove_dir_all(&build);
+    if !status.success() {
+        bail!(
+            "installing the broker ended with {status}; look at what it says above, or name a Kafka cluster in KAFKA_BOOTSTRAP"
+        );
     }
     Ok(())
 }

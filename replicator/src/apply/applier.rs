@@ -8,7 +8,6 @@ use crate::transport::Inlet;
 use counterfoil_lane::clock;
 use counterfoil_proto::Position;
 use counterfoil_sinks::{Batch, Sink, SinkError};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,11 +20,13 @@ const WAIT: Duration = Duration::from_millis(50);
 /// The thread's state.
 pub struct Applier {
     config: Arc<Config>,
+    /// Streams, in the order in which events name them.
+    streams: Vec<String>,
     name: String,
     sink: Box<dyn Sink>,
     inlet: Inlet,
     folds: Vec<Fold>,
-    /// What each stream has applied, by group.
+    /// What each stream has applied.
     applied: Vec<Option<Position>>,
     progress: Arc<Progress>,
     /// First lsn not covered by parcels taken so far.
@@ -34,20 +35,20 @@ pub struct Applier {
 }
 
 impl Applier {
-    /// Sets the thread up. `applied` is what the sink has, by group.
+    /// Sets the thread up. `applied` is what the sink has, by stream.
     pub fn new(
         config: Arc<Config>,
+        streams: Vec<String>,
         name: String,
         sink: Box<dyn Sink>,
         inlet: Inlet,
         applied: Vec<Option<Position>>,
         progress: Arc<Progress>,
     ) -> Applier {
-        let folds = (0..config.groups.len())
-            .map(|group| Fold::new(config.stream(group)))
-            .collect();
+        let folds = streams.iter().cloned().map(Fold::new).collect();
         Applier {
             config,
+            streams,
             name,
             sink,
             inlet,
@@ -70,7 +71,12 @@ impl Applier {
                     .saturating_sub(oldest.elapsed())
             });
             match self.inlet.receive(limit) {
-                Ok(Some(parcel)) => self.take(parcel),
+                Ok(Some(parcel)) => {
+                    if !self.begin(&parcel) {
+                        return;
+                    }
+                    self.take(parcel);
+                }
                 Ok(None) => {}
                 Err(crate::transport::Closed) => break,
             }
@@ -83,6 +89,31 @@ impl Applier {
         {
             tracing::warn!("closing the sink {}: {error}", self.name);
         }
+    }
+
+    /// Notes where streams begin anew, after what came before. False when everything is to stop.
+    fn begin(&mut self, parcel: &Parcel) -> bool {
+        for &(stream, position) in &parcel.begins {
+            if !self.apply() {
+                return false;
+            }
+            let at = usize::from(stream);
+            let Some(stream) = self.streams.get(at).cloned() else {
+                continue;
+            };
+            if self.applied[at] >= Some(position) {
+                continue;
+            }
+            let batch = beginning(stream, position);
+            if !self.apply_batch(&batch) {
+                return false;
+            }
+            self.applied[at] = Some(position);
+            self.progress.update_sink(&self.name, |sink| {
+                sink.positions.insert(batch.stream.clone(), position);
+            });
+        }
+        true
     }
 
     fn take(&mut self, parcel: Arc<Parcel>) {
@@ -202,28 +233,30 @@ impl Applier {
     }
 }
 
-/// What a sink has of each group.
-pub fn positions(config: &Config, sink: &mut dyn Sink) -> Result<Vec<Option<Position>>, SinkError> {
-    (0..config.groups.len())
-        .map(|group| sink.position(&config.stream(group)))
-        .collect()
+/// What a sink has of each stream.
+pub fn positions(
+    streams: &[String],
+    sink: &mut dyn Sink,
+) -> Result<Vec<Option<Position>>, SinkError> {
+    streams.iter().map(|stream| sink.position(stream)).collect()
 }
 
-/// Marks each stream the sink knows nothing of as applied up to a position.
-pub fn attach(config: &Config, sink: &mut dyn Sink, at: Position) -> Result<(), SinkError> {
-    let missing: BTreeMap<usize, String> = positions(config, sink)?
-        .iter()
-        .enumerate()
-        .filter(|(_, position)| position.is_none_or(|position| position < at))
-        .map(|(group, _)| (group, config.stream(group)))
-        .collect();
-    for stream in missing.into_values() {
-        sink.apply(&Batch {
-            stream,
-            position: at,
-            captured_ns: 0,
-            files: Vec::new(),
-        })?;
+/// Marks each stream the sink knows nothing of, or too little, as applied up to a position.
+pub fn attach(streams: &[String], sink: &mut dyn Sink, at: Position) -> Result<(), SinkError> {
+    for stream in streams {
+        if sink.position(stream)?.is_none_or(|position| position < at) {
+            sink.apply(&beginning(stream.clone(), at))?;
+        }
     }
     Ok(())
+}
+
+/// A batch that changes nothing but the position.
+fn beginning(stream: String, position: Position) -> Batch {
+    Batch {
+        stream,
+        position,
+        captured_ns: 0,
+        files: Vec::new(),
+    }
 }

@@ -80,7 +80,7 @@ impl Fold {
                     id,
                     Image::Residue {
                         bytes,
-                        reason: reason.to_owned(),
+                        reason: reason.into_owned(),
                     },
                 );
             }

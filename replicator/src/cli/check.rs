@@ -9,6 +9,8 @@
 
 mod coverage;
 mod files;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod sinks;
 mod state;
 
@@ -56,7 +58,7 @@ impl fmt::Display for Level {
 struct Finding {
     level: Level,
     /// What was checked: `configuration`, `state`, `lanes`, `replicator`, `journal`, `platform`,
-    /// `interposer`, `coverage`, `rule`, `file` or `sink`.
+    /// `interposer`, `coverage`, `rule`, `file`, `sink` or `kafka`.
     check: &'static str,
     /// The directory, file, pattern or name it is about.
     subject: String,
@@ -179,6 +181,8 @@ fn check(path: &Path, interposer: anyhow::Result<PathBuf>) -> Vec<Finding> {
     findings.extend(coverage::findings(&config));
     findings.extend(files::findings(&config));
     findings.extend(sinks::findings(&config));
+    #[cfg(feature = "kafka")]
+    findings.extend(kafka::findings(&config));
     findings
 }
 

@@ -5,9 +5,13 @@ use counterfoil::config::{Config, SinkConfig};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod apply;
 mod broken_pipe;
+mod capture;
 mod check;
 mod demo;
+#[cfg(feature = "kafka")]
+mod events;
 mod exec;
 mod init;
 mod preload;
@@ -42,6 +46,10 @@ enum Verb {
     Exec(exec::Args),
     Preload(preload::Args),
     Run(run::Args),
+    Capture(capture::Args),
+    Apply(apply::Args),
+    #[cfg(feature = "kafka")]
+    Events(events::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -52,7 +60,7 @@ impl Cli {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
         let config = self.config.as_path();
         match &self.verb {
-            Verb::Exec(_) | Verb::Run(_) | Verb::Demo(_) => {}
+            Verb::Exec(_) | Verb::Run(_) | Verb::Capture(_) | Verb::Apply(_) | Verb::Demo(_) => {}
             _ => broken_pipe::end_quietly(),
         }
         match &self.verb {
@@ -61,6 +69,10 @@ impl Cli {
             Verb::Exec(args) => exec::run(args, config),
             Verb::Preload(args) => preload::run(args, config),
             Verb::Run(args) => run::run(args, config),
+            Verb::Capture(args) => capture::run(args, config),
+            Verb::Apply(args) => apply::run(args, config),
+            #[cfg(feature = "kafka")]
+            Verb::Events(args) => events::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),

@@ -2,11 +2,11 @@
 
 use anyhow::Context;
 use counterfoil::coverage::Lookout;
-use counterfoil::replicator::{Idle, Replicator};
+use counterfoil::replicator::{Idle, Replicator, Role, StartOptions};
 use counterfoil::status::{Coverage, Status};
 use counterfoil_lane::clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,14 +20,39 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
 
 /// Capture and apply in one process, until it is told to stop (SIGTERM, SIGINT).
+///
+/// With [kafka] in the configuration, what is captured goes to Kafka, and what is there is applied.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
-    /// Stop with exit code 0 once all that was captured is applied; with 2 if nothing moves for half a minute before that
+    #[command(flatten)]
+    until_idle: UntilIdle,
+    /// Read every file again and publish all that is in them
+    #[arg(long)]
+    read_again: bool,
+}
+
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(super) struct UntilIdle {
+    /// Stop with exit code 0 once all that was captured (with `apply`: all that Kafka has) is applied; with 2 if nothing
+    /// moves for half a minute before that
     #[arg(long)]
     until_idle: bool,
 }
 
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
+    let options = StartOptions {
+        role: Role::Both,
+        read_again: args.read_again,
+    };
+    replicate(args.until_idle, options, config)
+}
+
+/// Runs until it is told to stop, or is idle if that is asked for.
+pub(super) fn replicate(
+    until_idle: UntilIdle,
+    mut options: StartOptions,
+    config: &Path,
+) -> anyhow::Result<ExitCode> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT, SIGHUP] {
         // A second signal ends the process at once.
@@ -37,68 +62,105 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     }
     let config = super::load(config)?;
     let started_ns = clock::wall();
-    let replicator = Replicator::start(config)?;
-    let status_path = replicator.config().site.status_path();
+    loop {
+        let replicator = Replicator::start(config.clone(), options)?;
+        let end = follow(&replicator, until_idle, &asked, started_ns);
+        let restart = replicator.restart_reason();
+        let (statuses, result) = replicator.stop_with_statuses(started_ns);
+        for (path, status) in statuses {
+            let stopped = true;
+            write_status(&Status { stopped, ..status }, &path);
+        }
+        result?;
+        match (end, restart) {
+            (End::Stuck(why), _) => anyhow::bail!(
+                "nothing has moved for {} s, and not everything captured is applied: {why}",
+                GIVE_UP_AFTER.as_secs()
+            ),
+            (End::Ended, Some(reason)) if !asked.load(Ordering::SeqCst) => {
+                tracing::warn!("{reason}: starting again");
+                options.read_again = false;
+            }
+            _ => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
+
+/// Why nothing goes on.
+enum End {
+    /// That was asked for.
+    Asked,
+    /// By itself.
+    Ended,
+    /// Nothing moves.
+    Stuck(String),
+}
+
+fn follow(
+    replicator: &Replicator,
+    until_idle: UntilIdle,
+    asked: &AtomicBool,
+    started_ns: i64,
+) -> End {
     let mut idle = Idle::default();
     let mut lookout = Lookout::default();
-    let mut told = Status::default();
-    let mut last_moved = (Status::default(), Instant::now());
-    let mut stuck = None;
+    let mut told: Vec<(PathBuf, Status)> = Vec::new();
+    let mut last_moved = (Vec::new(), Instant::now());
     let mut ticks = 0u32;
-    while !asked.load(Ordering::SeqCst) && !replicator.has_ended() {
-        if ticks.is_multiple_of(STATUS_EVERY) {
-            lookout.look_if_due(replicator.config(), replicator.progress());
-            let status = Status::of(replicator.config(), replicator.progress(), started_ns);
-            // Its time alone is no news.
-            told.written_ns = status.written_ns;
-            if ticks.is_multiple_of(STATUS_REPEATED_EVERY) || told != status {
-                write_status(&status, &status_path);
-                told = status;
-            }
+    while !asked.load(Ordering::SeqCst) {
+        if replicator.has_ended() {
+            return End::Ended;
         }
-        if args.until_idle {
-            if replicator.is_idle(&mut idle) {
-                break;
+        if ticks.is_multiple_of(STATUS_EVERY) {
+            if let Some(progress) = replicator.captured() {
+                lookout.look_if_due(replicator.config(), progress);
             }
-            let moved = Status {
-                written_ns: 0,
-                // Programs that come and go move nothing here.
-                coverage: Coverage::default(),
-                ..Status::of(replicator.config(), replicator.progress(), started_ns)
-            };
+            let statuses = replicator.statuses(started_ns);
+            let repeated = ticks.is_multiple_of(STATUS_REPEATED_EVERY);
+            for (path, status) in &statuses {
+                // Its time alone is no news.
+                let is_told = told.iter().any(|(before, old)| {
+                    before == path
+                        && *status
+                            == Status {
+                                written_ns: status.written_ns,
+                                ..old.clone()
+                            }
+                });
+                if repeated || !is_told {
+                    write_status(status, path);
+                }
+            }
+            told = statuses;
+        }
+        if until_idle.until_idle {
+            if replicator.is_idle(&mut idle) {
+                return End::Asked;
+            }
+            let mut moved: Vec<Status> = Vec::new();
+            for (_, status) in replicator.statuses(started_ns) {
+                moved.push(Status {
+                    written_ns: 0,
+                    // Programs that come and go move nothing here.
+                    coverage: Coverage::default(),
+                    ..status
+                });
+            }
             if moved != last_moved.0 {
                 last_moved = (moved, Instant::now());
             } else if last_moved.1.elapsed() > GIVE_UP_AFTER {
-                stuck = Some(moved.all_problems());
-                break;
+                let problems: Vec<String> = moved.iter().flat_map(Status::all_problems).collect();
+                return End::Stuck(if problems.is_empty() {
+                    "a program is in the middle of a call".to_owned()
+                } else {
+                    problems.join("; ")
+                });
             }
         }
         ticks = ticks.wrapping_add(1);
         std::thread::sleep(TICK);
     }
-    let (config, progress) = (
-        Arc::clone(replicator.config()),
-        Arc::clone(replicator.progress()),
-    );
-    let result = replicator.stop();
-    let status = Status {
-        stopped: true,
-        ..Status::of(&config, &progress, started_ns)
-    };
-    write_status(&status, &status_path);
-    result?;
-    if let Some(problems) = stuck {
-        let why = if problems.is_empty() {
-            "a program is in the middle of a call".to_owned()
-        } else {
-            problems.join("; ")
-        };
-        anyhow::bail!(
-            "nothing has moved for {} s, and not everything captured is applied: {why}",
-            GIVE_UP_AFTER.as_secs()
-        );
-    }
-    Ok(ExitCode::SUCCESS)
+    End::Asked
 }
 
 fn write_status(status: &Status, path: &Path) {

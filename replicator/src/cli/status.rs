@@ -1,8 +1,9 @@
 //! `counterfoil status`: what is happening.
 
 use comfy_table::{Table, presets};
+use counterfoil::config::Config;
 use counterfoil::progress::Reason;
-use counterfoil::state::running;
+use counterfoil::state::{applying, running};
 use counterfoil::status::{
     Coverage, FRESH_NS, ProgramStatus, Status, UncapturedStatus, waiting_bytes, waiting_programs,
 };
@@ -45,12 +46,11 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(UNKNOWN));
         }
     };
-    let pid = running(&config);
     let report = Report {
-        running: pid.is_some(),
+        running: running(&config).is_some() || applying(&config).is_some(),
         lane_bytes_waiting: waiting_bytes(&config.site.lanes),
         lanes_full: waiting_programs(&config.site.lanes),
-        status: Status::read(&config.site.status_path())?,
+        status: status(&config)?,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
@@ -69,6 +69,23 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
             (true, true) => 0,
         },
     ))
+}
+
+/// What the halves that were ever here say, as one.
+fn status(config: &Config) -> anyhow::Result<Option<Status>> {
+    let captured = Status::read(&config.site.status_path())?;
+    if config.kafka.is_none() {
+        return Ok(captured);
+    }
+    let applied = Status::read(&config.site.apply_status_path())?;
+    Ok(match (captured, applied) {
+        (Some(mut status), Some(applied)) => {
+            status.stopped &= applied.stopped;
+            status.join(applied);
+            Some(status)
+        }
+        (one, other) => one.or(other),
+    })
 }
 
 fn print(report: &Report) {

@@ -7,6 +7,7 @@
 use counterfoil_records::{Layout, Organization};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use std::collections::BTreeMap;
 use toml::Spanned;
 
 /// A key that is known but not available yet.
@@ -14,7 +15,6 @@ pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
 pub(super) const NOT_YET: &[&str] = &[
-    "kafka",
     "copybook",
     "postgres",
     "mysql",
@@ -34,7 +34,7 @@ pub(super) struct File {
     pub(super) apply: ApplyTable,
     #[serde(default)]
     pub(super) group: Vec<Spanned<GroupTable>>,
-    pub(super) kafka: Later,
+    pub(super) kafka: Option<KafkaTable>,
     #[serde(default)]
     pub(super) sink: Vec<Spanned<SinkTable>>,
     #[serde(default)]
@@ -51,6 +51,53 @@ pub(super) struct SiteTable {
     pub(super) lane_bytes_max: Option<Spanned<i64>>,
     pub(super) lanes_bytes_max: Option<Spanned<i64>>,
     pub(super) lanes_access: Option<Spanned<AccessWord>>,
+}
+
+/// `[kafka]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KafkaTable {
+    pub(super) topic_prefix: Option<Spanned<String>>,
+    pub(super) routes: Spanned<Vec<RouteTable>>,
+    pub(super) ordering: Option<Spanned<OrderingWord>>,
+    #[serde(default)]
+    pub(super) streams: Vec<Spanned<String>>,
+    pub(super) message_bytes_max: Option<Spanned<i64>>,
+    pub(super) create_topics: Option<bool>,
+    pub(super) replication: Option<Spanned<i64>>,
+    pub(super) retention_hours: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) topic: BTreeMap<String, Spanned<Setting>>,
+    #[serde(default)]
+    pub(super) client: BTreeMap<String, Spanned<Setting>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) schema_registry: Later,
+}
+
+/// `[[kafka.routes]]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteTable {
+    pub(super) name: Spanned<String>,
+    pub(super) bootstrap: Spanned<String>,
+}
+
+/// The words of `ordering`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum OrderingWord {
+    Group,
+    File,
+    Record,
+}
+
+/// A setting that is passed on as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Setting {
+    Text(String),
+    Number(i64),
+    Switch(bool),
 }
 
 /// `[journal]`

@@ -22,6 +22,7 @@ pub use scan::{FoundFile, Scan, ScanError};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
 use counterfoil_sinks::SqliteConfig;
+use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,10 +38,13 @@ pub struct Config {
     pub journal: Journal,
     /// How changes are put into batches.
     pub apply: Apply,
-    /// Consistency groups, in the order of the file; at least one, each with at least one rule.
+    /// Consistency groups, in the order of the file, each with at least one rule; at least one, unless only streams of
+    /// other sites are applied.
     pub groups: Vec<Group>,
     /// Targets; at least one.
     pub sinks: Vec<SinkConfig>,
+    /// Kafka between capture and apply; without it they are one process.
+    pub kafka: Option<Kafka>,
 }
 
 /// `[site]`: this installation.
@@ -102,6 +106,55 @@ impl Site {
     /// The file in which a running replicator says how it is doing.
     pub fn status_path(&self) -> PathBuf {
         self.state.join("status.json")
+    }
+
+    /// What [`Site::lock_path`] is for capture, for apply from Kafka.
+    pub fn apply_lock_path(&self) -> PathBuf {
+        self.state.join("apply.lock")
+    }
+
+    /// What [`Site::status_path`] is for capture, for apply from Kafka.
+    pub fn apply_status_path(&self) -> PathBuf {
+        self.state.join("apply-status.json")
+    }
+}
+
+/// `[kafka]`: the cluster between capture and apply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// What the names of topics begin with.
+    pub topic_prefix: String,
+    /// Ways to the one cluster, the preferred first; at least one.
+    pub routes: Vec<Route>,
+    /// What apply takes, as `site/group`; empty: this site's own groups.
+    pub streams: Vec<String>,
+    /// Largest message in bytes; a larger event is sent in parts.
+    pub message_bytes_max: usize,
+    /// Topics that aren't there are made.
+    pub create: bool,
+    /// Copies of a topic that is made; none: the broker's default.
+    pub replication: Option<u16>,
+    /// Settings of a topic that is made.
+    pub topic: BTreeMap<String, String>,
+    /// Settings of the client library.
+    pub client: BTreeMap<String, String>,
+    /// File with the SASL password.
+    pub password_file: Option<PathBuf>,
+}
+
+/// `[[kafka.routes]]`: a way to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Its name, for people.
+    pub name: String,
+    /// Brokers to ask first, as `host:port`, with commas between.
+    pub bootstrap: String,
+}
+
+impl Kafka {
+    /// The topic of a stream (`site/group`).
+    pub fn topic(&self, stream: &str) -> String {
+        format!("{}.{}", self.topic_prefix, stream.replace('/', "."))
     }
 }
 
@@ -251,6 +304,21 @@ impl Config {
     /// The name under which a target keeps the position of a group: `site/group`.
     pub fn stream(&self, group: usize) -> String {
         format!("{}/{}", self.site.name, self.groups[group].name)
+    }
+
+    /// The streams of this site's own groups, in their order.
+    pub fn own_streams(&self) -> Vec<String> {
+        (0..self.groups.len())
+            .map(|group| self.stream(group))
+            .collect()
+    }
+
+    /// The streams that are applied to this configuration's targets.
+    pub fn applied_streams(&self) -> Vec<String> {
+        match &self.kafka {
+            Some(kafka) if !kafka.streams.is_empty() => kafka.streams.clone(),
+            _ => self.own_streams(),
+        }
     }
 
     /// Walks the directories of all rules and yields the regular files that exist and match, each

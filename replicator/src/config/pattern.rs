@@ -79,9 +79,12 @@ impl Pattern {
         Pattern::parse(bytes)
     }
 
-    /// An `exclude` pattern: like [`Pattern::absolute`], but one without a slash is a file name in
-    /// any directory.
-    pub(super) fn exclusion(base: &Path, written: &str) -> Result<Pattern, String> {
+    /// An `exclude` pattern: made absolute, as if written in the directory `base`, but one without a
+    /// slash is a file name in any directory.
+    ///
+    /// # Errors
+    /// It isn't a pattern, and why.
+    pub fn exclusion(base: &Path, written: &str) -> Result<Pattern, String> {
         if written.is_empty() || written.contains('/') {
             return Pattern::absolute(base, written);
         }

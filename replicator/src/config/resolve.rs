@@ -3,13 +3,14 @@
 
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
-    AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, Later,
-    SinkTable, SinksTable, SiteTable, TreeTable, UnavailableWord, UnitWord,
+    AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
+    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, TreeTable, UnavailableWord,
+    UnitWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
-    Apply, Config, FileRule, Group, Journal, LanesAccess, Policy, SinkConfig, Site, Target,
-    Unavailable, UnitOfWork,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Route, SinkConfig, Site,
+    Target, Unavailable, UnitOfWork,
 };
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::SqliteConfig;
@@ -32,6 +33,32 @@ const NAME_CHARS_MAX: usize = 100;
 /// The shortest of the identifier limits of the databases that are targets (PostgreSQL's).
 const TABLE_BYTES_MAX: usize = 63;
 const PROBLEMS_MAX: usize = 20;
+
+/// Settings of the client library that decide whether anything is lost or repeated, and secrets.
+const CLIENT_RESERVED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "brokers are named in `routes`"),
+    ("metadata.broker.list", "brokers are named in `routes`"),
+    ("enable.idempotence", EXACTLY_ONCE),
+    ("acks", EXACTLY_ONCE),
+    ("request.required.acks", EXACTLY_ONCE),
+    ("message.timeout.ms", EXACTLY_ONCE),
+    ("delivery.timeout.ms", EXACTLY_ONCE),
+    ("message.max.bytes", "write message_bytes_max in [kafka]"),
+    ("transactional.id", EXACTLY_ONCE),
+    ("enable.auto.commit", EXACTLY_ONCE),
+    ("enable.auto.offset.store", EXACTLY_ONCE),
+    ("auto.offset.reset", EXACTLY_ONCE),
+    ("group.id", "it is made from topic_prefix, site and sink"),
+    ("sasl.password", SECRET),
+    (
+        "ssl.key.password",
+        "use a key file without a password that only this user may read",
+    ),
+    ("ssl.key.pem", "name a file in \"ssl.key.location\""),
+];
+const EXACTLY_ONCE: &str = "leave it out: that nothing is lost or repeated depends on it";
+const SECRET: &str =
+    "secrets don't belong in here: put it into a file and name that in password_file";
 
 pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     let source = read(path).map_err(|problem| match path.try_exists() {
@@ -117,11 +144,7 @@ impl Resolver<'_> {
     /// Goes through everything, so that all problems are shown at once; `None` when something
     /// without a default is missing.
     fn config(&mut self, file: &File) -> Option<Config> {
-        self.later(
-            &file.kafka,
-            "[kafka]",
-            "this version has no Kafka transport yet; leave [kafka] out to replicate within one process",
-        );
+        let kafka = file.kafka.as_ref().map(|table| self.kafka(table));
         let journal = self.journal(&file.journal);
         let apply = self.apply(&file.apply);
         let site = match &file.site {
@@ -134,7 +157,7 @@ impl Resolver<'_> {
                 None
             }
         };
-        if file.group.is_empty() {
+        if file.group.is_empty() && kafka.as_ref().is_none_or(|kafka| kafka.streams.is_empty()) {
             let problem = self
                 .source
                 .problem_here("there is no [[group]], so no file would be captured");
@@ -168,7 +191,132 @@ impl Resolver<'_> {
             apply,
             groups,
             sinks,
+            kafka,
         })
+    }
+
+    fn kafka(&mut self, table: &KafkaTable) -> Kafka {
+        self.later(
+            &table.schema_registry,
+            "`schema_registry`",
+            "events are published as plain protobuf; leave it out",
+        );
+        if let Some(prefix) = &table.topic_prefix {
+            self.name("topic prefix", prefix);
+        }
+        if table.routes.get_ref().is_empty() {
+            self.problem(
+                table.routes.span(),
+                "there is no route to the cluster",
+                "write one, as in routes = [{ name = \"lan\", bootstrap = \"kafka:9092\" }]",
+            );
+        }
+        let mut names = HashMap::new();
+        for route in table.routes.get_ref() {
+            self.name("route", &route.name);
+            self.unique("route", &route.name, &mut names);
+            let bootstrap = &route.bootstrap;
+            let named = |broker: &str| {
+                let (host, port) = broker.trim().rsplit_once(':').unwrap_or_default();
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port != 0)
+            };
+            if !bootstrap.get_ref().split(',').all(named) {
+                self.problem(
+                    bootstrap.span(),
+                    format!("{:?} doesn't name brokers", bootstrap.get_ref()),
+                    "write host:port, several with commas between",
+                );
+            }
+        }
+        if let Some(ordering) = &table.ordering
+            && !matches!(ordering.get_ref(), OrderingWord::Group)
+        {
+            self.problem(
+                ordering.span(),
+                "topics with several partitions aren't available in this version yet",
+                "leave it out, or write \"group\": one order for all files of a group",
+            );
+        }
+        for stream in &table.streams {
+            let parts: Vec<&str> = stream.get_ref().split('/').collect();
+            if parts.len() != 2 || parts.iter().any(|part| part.is_empty()) {
+                self.problem(
+                    stream.span(),
+                    format!("{:?} isn't a stream", stream.get_ref()),
+                    "write SITE/GROUP, by the names that the capturing site's configuration gives them",
+                );
+            }
+        }
+        let message_bytes_max = self.number(
+            "message_bytes_max",
+            &table.message_bytes_max,
+            1_000_000,
+            16_384..=100_000_000,
+        );
+        let replication = table.replication.as_ref().map(|_| {
+            let copies = self.number("replication", &table.replication, 3, 1..=1000);
+            u16::try_from(copies).unwrap_or(u16::MAX)
+        });
+        let mut topic = self.settings(&table.topic, &[]);
+        let hours = self.number(
+            "retention_hours",
+            &table.retention_hours,
+            7 * 24,
+            1..=1_000_000,
+        );
+        topic
+            .entry("retention.ms".to_owned())
+            .or_insert_with(|| (hours * 3_600_000).to_string());
+        Kafka {
+            topic_prefix: table
+                .topic_prefix
+                .as_ref()
+                .map_or("counterfoil", |prefix| prefix.get_ref())
+                .to_owned(),
+            routes: table
+                .routes
+                .get_ref()
+                .iter()
+                .map(|route| Route {
+                    name: route.name.get_ref().clone(),
+                    bootstrap: route.bootstrap.get_ref().clone(),
+                })
+                .collect(),
+            streams: table
+                .streams
+                .iter()
+                .map(|stream| stream.get_ref().clone())
+                .collect(),
+            message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
+            create: table.create_topics.unwrap_or(true),
+            replication,
+            topic,
+            client: self.settings(&table.client, CLIENT_RESERVED),
+            password_file: table
+                .password_file
+                .as_ref()
+                .and_then(|file| self.path(file)),
+        }
+    }
+
+    fn settings(
+        &mut self,
+        table: &BTreeMap<String, Spanned<Setting>>,
+        reserved: &[(&str, &str)],
+    ) -> BTreeMap<String, String> {
+        let mut settings = BTreeMap::new();
+        for (key, value) in table {
+            if let Some((_, help)) = reserved.iter().find(|(name, _)| name == key) {
+                self.problem(value.span(), format!("{key:?} can't be set here"), *help);
+            }
+            let text = match value.get_ref() {
+                Setting::Text(text) => text.clone(),
+                Setting::Number(number) => number.to_string(),
+                Setting::Switch(switch) => switch.to_string(),
+            };
+            settings.insert(key.clone(), text);
+        }
+        settings
     }
 
     fn site(&mut self, table: &SiteTable) -> Option<Site> {

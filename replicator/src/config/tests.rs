@@ -213,8 +213,10 @@ fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
             "`copybook` isn't available",
         ),
         (
-            format!("{MINIMAL}\n[kafka]\ntopic_prefix = \"x\""),
-            "no Kafka transport yet",
+            format!(
+                "{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092' }}]\nordering = 'record'"
+            ),
+            "several partitions aren't available",
         ),
         (
             format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.postgres]\nurl = \"x\""),
@@ -636,4 +638,58 @@ fn every_key_is_documented() {
         }
     }
     assert!(keys > 25, "only {keys} keys were seen");
+}
+
+#[test]
+fn kafka_is_read_and_what_would_lose_or_repeat_is_refused() {
+    let kafka = |lines: &str| {
+        format!(
+            "{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092,l:9093' }}]\n{lines}"
+        )
+    };
+    let config = load(&kafka(
+        "topic_prefix = 'cf'\nretention_hours = 2\npassword_file = 'secret'\nreplication = 1\n\
+         [kafka.topic]\n'min.insync.replicas' = 2\n[kafka.client]\n'compression.type' = 'lz4'\n'socket.nagle.disable' = true",
+    ))
+    .unwrap();
+    let read = config.kafka.as_ref().expect("there is a [kafka]");
+    assert_eq!(read.topic(&config.stream(0)), "cf.hq.payments");
+    assert_eq!(read.topic["retention.ms"], "7200000");
+    assert_eq!(read.topic["min.insync.replicas"], "2");
+    assert_eq!(read.client["socket.nagle.disable"], "true");
+    assert!(
+        read.password_file
+            .as_ref()
+            .is_some_and(|path| path.is_absolute())
+    );
+    for (lines, what) in [
+        ("[kafka.client]\nacks = 0", "\"acks\" can't be set here"),
+        (
+            "[kafka.client]\n'sasl.password' = 'x'",
+            "name that in password_file",
+        ),
+        ("streams = ['payments']", "isn't a stream"),
+        (
+            "topic_prefix = 'a b'",
+            "can't be the name of a topic prefix",
+        ),
+        ("replication = 0", "replication is 0"),
+    ] {
+        let (line, shown) = problem(&kafka(lines));
+        assert!(
+            shown.contains(what) && line > 0,
+            "{what:?} isn't in:\n{shown}"
+        );
+    }
+    let (_, shown) = problem(&kafka("").replace("k:9092,l:9093", "k"));
+    assert!(shown.contains("doesn't name brokers"), "{shown}");
+}
+
+#[test]
+fn a_site_that_only_applies_needs_no_group() {
+    let text = "[site]\nname = 'dr'\nstate = 's'\n[kafka]\nroutes = [{ name = 'a', bootstrap = 'k:9092' }]\n";
+    let (_, shown) = problem(text);
+    assert!(shown.contains("there is no [[group]]"), "{shown}");
+    let config = load(&format!("{text}streams = ['hq/payments', 'branch/stock']")).unwrap();
+    assert_eq!(config.applied_streams(), ["hq/payments", "branch/stock"]);
 }

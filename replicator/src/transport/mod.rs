@@ -1,7 +1,12 @@
 //! Transport: carries parcels of events from the publisher to appliers, in order, with a bound on what is under way.
 //!
 //! Within one process that is a bounded channel per sink ([`channel`]). A parcel holds whole units, so an applier never
-//! sees part of one.
+//! sees part of one. Past one process events have the form of [`wire`], and [`assembly`] makes whole units of them again.
+
+pub mod assembly;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod wire;
 
 use crate::event::Parcel;
 use std::sync::Arc;

@@ -225,7 +225,7 @@ impl Publisher {
                     PieceKind::Residue { bytes, reason } => Change::Residue {
                         id,
                         bytes: bytes.to_vec(),
-                        reason,
+                        reason: reason.into(),
                     },
                     PieceKind::Empty if clears || piece.offset >= known_until => return,
                     PieceKind::Empty => Change::Absent { id },
