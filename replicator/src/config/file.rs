@@ -124,6 +124,8 @@ pub(super) struct GroupTable {
     pub(super) name: Spanned<String>,
     pub(super) unit_of_work: Option<Spanned<UnitWord>>,
     pub(super) unit_timeout_ms: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) before: bool,
     pub(super) on_backlog: Option<BacklogWord>,
     pub(super) on_unavailable: Option<UnavailableWord>,
     #[serde(default)]

@@ -187,6 +187,8 @@ pub struct Group {
     pub unit_of_work: UnitOfWork,
     /// How long a unit may stay open before it is cut.
     pub unit_timeout: Duration,
+    /// Events have the record as it was before, too.
+    pub before: bool,
     /// What programs do when they can't tell what they are about to do to files of the group.
     pub policy: Policy,
     /// Which files, and what is in them. The first rule that matches a file is its rule; trees come last.

@@ -486,6 +486,7 @@ impl Resolver<'_> {
                 name: table.name.get_ref().clone(),
                 unit_of_work,
                 unit_timeout: Duration::from_millis(timeout),
+                before: table.before,
                 policy: Policy {
                     waits_for_room: matches!(table.on_backlog, Some(BacklogWord::Block)),
                     unavailable: match table.on_unavailable {

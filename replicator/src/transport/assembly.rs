@@ -176,6 +176,7 @@ mod tests {
                 captured_ns: 0,
                 pid: 0,
                 snapshot: false,
+                before: None,
             }),
         }
     }

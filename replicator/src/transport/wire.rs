@@ -4,7 +4,7 @@
 //! an event or to an error that says what is wrong with them, never to a panic.
 
 use crate::capture::operation::{Attributes, FileKind};
-use crate::event::{Change, Event};
+use crate::event::{Change, Event, RecordImage};
 use counterfoil_proto::{Position, path_text, v1};
 use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
 use counterfoil_sinks::FileDescription;
@@ -125,6 +125,7 @@ impl Sender {
             file: Some(file(&event.file, event.size)),
             snapshot: event.snapshot,
             captured_at_ns: event.captured_ns,
+            before: event.before.as_ref().map(image),
             ..v1::ChangeEvent::default()
         };
         let op = match &event.change {
@@ -201,6 +202,14 @@ impl Sender {
             captured_at_ns: at_ns,
             ..v1::ChangeEvent::default()
         }
+    }
+}
+
+fn image(record: &RecordImage) -> v1::Image {
+    v1::Image {
+        data: record.data.clone(),
+        rest: record.rest.clone(),
+        ..v1::Image::default()
     }
 }
 
@@ -410,6 +419,10 @@ impl Decoder {
             captured_ns: message.captured_at_ns,
             pid: source.pid,
             snapshot: message.snapshot,
+            before: message.before.take().map(|image| RecordImage {
+                data: image.data,
+                rest: image.rest,
+            }),
         };
         Ok(received(Content::Event(event)))
     }
@@ -587,16 +600,22 @@ mod tests {
                 any::<i64>(),
                 any::<u32>(),
             );
-            (change(file.clone()), numbers, any::<bool>()).prop_map(
-                move |(change, ((epoch, lsn, index), size, captured_ns, pid), snapshot)| Event {
-                    position: Position { epoch, lsn, index },
-                    group: 3,
-                    file: Arc::new(file.clone()),
-                    size,
-                    change,
-                    captured_ns,
-                    pid,
-                    snapshot,
+            let before = proptest::option::of(
+                any::<(Vec<u8>, Vec<u8>)>().prop_map(|(data, rest)| RecordImage { data, rest }),
+            );
+            (change(file.clone()), numbers, any::<bool>(), before).prop_map(
+                move |(change, ((epoch, lsn, index), size, captured_ns, pid), snapshot, before)| {
+                    Event {
+                        position: Position { epoch, lsn, index },
+                        group: 3,
+                        file: Arc::new(file.clone()),
+                        size,
+                        change,
+                        captured_ns,
+                        pid,
+                        snapshot,
+                        before,
+                    }
                 },
             )
         })
@@ -648,7 +667,7 @@ mod tests {
             let key_of = |file: &FileDescription, id| {
                 let event = Event {
                     position: Position::default(), group: 0, file: Arc::new(file.clone()), size: 0,
-                    change: Change::Absent { id }, captured_ns: 0, pid: 0, snapshot: false,
+                    change: Change::Absent { id }, captured_ns: 0, pid: 0, snapshot: false, before: None,
                 };
                 key(&sender().event(&event, None, v1::UnitKind::None))
             };

@@ -239,6 +239,7 @@ impl Publisher {
             },
             told: false,
             loading: false,
+            former: self.former_of(subject.group),
             redone_from: None,
         };
         let file = match self.tracked.iter().position(Option::is_none) {
@@ -279,6 +280,11 @@ impl Publisher {
         })
     }
 
+    fn former_of(&self, group: u16) -> Option<Former> {
+        let asks = self.config.groups[usize::from(group)].before;
+        asks.then(Former::default)
+    }
+
     pub(super) fn write(
         &mut self,
         file: usize,
@@ -287,6 +293,8 @@ impl Publisher {
         fresh: bool,
     ) -> Result<(), PublishError> {
         self.note_redo(file, offset);
+        // What repeated operations find may be what they made, and what is loaded anew says nothing of before.
+        let is_known = !self.is_redo() && !fresh;
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -297,6 +305,9 @@ impl Publisher {
             tracked
                 .parse
                 .before_write(tracked.codec.as_ref(), tracked.image.bytes(), &range);
+        if let Some(former) = &mut tracked.former {
+            former.note(tracked.image.bytes(), &range, is_known);
+        }
         retry_io(&self.progress, || tracked.image.write(offset, bytes))?;
         tracked
             .parse
@@ -323,6 +334,13 @@ impl Publisher {
         }
         let codec = tracked.codec.as_ref();
         let entry = tracked.parse.entry(codec, tracked.image.bytes(), size);
+        if let Some(former) = &mut tracked.former {
+            if size > before {
+                former.note(tracked.image.bytes(), &(before..size), false);
+            } else {
+                former.cut(entry, before);
+            }
+        }
         retry_io(&self.progress, || tracked.image.truncate(size))?;
         tracked.parse.resized(codec, entry, tracked.image.bytes());
         let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
@@ -556,6 +574,7 @@ impl Publisher {
             self.tracked[replaced] = None;
         }
         self.by_path.remove(from);
+        let former = self.former_of(subject.group);
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -571,6 +590,7 @@ impl Publisher {
         }
         // Other records than before, or another stream: gone there, new here.
         tracked.codec = codec;
+        tracked.former = former;
         tracked.parse = Parse::default();
         tracked.emitted_end = 0;
         self.event(&before, 0, Change::Removed);

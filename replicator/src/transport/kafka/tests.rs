@@ -78,6 +78,7 @@ fn unit(lsn: u64, events: u32, bytes: usize) -> Vec<Event> {
             captured_ns: 1,
             pid: 1,
             snapshot: false,
+            before: None,
         })
         .collect()
 }
