@@ -17,6 +17,7 @@ mod codec;
 mod guess;
 mod layout;
 pub mod schema;
+pub mod value;
 
 pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind};
 pub use guess::{Confidence, Guess, Sample, guess};
