@@ -16,6 +16,7 @@ mod bytes;
 mod codec;
 mod guess;
 mod layout;
+mod record;
 pub mod schema;
 pub mod value;
 
@@ -24,4 +25,7 @@ pub use guess::{Confidence, Guess, Sample, guess};
 pub use layout::{
     BLOCK_SIZE_DEFAULT, LINE_LEN_MAX, Layout, LayoutError, Organization, RECORD_SIZE_MAX,
     RESIDUE_ALIGN, RecordFormat, STATIC_BLOCK_BYTES, VarseqFormat,
+};
+pub use record::{
+    Cell, EncodeRecordError, FieldError, Read, RecordDecoder, RecordEncoder, Room, Wanted,
 };

@@ -53,11 +53,12 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// Whether two values are the same to the bit: unlike `==`, a NaN is itself, and minus zero isn't zero.
+    /// Whether two values are the same: unlike with `==`, a NaN is itself, minus zero isn't zero, and 1.0 is 1.00.
     pub fn is(&self, other: &Value<'_>) -> bool {
         match (self, other) {
             (Value::Float32(a), Value::Float32(b)) => a.to_bits() == b.to_bits(),
             (Value::Float64(a), Value::Float64(b)) => a.to_bits() == b.to_bits(),
+            (Value::Number(a), Value::Number(b)) => a.same_number(*b),
             (a, b) => a == b,
         }
     }
