@@ -16,11 +16,16 @@ mod bytes;
 mod codec;
 mod guess;
 mod layout;
+mod record;
 pub mod schema;
+pub mod value;
 
 pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind};
 pub use guess::{Confidence, Guess, Sample, guess};
 pub use layout::{
     BLOCK_SIZE_DEFAULT, LINE_LEN_MAX, Layout, LayoutError, Organization, RECORD_SIZE_MAX,
     RESIDUE_ALIGN, RecordFormat, STATIC_BLOCK_BYTES, VarseqFormat,
+};
+pub use record::{
+    Cell, EncodeRecordError, FieldError, Read, RecordDecoder, RecordEncoder, Room, Wanted,
 };
