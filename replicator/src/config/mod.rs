@@ -21,7 +21,7 @@ pub use scan::{FoundFile, Scan, ScanError};
 
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::SqliteConfig;
+use counterfoil_sinks::{FileSchema, SqliteConfig};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -238,6 +238,8 @@ pub struct FileRule {
     pub format: RecordFormat,
     /// The table for the records, when the pattern has no wildcards and one is asked for.
     pub table: Option<String>,
+    /// What is in their records, where a copybook says it.
+    pub schema: Option<FileSchema>,
     /// The line of the configuration it is on, from 1.
     pub line: usize,
 }

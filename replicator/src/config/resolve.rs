@@ -539,6 +539,7 @@ impl Resolver<'_> {
             exclude: exclude.into_iter().collect::<Option<_>>()?,
             format: format?,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            schema: None,
             line: self.line_of(table.path.span().start),
         })
     }
@@ -581,6 +582,7 @@ impl Resolver<'_> {
                 .collect(),
             format: RecordFormat::STATIC,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            schema: None,
             line: self.line_of(table.path.span().start),
         })
     }

@@ -155,18 +155,9 @@ impl Former {
                 _ if at > range.start => return records,
                 _ => at,
             };
-            // A line begins behind a line end; where the range does, it needn't have been one.
-            let begins = |offset: u64| match codec.boundaries() {
-                Boundaries::After(value) if offset > at => run[(offset - at - 1) as usize] == value,
-                Boundaries::After(value) if offset > 0 => {
-                    self.run(content, offset - 1, offset).0 == [value]
-                }
-                _ => true,
-            };
             if let Some(bytes) = run.get((begin - at) as usize..) {
                 codec.decode(begin, bytes, is_end, &mut |piece| {
                     if piece.offset < range.end
-                        && begins(piece.offset)
                         && let PieceKind::Record { data, rest } = piece.kind
                     {
                         let image = RecordImage {

@@ -156,6 +156,7 @@ mod tests {
             format: RecordFormat::new(Organization::Stream, Layout::Newline),
             table: None,
             tree: None,
+            schema: None,
         };
         let position = Position {
             epoch: 1,

@@ -5,6 +5,7 @@
 
 use crate::capture::operation::{Attributes, FileKind};
 use crate::event::{Change, Event, RecordImage};
+use crate::typed::TypedSchemas;
 use counterfoil_proto::{Position, path_text, v1};
 use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
 use counterfoil_sinks::FileDescription;
@@ -37,6 +38,8 @@ pub struct Sender {
     pub host: String,
     /// Number of the session; grows from run to run.
     pub session: u64,
+    /// The columns of files.
+    pub typed: TypedSchemas,
 }
 
 /// An event's place in its unit of work.
@@ -125,18 +128,17 @@ impl Sender {
             file: Some(file(&event.file, event.size)),
             snapshot: event.snapshot,
             captured_at_ns: event.captured_ns,
-            before: event.before.as_ref().map(image),
+            before: event
+                .before
+                .as_ref()
+                .map(|before| self.image(&event.file, &before.data, &before.rest)),
             ..v1::ChangeEvent::default()
         };
         let op = match &event.change {
             Change::Created => v1::Op::Created,
             Change::Put { id, data, rest } => {
                 message.record = *id;
-                message.after = Some(v1::Image {
-                    data: data.clone(),
-                    rest: rest.clone(),
-                    ..v1::Image::default()
-                });
+                message.after = Some(self.image(&event.file, data, rest));
                 v1::Op::Put
             }
             Change::Residue { id, bytes, reason } => {
@@ -192,6 +194,17 @@ impl Sender {
         message
     }
 
+    /// A record, with its columns where they are known.
+    fn image(&self, file: &FileDescription, data: &[u8], rest: &[u8]) -> v1::Image {
+        let encoded = self.typed.encode(file, data).unwrap_or_default();
+        v1::Image {
+            data: data.to_vec(),
+            rest: rest.to_vec(),
+            typed: encoded.bytes,
+            reason: encoded.reason,
+        }
+    }
+
     /// The message that begins the session.
     pub fn begin(&self, position: Position, fresh: bool, at_ns: i64) -> v1::ChangeEvent {
         v1::ChangeEvent {
@@ -202,14 +215,6 @@ impl Sender {
             captured_at_ns: at_ns,
             ..v1::ChangeEvent::default()
         }
-    }
-}
-
-fn image(record: &RecordImage) -> v1::Image {
-    v1::Image {
-        data: record.data.clone(),
-        rest: record.rest.clone(),
-        ..v1::Image::default()
     }
 }
 
@@ -224,7 +229,10 @@ fn file(file: &FileDescription, size: u64) -> v1::File {
             .format
             .varseq_format
             .map(|format| u32::from(u8::from(format))),
-        schema_id: String::new(),
+        schema_id: file
+            .schema
+            .as_ref()
+            .map_or_else(String::new, |schema| schema.0.schema_id().to_owned()),
         size,
         attributes: None,
         table: file.table.clone().unwrap_or_default(),
@@ -487,6 +495,7 @@ impl Decoder {
             format,
             table: table.map(str::to_owned),
             tree: tree.cloned(),
+            schema: None,
         });
         if self.files.len() >= FILES_REMEMBERED_MAX {
             self.files.clear();
@@ -508,6 +517,7 @@ mod tests {
             group: "payments".to_owned(),
             host: "h".to_owned(),
             session: 9,
+            typed: TypedSchemas::default(),
         }
     }
 
@@ -541,6 +551,7 @@ mod tests {
             format,
             table,
             tree,
+            schema: None,
         })
     }
 

@@ -221,6 +221,7 @@ impl Publisher {
             });
         };
         let size = image.size();
+        let former = self.former_of(subject.group, codec.as_ref());
         let emitted_end = if is_new && self.options.refill {
             u64::MAX
         } else {
@@ -239,7 +240,7 @@ impl Publisher {
             },
             told: false,
             loading: false,
-            former: self.former_of(subject.group),
+            former,
             redone_from: None,
         };
         let file = match self.tracked.iter().position(Option::is_none) {
@@ -273,6 +274,7 @@ impl Publisher {
                 .tree
                 .as_ref()
                 .map(|root| root.as_os_str().as_bytes().to_vec()),
+            schema: rule.schema.clone(),
         };
         Some(Subject {
             group: group as u16,
@@ -280,8 +282,10 @@ impl Publisher {
         })
     }
 
-    fn former_of(&self, group: u16) -> Option<Former> {
-        let asks = self.config.groups[usize::from(group)].before;
+    /// Lines have no before: what is changed in one moves where others begin.
+    fn former_of(&self, group: u16, codec: &dyn Codec) -> Option<Former> {
+        let asks = self.config.groups[usize::from(group)].before
+            && !matches!(codec.boundaries(), Boundaries::After(_));
         asks.then(Former::default)
     }
 
@@ -574,7 +578,7 @@ impl Publisher {
             self.tracked[replaced] = None;
         }
         self.by_path.remove(from);
-        let former = self.former_of(subject.group);
+        let former = self.former_of(subject.group, codec.as_ref());
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };

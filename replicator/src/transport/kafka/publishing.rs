@@ -17,6 +17,7 @@ use crate::event::{Change, Event, Parcel};
 use crate::progress::Progress;
 use crate::transport::wire::{Content, Place, Sender};
 use crate::transport::{Closed, Inlet};
+use crate::typed::TypedSchemas;
 use anyhow::{Context as _, Result};
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, v1};
@@ -293,6 +294,7 @@ impl Publishing {
                     group: group.name.clone(),
                     host: host.clone(),
                     session: 0,
+                    typed: TypedSchemas::default(),
                 },
                 kind: unit_kind(group.unit_of_work),
                 acked: known.position,
