@@ -102,6 +102,8 @@ impl Kind {
 /// A column as a field of a message.
 #[derive(Clone, Debug)]
 struct Field {
+    /// The column's name, but where protobuf wouldn't take it beside another.
+    name: String,
     number: u32,
     kind: Kind,
 }
@@ -113,7 +115,8 @@ struct Message {
     name: String,
     /// Index of the message that it is in; none of the record's own.
     parent: Option<usize>,
-    /// The number of the field there.
+    /// The field there: its name, made as a column's, and its number.
+    field: String,
     number: u32,
     /// How many tables it is in.
     depth: usize,
@@ -136,13 +139,16 @@ impl TypedSchema {
     pub fn of(schema: &Arc<RecordSchema>, padding: Option<u8>) -> TypedSchema {
         let tables = schema.tables();
         let mut taken: Vec<HashSet<u32>> = vec![HashSet::new(); tables.len()];
+        let mut json: Vec<HashSet<String>> = vec![HashSet::new(); tables.len()];
         let mut names = HashSet::new();
         let mut messages: Vec<Message> = Vec::with_capacity(tables.len());
         for (at, table) in tables.iter().enumerate() {
             let fields = table.columns.iter().map(|column| {
                 let kind = Kind::of(&column.field);
+                let number = field_number(&column.name, kind.name(), &mut taken[at]);
                 Field {
-                    number: field_number(&column.name, kind.name(), &mut taken[at]),
+                    name: field_name(&column.name, number, &mut json[at]),
+                    number,
                     kind,
                 }
             });
@@ -151,14 +157,18 @@ impl TypedSchema {
             while !names.insert(name.clone()) {
                 name.push('_');
             }
-            let number = table.parent.map_or(0, |parent| {
-                field_number(&table.name, "message", &mut taken[parent])
-            });
+            let (mut field, mut number, mut depth) = (table.name.clone(), 0, 0);
+            if let Some(parent) = table.parent {
+                number = field_number(&table.name, "message", &mut taken[parent]);
+                field = field_name(&table.name, number, &mut json[parent]);
+                depth = messages[parent].depth + 1;
+            }
             messages.push(Message {
                 name,
                 parent: table.parent,
+                field,
                 number,
-                depth: table.parent.map_or(0, |parent| messages[parent].depth + 1),
+                depth,
                 fields,
             });
         }
@@ -207,6 +217,18 @@ fn field_number(name: &str, kind: &str, taken: &mut HashSet<u32>) -> u32 {
         }
         seed += 1;
     }
+}
+
+/// The name of a field. Names that differ in underscores only have one name in JSON, which protobuf refuses: the later one gets
+/// its number behind it.
+fn field_name(name: &str, number: u32, json: &mut HashSet<String>) -> String {
+    let as_json = |name: &str| name.replace('_', "");
+    if json.insert(as_json(name)) {
+        return name.to_owned();
+    }
+    let name = format!("{name}_{number}");
+    json.insert(as_json(&name));
+    name
 }
 
 /// `card_record` as messages are called: `CardRecord`.

@@ -1,9 +1,8 @@
 //! The text of a file's own schema.
 
-use super::{TypedSchema, camel_case};
+use super::TypedSchema;
 use counterfoil_proto::EVENT_SCHEMA;
-use counterfoil_records::schema::{Column, Table};
-use std::collections::HashMap;
+use counterfoil_records::schema::Column;
 use std::fmt::Write as _;
 
 /// What the generic schema says in these places.
@@ -47,28 +46,23 @@ impl TypedSchema {
         };
         // Writing to a `String` can't fail.
         let _ = writeln!(text, "\n{pad}// {what}\n{pad}message {} {{", message.name);
-        let json = json_names(table, inner.iter().map(|&inner| &tables[inner]));
         for (column, field) in table.columns.iter().zip(&message.fields) {
             let _ = writeln!(
                 text,
-                "{pad}  // {}\n{pad}  optional {} {} = {}{};",
+                "{pad}  // {}\n{pad}  optional {} {} = {};",
                 describe(column),
                 field.kind.name(),
-                column.name,
-                field.number,
-                json_option(&json, &column.name)
+                field.name,
+                field.number
             );
         }
         for &inner in &inner {
             self.message(inner, indent + 2, text);
-            let (table, message) = (&tables[inner], &self.messages[inner]);
+            let message = &self.messages[inner];
             let _ = writeln!(
                 text,
-                "{pad}  repeated {} {} = {}{};",
-                message.name,
-                table.name,
-                message.number,
-                json_option(&json, &table.name)
+                "{pad}  repeated {} {} = {};",
+                message.name, message.field, message.number
             );
         }
         let _ = writeln!(text, "{pad}}}");
@@ -88,28 +82,4 @@ fn describe(column: &Column) -> String {
     let _ = write!(text, ": {}", column.field);
     // A comment is one line, whatever a name has in it.
     text.replace(|letter: char| letter.is_control(), " ")
-}
-
-/// How many fields of a message would have a name in JSON.
-fn json_names<'t>(table: &Table, inner: impl Iterator<Item = &'t Table>) -> HashMap<String, usize> {
-    let columns = table.columns.iter().map(|column| column.name.as_str());
-    let tables: Vec<&str> = inner.map(|table| table.name.as_str()).collect();
-    let mut names = HashMap::new();
-    for name in columns.chain(tables) {
-        *names.entry(json_name(name)).or_insert(0) += 1;
-    }
-    names
-}
-
-fn json_name(name: &str) -> String {
-    let camel = camel_case(name);
-    camel.to_ascii_lowercase()
-}
-
-/// Fields whose names differ in underscores only would have one name in JSON, which protobuf refuses.
-fn json_option(names: &HashMap<String, usize>, name: &str) -> String {
-    match names.get(&json_name(name)) {
-        Some(2..) => format!(" [json_name = {name:?}]"),
-        _ => String::new(),
-    }
 }
