@@ -267,6 +267,15 @@ pub fn key(message: &v1::ChangeEvent) -> String {
     }
 }
 
+/// An event's bytes without what Confluent's wire format has before them, if it has. No event begins with a zero byte.
+pub fn unframed(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        // The index of the first message: no list at all, or a list of one that is zero.
+        [0, _, _, _, _, 0, event @ ..] | [0, _, _, _, _, 2, 0, event @ ..] => event,
+        other => other,
+    }
+}
+
 /// Turns messages back into events.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -279,7 +288,7 @@ impl Decoder {
     /// # Errors
     /// The bytes are no event, or one that can't be.
     pub fn decode(&mut self, bytes: &[u8], stream: u16) -> Result<Received, WireError> {
-        let message = v1::ChangeEvent::decode(bytes)
+        let message = v1::ChangeEvent::decode(unframed(bytes))
             .map_err(|error| wrong(format!("it is no ChangeEvent: {error}")))?;
         self.receive(message, stream)
     }

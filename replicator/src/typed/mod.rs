@@ -20,7 +20,7 @@ pub use read::NoMessage;
 
 use counterfoil_records::schema::{BinaryRange, Column, FieldType, NationalEncoding, RecordSchema};
 use counterfoil_records::{Layout, RecordDecoder, RecordFormat, Room};
-use counterfoil_sinks::FileDescription;
+use counterfoil_sinks::{FileDescription, FileSchema};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use twox_hash::XxHash3_128;
@@ -257,27 +257,28 @@ struct Known {
 }
 
 impl TypedSchemas {
-    /// The typed schema of a file, if its records have columns.
-    pub fn of(&self, file: &FileDescription) -> Option<Arc<TypedSchema>> {
+    /// The typed schema of records that lie in this way in their file.
+    pub fn of_records(&self, schema: &FileSchema, format: &RecordFormat) -> Arc<TypedSchema> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(Arc::clone(known.of(file)?))
+        known.of(schema, format)
     }
 
-    /// A record of a file as the message of its columns.
+    /// A record of a file as the message of its columns, if it has any.
     pub fn encode(&self, file: &FileDescription, record: &[u8]) -> Option<Encoded> {
+        let schema = file.schema.as_ref()?;
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let typed = Arc::clone(known.of(file)?);
+        let typed = known.of(schema, &file.format);
         Some(typed.encode(record, &mut known.room))
     }
 }
 
 impl Known {
-    fn of(&mut self, file: &FileDescription) -> Option<&Arc<TypedSchema>> {
-        let schema = &file.schema.as_ref()?.0;
-        let padding = padding(&file.format);
+    fn of(&mut self, schema: &FileSchema, format: &RecordFormat) -> Arc<TypedSchema> {
+        let schema = &schema.0;
+        let padding = padding(format);
         let key = (Arc::as_ptr(schema).addr(), padding);
         let make = || Arc::new(TypedSchema::of(schema, padding));
-        Some(self.schemas.entry(key).or_insert_with(make))
+        Arc::clone(self.schemas.entry(key).or_insert_with(make))
     }
 }
 
