@@ -71,7 +71,7 @@ pub fn time_text(ns: i64) -> String {
 pub struct Form {
     /// The largest message, in bytes.
     pub bytes_max: usize,
-    /// A delete is followed by a message without a value.
+    /// An event after which a record isn't there any more is followed by a message without a value.
     pub tombstones: bool,
     /// Numbers of schemas, where messages carry them.
     pub schemas: Option<SchemaNumbers>,
@@ -86,7 +86,9 @@ impl Form {
             .as_ref()
             .and_then(|schemas| schemas.of(topic, schema_id));
         let mut messages = framed(event, self.bytes_max, number);
-        if self.tombstones && event.op() == v1::Op::Delete {
+        // Residue is what a deletion leaves in a slot.
+        let is_gone = matches!(event.op(), v1::Op::Delete | v1::Op::Residue);
+        if self.tombstones && is_gone {
             let tombstone = messages.last().map(|last| Outgoing {
                 key: last.key.clone(),
                 value: Vec::new(),
