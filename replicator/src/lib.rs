@@ -15,4 +15,5 @@ pub mod restore;
 pub mod state;
 pub mod status;
 pub mod transport;
+pub mod typed;
 pub mod verify;

@@ -18,8 +18,8 @@ mod sink;
 pub mod sqlite;
 
 pub use batch::{
-    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, StoredFile,
-    StoredPiece,
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image,
+    StoredFile, StoredPiece,
 };
 pub use sink::{Sink, SinkError, Snapshot};
 #[cfg(feature = "sqlite")]

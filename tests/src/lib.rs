@@ -25,6 +25,8 @@ mod operations;
 mod poll;
 mod process;
 mod programs;
+mod python_client;
+mod registry;
 mod site;
 mod tree;
 
@@ -41,5 +43,7 @@ pub use process::{Finished, Process};
 pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };
+pub use python_client::{compile_schema, example_consumer, python_client};
+pub use registry::{Registry, base64};
 pub use site::{Difference, File, Group, Site, Verdict};
 pub use tree::{Entry, assert_same_trees, tree};

@@ -85,6 +85,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Task::Test { more } => {
             packages::install_missing()?;
             packages::install_broker()?;
+            packages::install_python_client()?;
             let dir = cargo::build(Profile::Dev)?;
             println!("# tests run {}/counterfoil", dir.display());
             let mut arguments = vec!["test", "--workspace"];

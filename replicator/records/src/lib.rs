@@ -8,16 +8,25 @@
 //! [`guess()`] goes the other way: from a sample of a file to the formats that it may be in. It is
 //! advice for a person to confirm, never a decision.
 //!
+//! What is in a record is in [`schema`]: fields, and the columns that they become. [`copybook`] reads COBOL copybooks.
+//!
 //! The layouts byte by byte, with their traps, are in `docs/record-layouts.md`.
 
 mod bytes;
 mod codec;
+pub mod copybook;
 mod guess;
 mod layout;
+mod record;
+pub mod schema;
+pub mod value;
 
 pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind};
 pub use guess::{Confidence, Guess, Sample, guess};
 pub use layout::{
     BLOCK_SIZE_DEFAULT, LINE_LEN_MAX, Layout, LayoutError, Organization, RECORD_SIZE_MAX,
     RESIDUE_ALIGN, RecordFormat, STATIC_BLOCK_BYTES, VarseqFormat,
+};
+pub use record::{
+    Cell, EncodeRecordError, FieldError, Read, RecordDecoder, RecordEncoder, Room, Wanted,
 };

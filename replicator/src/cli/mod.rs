@@ -17,6 +17,7 @@ mod init;
 mod preload;
 mod restore;
 mod run;
+mod schema;
 mod status;
 mod verify;
 
@@ -50,6 +51,7 @@ enum Verb {
     Apply(apply::Args),
     #[cfg(feature = "kafka")]
     Events(events::Args),
+    Schema(schema::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -73,6 +75,7 @@ impl Cli {
             Verb::Apply(args) => apply::run(args, config),
             #[cfg(feature = "kafka")]
             Verb::Events(args) => events::run(args, config),
+            Verb::Schema(args) => schema::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),

@@ -4,22 +4,24 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, TreeTable, UnavailableWord,
-    UnitWord,
+    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, SubjectNamesWord, TreeTable,
+    UnavailableWord, UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Route, SinkConfig, Site,
-    Target, Unavailable, UnitOfWork,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Registry, Route,
+    SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
 };
+use counterfoil_records::schema::{Dialect, DialectError};
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
-use counterfoil_sinks::SqliteConfig;
+use counterfoil_sinks::{FileSchema, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 use walkdir::WalkDir;
@@ -196,11 +198,6 @@ impl Resolver<'_> {
     }
 
     fn kafka(&mut self, table: &KafkaTable) -> Kafka {
-        self.later(
-            &table.schema_registry,
-            "`schema_registry`",
-            "events are published as plain protobuf; leave it out",
-        );
         if let Some(prefix) = &table.topic_prefix {
             self.name("topic prefix", prefix);
         }
@@ -296,7 +293,56 @@ impl Resolver<'_> {
                 .password_file
                 .as_ref()
                 .and_then(|file| self.path(file)),
+            tombstones: table.tombstones,
+            registry: self.registry(table),
         }
+    }
+
+    fn registry(&mut self, kafka: &KafkaTable) -> Option<Registry> {
+        let wanted = kafka.wire_format.as_ref();
+        let is_wanted = wanted.is_some_and(|word| *word.get_ref() == WireFormatWord::Confluent);
+        let table = match (&kafka.registry, wanted) {
+            (Some(table), _) if is_wanted => table.get_ref(),
+            (Some(table), _) => {
+                self.problem(
+                    table.span(),
+                    "[kafka.registry] without wire_format = \"confluent\"",
+                    "plain protobuf takes no registry: leave it out, or write wire_format = \"confluent\" in [kafka]",
+                );
+                return None;
+            }
+            (None, Some(word)) if is_wanted => {
+                self.problem(
+                    word.span(),
+                    "the wire format \"confluent\" takes a schema registry",
+                    "name it: registry = { url = \"https://registry:8081\" }",
+                );
+                return None;
+            }
+            (None, _) => return None,
+        };
+        let url = table.url.get_ref();
+        let host = ["http://", "https://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme));
+        if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' ', '?', '#'])) {
+            self.problem(
+                table.url.span(),
+                format!("{url:?} isn't the address of a registry"),
+                "write http://host:port or https://host:port; name and password have keys of their own",
+            );
+        }
+        Some(Registry {
+            url: url.clone(),
+            username: table.username.clone(),
+            password_file: table.password_file.as_ref().and_then(|it| self.path(it)),
+            ca: table.ca.as_ref().and_then(|it| self.path(it)),
+            auto_register: table.auto_register.unwrap_or(true),
+            subject_names: match table.subject_names {
+                None | Some(SubjectNamesWord::Topic) => SubjectNames::Topic,
+                Some(SubjectNamesWord::Record) => SubjectNames::Record,
+            },
+        })
     }
 
     fn settings(
@@ -493,6 +539,7 @@ impl Resolver<'_> {
                 name: table.name.get_ref().clone(),
                 unit_of_work,
                 unit_timeout: Duration::from_millis(timeout),
+                before: table.before,
                 policy: Policy {
                     waits_for_room: matches!(table.on_backlog, Some(BacklogWord::Block)),
                     unavailable: match table.on_unavailable {
@@ -509,11 +556,7 @@ impl Resolver<'_> {
     }
 
     fn rule(&mut self, table: &FileTable) -> Option<FileRule> {
-        self.later(
-            &table.copybook,
-            "`copybook`",
-            "this version mirrors records as bytes and has no typed columns yet; leave it out",
-        );
+        let schema = self.schema(table);
         let pattern = self.pattern(&table.path, Pattern::absolute);
         let exclude: Vec<Option<Pattern>> = table
             .exclude
@@ -545,8 +588,57 @@ impl Resolver<'_> {
             exclude: exclude.into_iter().collect::<Option<_>>()?,
             format: format?,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            schema,
             line: self.line_of(table.path.span().start),
         })
+    }
+
+    /// What is in a file's records, by its copybook.
+    fn schema(&mut self, table: &FileTable) -> Option<FileSchema> {
+        let Some(copybook) = &table.copybook else {
+            for (key, set) in [
+                ("copybook_record", &table.copybook_record),
+                ("dialect", &table.dialect),
+            ] {
+                if let Some(set) = set {
+                    self.problem(
+                        set.span(),
+                        format!("`{key}` without `copybook`"),
+                        "leave it out, or name the copybook",
+                    );
+                }
+            }
+            return None;
+        };
+        let dialect = match &table.dialect {
+            None => Dialect::default(),
+            Some(dialect) => match dialect.get_ref().parse() {
+                Ok(known) => known,
+                Err(error) => {
+                    let error: DialectError = error;
+                    self.problem(
+                        dialect.span(),
+                        error.to_string(),
+                        "write the compiler, and what differs from its habits, as in \"ibm,binary=2-4-8\"",
+                    );
+                    return None;
+                }
+            },
+        };
+        let path = self.path(copybook)?;
+        let record = table.copybook_record.as_ref();
+        let record = record.map(|record| record.get_ref().as_str());
+        match super::copybook::read(&path, record, dialect, None) {
+            Ok(schema) => Some(FileSchema(Arc::new(schema))),
+            Err(error) => {
+                self.problem(
+                    copybook.span(),
+                    format!("the copybook {}: {error}", path.display()),
+                    "mend it, or leave `copybook` out: records are mirrored as bytes then",
+                );
+                None
+            }
+        }
     }
 
     fn tree(&mut self, table: &TreeTable) -> Option<FileRule> {
@@ -587,6 +679,7 @@ impl Resolver<'_> {
                 .collect(),
             format: RecordFormat::STATIC,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            schema: None,
             line: self.line_of(table.path.span().start),
         })
     }

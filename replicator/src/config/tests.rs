@@ -179,10 +179,6 @@ fn an_unknown_key_is_shown_with_its_line_and_the_nearest_known_one() {
     ] {
         assert!(shown.contains(part), "{part:?} isn't in:\n{shown}");
     }
-    assert!(
-        !shown.contains("copybook"),
-        "what isn't available isn't offered:\n{shown}"
-    );
 }
 
 #[test]
@@ -208,10 +204,6 @@ fn unknown_values_and_missing_keys_say_what_to_write() {
 #[test]
 fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
     for (text, what) in [
-        (
-            format!("{MINIMAL}copybook = \"cards.cpy\""),
-            "`copybook` isn't available",
-        ),
         (
             format!(
                 "{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092' }}]\nordering = 'record'"

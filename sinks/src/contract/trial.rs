@@ -26,6 +26,7 @@ pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
         },
         table: None,
         tree: None,
+        schema: None,
     })
 }
 
@@ -34,6 +35,7 @@ pub fn static_file(root: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Arc<FileDe
     Arc::new(FileDescription {
         format: RecordFormat::STATIC,
         tree: Some(root.as_ref().to_vec()),
+        schema: None,
         ..(*file(path)).clone()
     })
 }
