@@ -334,7 +334,7 @@ fn a_registry_that_refuses_holds_publishing_and_says_why() -> Result<()> {
     let fresh = Registry::start(None)?;
     let config = std::fs::read_to_string(site.config())?;
     let config = config.replace(&registry.url(), &fresh.url());
-    site.configure_text(&(config.clone() + "auto_register = false\n"))?;
+    site.configure_text(&(config + "auto_register = false\n"))?;
     let mut capture = site.start(site.counterfoil(&["capture"]))?;
     site.wait_until_up(&mut capture)?;
     says(&["isn't registered", "auto_register"])?;
