@@ -86,7 +86,10 @@ fn columns_have_names_of_their_own_and_places() {
     assert!(schema.is_fixed());
 }
 
-fn places(schema: &RecordSchema, counts: &[u64]) -> (u32, Vec<(usize, Vec<u32>, String, u32)>) {
+/// Table, row, column and offset of a value.
+type Seen = (usize, Vec<u32>, String, u32);
+
+fn places(schema: &RecordSchema, counts: &[u64]) -> (u32, Vec<Seen>) {
     let mut counts = counts.iter();
     let mut seen = Vec::new();
     let end = schema
