@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 /// Values put into each field.
-const RECORDS: usize = 24;
+const RECORDS: usize = 16;
 
 /// A small generator: tests take no random numbers from elsewhere.
 struct Chance(u64);
@@ -88,7 +88,8 @@ fn cases() -> Vec<Case> {
             case(format!("PIC S9({digits}) {usage}"), digits, 0, true);
         }
     }
-    for usage in ["", "COMP-3", "COMP"] {
+    // Of COMP-3 with P, libcob 3.1.2 itself writes half bytes that are no digits.
+    for usage in ["", "COMP"] {
         cases.push(Case {
             clauses: format!("PIC S9(3)P(2) {usage}"),
             whole: 3,
@@ -203,7 +204,11 @@ fn agrees(name: &str, flags: &[&str], dialect: &str) {
     };
     println!("COUNTERFOIL_SEED={seed}");
     let mut chance = Chance(seed);
-    let cases = cases();
+    let mut cases = cases();
+    if dialect.contains("binary=2-4-8") {
+        // cobc has one byte for small COMP-5 items whatever the sizes of others; IBM's compiler has two, and so have we.
+        cases.retain(|case| case.whole + case.decimals > 2 || !case.clauses.contains("COMP-5"));
+    }
     let values: Vec<Vec<String>> = (0..RECORDS)
         .map(|nth| {
             cases
