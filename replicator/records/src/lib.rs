@@ -8,7 +8,8 @@
 //! [`guess()`] goes the other way: from a sample of a file to the formats that it may be in. It is
 //! advice for a person to confirm, never a decision.
 //!
-//! What is in a record is in [`schema`]: fields, and the columns that they become. [`copybook`] reads COBOL copybooks.
+//! What is in a record is in [`schema`]: fields, and the columns that they become. [`copybook`] reads
+//! COBOL copybooks.
 //!
 //! The layouts byte by byte, with their traps, are in `docs/record-layouts.md`.
 
