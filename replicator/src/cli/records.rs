@@ -3,7 +3,9 @@
 use anyhow::{Context as _, Result, bail};
 use counterfoil::config::Config;
 use counterfoil_records::copybook::{Copybook, Library, Options, SourceFormat, Text};
-use counterfoil_records::schema::{CodePage, Dialect, Family, FieldType, RecordSchema, Zones};
+use counterfoil_records::schema::{
+    CodePage, Dialect, Family, FieldType, ItemSpec, RecordSchema, WhenSpec, Zones,
+};
 use counterfoil_records::value::code_page;
 use counterfoil_records::{Layout, Organization, RecordDecoder, RecordFormat, VarseqFormat};
 use std::os::unix::ffi::OsStrExt as _;
@@ -41,6 +43,14 @@ pub(super) struct Form {
     /// [default: gnucobol; ibm with an EBCDIC code page]
     #[arg(long, short, value_name = "DIALECT")]
     dialect: Option<String>,
+    /// A field that is a date or time, and its form: open-date=YYYY-MM-DD (of YYYY, YY, MM, DD, DDD, HH, MI, SS, F and what is
+    /// between); may be given several times
+    #[arg(long, value_name = "FIELD=FORM", value_parser = parse_date)]
+    date: Vec<ItemSpec>,
+    /// In which records a REDEFINES (or what it redefines) is what the bytes hold: CARD-PART:RECORD-TYPE=C,D; may be given
+    /// several times
+    #[arg(long, value_name = "ITEM:FIELD=VALUES", value_parser = parse_when)]
+    when: Vec<ItemSpec>,
     /// How text is written: ascii, utf-8, latin-1, 037, 273, 500, 1047, 1140 [default: the dialect's]
     #[arg(long, short = 'p', value_name = "PAGE")]
     code_page: Option<CodePage>,
@@ -121,6 +131,32 @@ fn text(path: &Path) -> Result<Text> {
     })
 }
 
+fn parse_date(text: &str) -> Result<ItemSpec, String> {
+    match text.split_once('=') {
+        Some((name, form)) if !name.is_empty() => Ok(ItemSpec {
+            name: name.trim().to_owned(),
+            date: Some(form.trim().to_owned()),
+            ..ItemSpec::default()
+        }),
+        _ => Err(format!("{text:?} isn't of the form FIELD=FORM")),
+    }
+}
+
+fn parse_when(text: &str) -> Result<ItemSpec, String> {
+    let parsed = text.split_once(':').and_then(|(item, rest)| {
+        let (field, values) = rest.split_once('=')?;
+        Some(ItemSpec {
+            name: item.trim().to_owned(),
+            when: Some(WhenSpec {
+                field: field.trim().to_owned(),
+                is: values.split(',').map(|it| it.trim().to_owned()).collect(),
+            }),
+            ..ItemSpec::default()
+        })
+    });
+    parsed.ok_or_else(|| format!("{text:?} isn't of the form ITEM:FIELD=VALUE,VALUE"))
+}
+
 impl Form {
     /// The dialect that the arguments say.
     fn dialect(&self) -> Result<Dialect> {
@@ -161,7 +197,15 @@ impl Form {
         let record = record.map_err(|error| {
             anyhow::anyhow!("{}: {error} (--record-name)", self.copybook.display())
         })?;
-        Ok(Arc::new(record.clone()))
+        let mut schema = record.clone();
+        for (option, specs) in [("--date", &self.date), ("--when", &self.when)] {
+            for spec in specs {
+                schema = schema
+                    .with_item(spec)
+                    .map_err(|error| anyhow::anyhow!("{option} {}: {error}", spec.name))?;
+            }
+        }
+        Ok(Arc::new(schema))
     }
 
     /// What the arguments say of a file, or else the configuration, or else what its size and first bytes fit.
