@@ -168,6 +168,23 @@ impl Copybook {
     }
 }
 
+/// Symbols, written out, and length in bytes of a PICTURE that edits.
+pub(crate) fn edited_len(picture: &str, dialect: &Dialect) -> Result<(String, u32), String> {
+    use picture::PictureKind::{NumberEdited, TextEdited};
+    let parsed = picture::parse(
+        picture,
+        dialect.decimal_comma,
+        dialect.currency,
+        &|_: &str| None,
+    )?;
+    match parsed.kind {
+        NumberEdited | TextEdited => Ok((parsed.symbols, parsed.chars)),
+        _ => Err(format!(
+            "the PICTURE {picture} edits nothing: write text, zoned or national instead"
+        )),
+    }
+}
+
 /// What the record of a copybook without level 01 is called: its file's name.
 fn record_name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or_default();

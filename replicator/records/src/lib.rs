@@ -8,9 +8,12 @@
 //! [`guess()`] goes the other way: from a sample of a file to the formats that it may be in. It is
 //! advice for a person to confirm, never a decision.
 //!
-//! What is in a record is in [`schema`]: fields, and the columns that they become. [`copybook`] reads COBOL copybooks.
+//! What is in a record is in [`schema`]: fields, and the columns that they become. [`copybook`] reads
+//! COBOL copybooks. [`value`] has every encoding of a field, and a [`RecordDecoder`] and [`RecordEncoder`] go from a record to
+//! the values of its columns and back.
 //!
-//! The layouts byte by byte, with their traps, are in `docs/record-layouts.md`.
+//! The layouts byte by byte, with their traps, are in `docs/record-layouts.md`, the encodings in
+//! `docs/field-values.md`.
 
 mod bytes;
 mod codec;

@@ -18,6 +18,8 @@ mod columns;
 mod dialect;
 mod field;
 mod layout;
+mod list;
+mod notation;
 mod walk;
 
 pub use columns::{COLUMNS_MAX, ChoiceOf, Column, NAME_BYTES_MAX, Table};
@@ -27,6 +29,7 @@ pub use field::{
     FloatFormat, NationalEncoding, ZonedSign, Zones,
 };
 pub use layout::{DEPTH_MAX, ITEMS_MAX, SchemaError};
+pub use list::{DependingSpec, FieldSpec, ItemSpec, OccursSpec, WhenSpec};
 pub use walk::{Placed, WalkError};
 
 use std::sync::Arc;

@@ -9,12 +9,15 @@ mod apply;
 mod broken_pipe;
 mod capture;
 mod check;
+mod decode;
 mod demo;
+mod encode;
 #[cfg(feature = "kafka")]
 mod events;
 mod exec;
 mod init;
 mod preload;
+mod records;
 mod restore;
 mod run;
 mod schema;
@@ -55,6 +58,8 @@ enum Verb {
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
+    Decode(decode::Args),
+    Encode(encode::Args),
     Demo(demo::Args),
 }
 
@@ -79,6 +84,8 @@ impl Cli {
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),
+            Verb::Decode(args) => decode::run(args, config),
+            Verb::Encode(args) => encode::run(args, config),
             Verb::Demo(args) => demo::run(args),
         }
     }

@@ -1,6 +1,7 @@
 //! Benchmarks: one line per comparison after the figures it comes from; exit 1 when an aim is missed.
 
 mod bench_site;
+mod decode;
 mod overhead;
 mod pipeline;
 mod tree;
@@ -29,12 +30,19 @@ pub(crate) enum Which {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Bytes a second from records to typed values, against memcpy and against rows without conversion.
+    Decode {
+        /// How many rounds.
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+    },
 }
 
 pub(crate) fn run(which: &Which) -> Result<ExitCode> {
     let met = match which {
         Which::Overhead { rounds, only } => overhead::run(*rounds, only)?,
         Which::Pipeline { records, rounds } => pipeline::run(*records, *rounds)?,
+        Which::Decode { rounds } => decode::run(*rounds)?,
     };
     Ok(if met {
         ExitCode::SUCCESS

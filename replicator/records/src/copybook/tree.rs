@@ -285,16 +285,7 @@ impl Tree<'_> {
         let dialect = self.dialect;
         let usage = own.usage.unwrap_or(Usage::Display);
         let usage_at = entry.usage.map_or(entry.at, |(_, at)| at);
-        let full = |bytes: u32, signed: bool| {
-            let digits = full_digits(bytes, signed);
-            FieldType::Binary {
-                bytes,
-                number: Decimal { digits, scale: 0 },
-                signed,
-                endian: dialect.native_endian,
-                range: BinaryRange::Full,
-            }
-        };
+        let full = |bytes, signed| FieldType::full_binary(bytes, signed, dialect.native_endian);
         let float = |bytes| FieldType::Float {
             bytes,
             format: dialect.float,
@@ -511,17 +502,6 @@ fn fewest_bytes(digits: u16, signed: bool) -> u32 {
         .map_or(u128::MAX, |power| power - 1);
     let bits = 128 - largest.leading_zeros() + u32::from(signed);
     bits.div_ceil(8).min(16)
-}
-
-/// Digits of the largest number that so many bytes hold.
-fn full_digits(bytes: u32, signed: bool) -> u16 {
-    let bits = (bytes * 8).min(128) - u32::from(signed);
-    let largest = if bits >= 128 {
-        u128::MAX
-    } else {
-        (1u128 << bits) - 1
-    };
-    u16::try_from(largest.checked_ilog10().unwrap_or(0) + 1).unwrap_or(u16::MAX)
 }
 
 fn place(sources: &Sources, at: Pos) -> SourcePlace {

@@ -18,7 +18,7 @@ const FLATTENED_MAX: usize = 250;
 const RESERVED: &[&str] = &[
     "record_number",
     "slot_number",
-    "byte_address",
+    "address",
     "block_number",
     "file_id",
     "data",

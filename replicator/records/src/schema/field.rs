@@ -491,6 +491,23 @@ impl FromStr for DateFormat {
 }
 
 impl FieldType {
+    /// A binary number that may have any value its bytes can hold; at most 16 of them.
+    pub fn full_binary(bytes: u32, signed: bool, endian: Endian) -> FieldType {
+        let bits = (bytes * 8).min(128) - u32::from(signed);
+        let largest = u128::MAX.checked_shr(128 - bits).unwrap_or(0);
+        let digits = largest.checked_ilog10().unwrap_or(0) + 1;
+        FieldType::Binary {
+            bytes,
+            number: Decimal {
+                digits: digits.try_into().unwrap_or(DIGITS_MAX),
+                scale: 0,
+            },
+            signed,
+            endian,
+            range: BinaryRange::Full,
+        }
+    }
+
     /// How many bytes it takes.
     pub fn len(&self) -> u32 {
         match self {

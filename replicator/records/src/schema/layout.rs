@@ -31,6 +31,13 @@ impl SchemaError {
 }
 
 impl RecordSchema {
+    /// The items that a name can mean, maybe qualified (`STREET OF HOME`), in the order of the record.
+    pub fn find(&self, name: &str) -> Vec<ItemId> {
+        let mut known = Vec::new();
+        note(&self.root, &mut Vec::new(), &mut Vec::new(), &mut known);
+        meant(&known, name).collect()
+    }
+
     /// Works out where everything lies, and the columns.
     ///
     /// `root` is the record: what [`Item`] says is set here is ignored and set.

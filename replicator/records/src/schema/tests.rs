@@ -275,3 +275,183 @@ fn dialects_are_read_as_they_are_written() {
     );
     assert!("cobol".parse::<Dialect>().is_err());
 }
+
+#[test]
+fn types_are_read_as_they_are_written() {
+    let dialect = Dialect::default();
+    for text in [
+        "text(10) cp037",
+        "text(3) right utf-8",
+        "national(4) utf-16le",
+        "edited(ZZ9.99-) blank-when-zero latin-1",
+        "zoned(9,2) signed leading separate ebcdic",
+        "zoned(3,-3) signed overpunch",
+        "zoned(5) blank-when-zero ascii",
+        "packed(9,2) signed",
+        "packed(4) no-sign",
+        "int32(9) big",
+        "uint24(8) little full",
+        "int64(18,2) big full",
+        "float32 hex big",
+        "float64 ieee little",
+        "raw(8)",
+        "zoned(8) ascii as YYYYMMDD",
+        "text(26) latin-1 as YYYY-MM-DD-HH.MM.SS.FFFFFF",
+    ] {
+        let field = FieldType::parse(text, &dialect).unwrap();
+        assert_eq!(field.to_string(), text);
+    }
+    let of = |text: &str| FieldType::parse(text, &dialect);
+    assert_eq!(of("uint16").unwrap().to_string(), "uint16(5) little full");
+    assert_eq!(
+        of("edited(Z(3)9)").unwrap().to_string(),
+        "edited(ZZZ9) latin-1"
+    );
+    for (bad, part) in [
+        ("char(3)", "there is no type \"char\""),
+        ("text", "text takes a length"),
+        ("text(0)", "text takes a length"),
+        ("text(3) signed", "\"signed\" doesn't go with text"),
+        ("packed(39)", "1 to 38"),
+        ("int12", "there is no type"),
+        ("float32 as YYYYMMDD", "can't hold a date"),
+        ("zoned(6) as YYYYMMDD", "takes 8 characters"),
+        ("zoned(10) as YYYY-MM-DD", "signs between digits"),
+        ("edited(99)", "edits nothing"),
+        ("text(3", "closing parenthesis"),
+    ] {
+        let error = of(bad).unwrap_err();
+        assert!(error.contains(part), "{bad}: {error}");
+    }
+}
+
+fn spec(name: &str, kind: &str) -> FieldSpec {
+    FieldSpec {
+        name: Some(name.to_owned()),
+        kind: Some(kind.to_owned()),
+        ..FieldSpec::default()
+    }
+}
+
+#[test]
+fn a_field_list_is_a_schema() {
+    let fields = [
+        spec("kind", "text(1)"),
+        FieldSpec {
+            name: None,
+            ..spec("", "raw(3)")
+        },
+        spec("amount", "packed(9,2) signed"),
+        FieldSpec {
+            redefines: Some("amount".to_owned()),
+            when: Some(WhenSpec {
+                field: "kind".to_owned(),
+                is: vec!["B".to_owned()],
+            }),
+            ..spec("code", "text(5)")
+        },
+        FieldSpec {
+            name: Some("line".to_owned()),
+            fields: vec![spec("n", "uint16 big"), spec("t", "text(2)")],
+            occurs: Some(OccursSpec::Times(2)),
+            ..FieldSpec::default()
+        },
+    ];
+    let schema = RecordSchema::of_fields("rec", &fields, &Dialect::default()).unwrap();
+    assert_eq!(schema.len_max(), 1 + 3 + 5 + 8);
+    assert_eq!(
+        names(&schema),
+        ["kind", "amount", "code", "n_1", "t_1", "n_2", "t_2"]
+    );
+    assert_eq!(schema.columns()[2].when[0].values, ["B"]);
+    for (field, part) in [
+        (
+            FieldSpec {
+                kind: None,
+                ..spec("a", "")
+            },
+            "a has neither",
+        ),
+        (spec("a b", "raw(1)"), "can't be the name"),
+        (spec("a", "raw"), "a: raw takes a length"),
+        (
+            FieldSpec {
+                redefines: Some("z".to_owned()),
+                ..spec("a", "raw(1)")
+            },
+            "a redefines z",
+        ),
+        (
+            FieldSpec {
+                occurs: Some(OccursSpec::Times(0)),
+                ..spec("a", "raw(1)")
+            },
+            "0 to 0 times",
+        ),
+    ] {
+        let error = RecordSchema::of_fields("rec", &[field], &Dialect::default()).unwrap_err();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn what_a_copybook_cannot_say_is_added() {
+    let schema = build(
+        vec![
+            group("A", vec![digits("DAY", 8)]),
+            group("B", vec![digits("DAY", 8), text("C", 2)]),
+        ],
+        false,
+    );
+    let item = |name: &str| ItemSpec {
+        name: name.to_owned(),
+        ..ItemSpec::default()
+    };
+    let dated = schema
+        .with_item(&ItemSpec {
+            date: Some("YYYYMMDD".to_owned()),
+            ..item("DAY of B")
+        })
+        .unwrap();
+    assert_eq!(dated.columns()[0].field, schema.columns()[0].field);
+    assert_eq!(
+        dated.columns()[1].field.to_string(),
+        "zoned(8) ascii as YYYYMMDD"
+    );
+    assert_ne!(dated.schema_id(), schema.schema_id());
+    let typed = schema
+        .with_item(&ItemSpec {
+            kind: Some("uint16 big".to_owned()),
+            ..item("c")
+        })
+        .unwrap();
+    assert_eq!(typed.columns()[2].field.to_string(), "uint16(5) big full");
+    for (spec, part) in [
+        (item("DAY"), "2 items of REC are called"),
+        (item("X"), "no item \"X\""),
+        (
+            ItemSpec {
+                kind: Some("raw(3)".to_owned()),
+                ..item("C")
+            },
+            "takes 3 bytes",
+        ),
+        (
+            ItemSpec {
+                date: Some("YYYYMMDD".to_owned()),
+                ..item("C")
+            },
+            "takes 8 characters",
+        ),
+        (
+            ItemSpec {
+                date: Some("YYYYMMDD".to_owned()),
+                ..item("A")
+            },
+            "is a group",
+        ),
+    ] {
+        let error = schema.with_item(&spec).unwrap_err();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}

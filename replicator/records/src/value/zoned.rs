@@ -115,10 +115,9 @@ pub fn decode(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Result<i128, Reaso
     };
     let (digit, negative) = zones.signed(byte).ok_or(Reason::Sign { at, byte })?;
     let number = if at == 0 && len > 1 {
-        let power = 10_i128
-            .checked_pow(digits.len() as u32)
-            .ok_or(Reason::TooLong)?;
-        power
+        let power = POWERS.get(digits.len()).ok_or(Reason::TooLong)?;
+        i128::try_from(*power)
+            .map_err(|_| Reason::TooLong)?
             .checked_mul(digit.into())
             .and_then(|high| high.checked_add(number))
     } else {
@@ -221,12 +220,21 @@ pub fn encode(number: i128, sign: ZonedSign, zones: Zones, out: &mut [u8]) -> Re
     Ok(())
 }
 
+/// Powers of ten, as far as they fit.
+const POWERS: [u128; 39] = {
+    let mut powers = [1; 39];
+    let mut at = 1;
+    while at < 39 {
+        powers[at] = powers[at - 1] * 10;
+        at += 1;
+    }
+    powers
+};
+
 /// Whether a number has at most so many digits.
+#[inline]
 pub(super) fn fits(number: u128, digits: usize) -> bool {
-    u32::try_from(digits)
-        .ok()
-        .and_then(|digits| 10_u128.checked_pow(digits))
-        .is_none_or(|bound| number < bound)
+    POWERS.get(digits).is_none_or(|&bound| number < bound)
 }
 
 #[cfg(test)]
