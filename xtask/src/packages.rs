@@ -29,6 +29,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("rsync", "rsync"),
     ("ed", "ed"),
     ("sqlite3", "sqlite3"),
+    ("openssl", "openssl"),
 ];
 
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.
@@ -47,6 +48,10 @@ pub(crate) fn install_missing() -> Result<()> {
     }
     if !Path::new("/usr/include/openssl/ssl.h").exists() {
         missing.push("libssl-dev");
+    }
+    // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
+    if !Path::new("/usr/lib/postgresql").exists() {
+        missing.push("postgresql");
     }
     if missing.is_empty() {
         return Ok(());
