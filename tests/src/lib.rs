@@ -22,8 +22,6 @@ mod disk_model;
 mod evidence;
 mod image;
 mod operations;
-mod poll;
-mod process;
 mod programs;
 mod python_client;
 mod registry;
@@ -38,8 +36,8 @@ pub use disk_model::{Disk, Op, Whence};
 pub use evidence::{By, Evidence};
 pub use image::Image;
 pub use operations::{Shape, script};
-pub use poll::{LIMIT, wait_until};
-pub use process::{Finished, Process};
+
+pub use counterfoil_servers::{Finished, LIMIT, Process, wait_until};
 pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };

@@ -29,6 +29,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("rsync", "rsync"),
     ("ed", "ed"),
     ("sqlite3", "sqlite3"),
+    ("openssl", "openssl"),
 ];
 
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.
@@ -50,6 +51,10 @@ pub(crate) fn install_missing() -> Result<()> {
     }
     if !Path::new(SYSTEM_BIN).join("python3").exists() || !has_venv() {
         missing.push("python3-venv");
+    }
+    // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
+    if !Path::new("/usr/lib/postgresql").exists() {
+        missing.push("postgresql");
     }
     if missing.is_empty() {
         return Ok(());

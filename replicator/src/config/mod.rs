@@ -23,7 +23,7 @@ pub use scan::{FoundFile, Scan, ScanError};
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::{FileSchema, SqliteConfig};
+use counterfoil_sinks::{FileSchema, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -312,6 +312,18 @@ pub struct SinkConfig {
 pub enum Target {
     /// A SQLite database, made when it isn't there.
     Sqlite(SqliteConfig),
+    /// A schema of a PostgreSQL database, made when it isn't there.
+    Postgres(PostgresConfig),
+}
+
+impl Target {
+    /// The same text for the same place, as far as the configuration tells.
+    fn place(&self) -> String {
+        match self {
+            Target::Sqlite(config) => config.path.display().to_string(),
+            Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
+        }
+    }
 }
 
 impl Config {
