@@ -4,6 +4,7 @@
 //! [`publish`] turns it into events, [`transport`] carries them, [`apply`] folds them into batches for a sink.
 
 pub mod apply;
+pub mod backlog;
 pub mod capture;
 pub mod config;
 pub mod coverage;
@@ -16,3 +17,4 @@ pub mod state;
 pub mod status;
 pub mod transport;
 pub mod verify;
+pub mod words;

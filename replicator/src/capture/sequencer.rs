@@ -25,6 +25,7 @@ use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
 use super::processes::{self, Processes};
+use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
 use crate::state::{For, prepare_lanes};
@@ -94,6 +95,7 @@ pub struct Sequencer {
     entries: Entries,
     journal: Journal,
     journal_dir: std::path::PathBuf,
+    backlog: Backlog,
     tasks: Tasks,
     findings: Receiver<Finding>,
     waiting: VecDeque<Finding>,
@@ -197,6 +199,10 @@ impl Sequencer {
             lanes,
             entries: Entries::default(),
             journal_dir: parts.config.site.journal_dir(),
+            backlog: Backlog::new(
+                parts.config.journal.bytes_max,
+                parts.config.journal.segment_bytes,
+            ),
             files: Files::new(Arc::clone(&parts.config), parts.board),
             journal: parts.journal,
             tasks: parts.tasks,
@@ -675,17 +681,22 @@ impl Sequencer {
         if self.last_release.elapsed() >= RELEASE_INTERVAL {
             self.last_release = Instant::now();
             let released = self.journal.release();
-            let full = self.journal.stats().bytes >= self.options.journal_bytes_max;
+            let size = self.journal.stats().bytes;
+            let room = Room::at(&self.journal_dir);
+            let filling = self.backlog.problem(size, room, self.last_release);
             let mut problems = Vec::new();
             if let Err(error) = released {
                 problems.push(format!("removing journal segments nobody needs: {error}"));
             }
-            if full {
+            if size >= self.options.journal_bytes_max {
                 problems.push(
                     "the journal is at its limit (journal.bytes_max): nothing is taken from captured programs until a sink catches up"
                         .to_owned(),
                 );
+            } else {
+                problems.extend(filling);
             }
+            problems.extend(room.and_then(|room| room.problem(&self.journal_dir)));
             self.progress.set_problems("journal size", &problems);
         }
         Ok(())
