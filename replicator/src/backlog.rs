@@ -19,7 +19,8 @@ const ROOM_MIN: u64 = 1 << 30;
 
 /// How many levels of a limit are reached by `used` of `limit`: 0, 1 or 2.
 pub fn level(used: u64, limit: u64) -> usize {
-    let reached = |&&percent: &&u64| u128::from(used) * 100 >= u128::from(limit) * u128::from(percent);
+    let reached =
+        |&&percent: &&u64| u128::from(used) * 100 >= u128::from(limit) * u128::from(percent);
     LEVELS.iter().filter(reached).count()
 }
 
@@ -155,17 +156,28 @@ mod tests {
         assert_eq!(problem(0, 2, None), "");
         assert_eq!(problem(30, 32, None), "");
         let half = problem(50, 52, None);
-        assert!(half.contains("52.0 MiB of the 102.0 MiB that journal.bytes_max"), "{half}");
+        assert!(
+            half.contains("52.0 MiB of the 102.0 MiB that journal.bytes_max"),
+            "{half}"
+        );
         assert!(half.contains("full in 50 seconds"), "{half}");
         assert_eq!(problem(55, 57, None), half, "the same for a minute");
         let later = problem(80, 82, None);
         assert!(later.contains("full in 20 seconds"), "{later}");
         assert!(problem(200, 82, None).contains("doesn't grow"));
         // The disk is what limits.
-        let room = |free| Some(Room { free: free * MIB, size: 1000 * MIB });
+        let room = |free| {
+            Some(Room {
+                free: free * MIB,
+                size: 1000 * MIB,
+            })
+        };
         assert_eq!(problem(201, 40, room(80)), "");
         let disk = problem(202, 40, room(20));
-        assert!(disk.contains("40.0 MiB of the 60.0 MiB that its disk holds"), "{disk}");
+        assert!(
+            disk.contains("40.0 MiB of the 60.0 MiB that its disk holds"),
+            "{disk}"
+        );
     }
 
     #[test]

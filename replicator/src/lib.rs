@@ -8,6 +8,7 @@ pub mod backlog;
 pub mod capture;
 pub mod config;
 pub mod coverage;
+pub mod dead_letters;
 pub mod event;
 pub mod progress;
 pub mod publish;

@@ -29,7 +29,7 @@ use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
 use crate::state::{For, prepare_lanes};
-use counterfoil_journal::Journal;
+use counterfoil_journal::{Journal, SEGMENTS_KEPT};
 use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::{self, Kind};
@@ -293,7 +293,7 @@ impl Sequencer {
         self.tell_broken_lanes();
         self.take_findings();
         let mut room = self.flush()?;
-        if complete && room && self.journal.stats().bytes < self.options.journal_bytes_max {
+        if complete && room && !self.is_journal_full() {
             worked |= self.release(&limits);
             room = self.flush()?;
         }
@@ -688,7 +688,7 @@ impl Sequencer {
             if let Err(error) = released {
                 problems.push(format!("removing journal segments nobody needs: {error}"));
             }
-            if size >= self.options.journal_bytes_max {
+            if self.is_journal_full() {
                 problems.push(
                     "the journal is at its limit (journal.bytes_max): nothing is taken from captured programs until a sink catches up"
                         .to_owned(),
@@ -700,6 +700,15 @@ impl Sequencer {
             self.progress.set_problems("journal size", &problems);
         }
         Ok(())
+    }
+
+    /// Whether the journal is at its limit. The last segments always stay, and a batch may make one larger than it should
+    /// be: where nothing in them waits for anybody, nobody would ever make room.
+    fn is_journal_full(&self) -> bool {
+        let stats = self.journal.stats();
+        let is_applied = self.progress.applied_end() >= self.journal.next_lsn();
+        stats.bytes >= self.options.journal_bytes_max
+            && (stats.segments > SEGMENTS_KEPT || !is_applied)
     }
 
     fn publish_progress(&self) {

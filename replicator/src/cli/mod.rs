@@ -10,6 +10,7 @@ mod broken_pipe;
 mod capture;
 mod check;
 mod demo;
+mod errors;
 #[cfg(feature = "kafka")]
 mod events;
 mod exec;
@@ -50,6 +51,7 @@ enum Verb {
     Apply(apply::Args),
     #[cfg(feature = "kafka")]
     Events(events::Args),
+    Errors(errors::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -73,6 +75,7 @@ impl Cli {
             Verb::Apply(args) => apply::run(args, config),
             #[cfg(feature = "kafka")]
             Verb::Events(args) => events::run(args, config),
+            Verb::Errors(args) => errors::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),

@@ -71,6 +71,8 @@ pub(super) struct KafkaTable {
     #[serde(default)]
     pub(super) client: BTreeMap<String, Spanned<Setting>>,
     pub(super) password_file: Option<Spanned<String>>,
+    pub(super) read_again_on_request: Option<bool>,
+    pub(super) read_again_interval_minutes: Option<Spanned<i64>>,
     pub(super) schema_registry: Later,
 }
 

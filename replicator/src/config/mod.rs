@@ -108,6 +108,11 @@ impl Site {
         self.state.join("status.json")
     }
 
+    /// A file that is there as long as somebody wants every file to be read and published again.
+    pub fn read_again_path(&self) -> PathBuf {
+        self.state.join("read-again")
+    }
+
     /// What [`Site::lock_path`] is for capture, for apply from Kafka.
     pub fn apply_lock_path(&self) -> PathBuf {
         self.state.join("apply.lock")
@@ -140,7 +145,14 @@ pub struct Kafka {
     pub client: BTreeMap<String, String>,
     /// File with the SASL password.
     pub password_file: Option<PathBuf>,
+    /// An applying end that has lost events asks for every file to be read again, and a capturing end does it.
+    pub read_again_on_request: bool,
+    /// The shortest time between two times that a capturing end does it.
+    pub read_again_interval: Duration,
 }
+
+/// No group's name where there is Kafka: the topic that a group of this name would have is that of requests.
+pub const REQUESTS: &str = "requests";
 
 /// `[[kafka.routes]]`: a way to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

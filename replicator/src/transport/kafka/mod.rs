@@ -5,12 +5,16 @@
 //! whoever takes events skips what isn't after the position it has ([`crate::transport::assembly`] says what is void).
 //!
 //! [`publishing`] is the capturing end, [`receiving`] the applying end, [`topics`] what both know of topics, [`message`]
-//! how an event becomes messages.
+//! how an event becomes messages. [`settings`] is what topics are set to, [`watch`] who
+//! tells when that endangers anything, [`requests`] how a sink that has lost events gets all anew.
 
 pub mod message;
 pub mod publishing;
 pub mod receiving;
+pub mod requests;
+pub mod settings;
 pub mod topics;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +26,8 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +68,16 @@ impl ClientContext for Told {
 }
 
 impl ConsumerContext for Told {}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            tracing::debug!("sending to the topic {}: {error}", message.topic());
+        }
+    }
+}
 
 /// A consumer that reads partitions it is told to.
 pub type Reader = BaseConsumer<Told>;
