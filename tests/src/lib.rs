@@ -16,6 +16,7 @@
 
 mod binaries;
 mod broker;
+mod certificates;
 mod chance;
 mod decoded;
 mod disk_model;
@@ -25,11 +26,13 @@ mod operations;
 mod poll;
 mod process;
 mod programs;
+mod proxy;
 mod site;
 mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
 pub use broker::Broker;
+pub use certificates::Certificates;
 pub use chance::{Chance, rounds};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};
@@ -41,5 +44,6 @@ pub use process::{Finished, Process};
 pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };
+pub use proxy::Proxy;
 pub use site::{Difference, File, Group, Site, Verdict};
 pub use tree::{Entry, assert_same_trees, tree};

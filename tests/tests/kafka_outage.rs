@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use counterfoil_tests::{Broker, Group, Process, Shape, Site, c, wait_until};
 
-const SIZE: usize = 100;
+const SIZE: usize = 1000;
 
 /// A site with one file of fixed records, and further lines of configuration: before the groups, and below `[kafka]`.
 fn site(name: &str, before: &str, kafka: &str) -> Result<(Site, Broker)> {
@@ -63,7 +63,7 @@ fn without_a_broker_the_journal_fills_and_says_so_and_what_did_not_fit_is_read_a
 {
     let (site, mut broker) = site(
         "kafka-full",
-        "\n[journal]\nsegment_bytes = 65536\nbytes_max = 1000000\n",
+        "\n[journal]\nsegment_bytes = 65536\nbytes_max = 4000000\n",
         "",
     )?;
     if !broker.is_own() {
@@ -73,34 +73,34 @@ fn without_a_broker_the_journal_fills_and_says_so_and_what_did_not_fit_is_read_a
     let config = std::fs::read_to_string(site.config())?;
     site.configure_text(&config.replace("[site]\n", "[site]\nlane_bytes_max = 65536\n"))?;
     let writer = c("record_writer")?;
-    site.exec_to_end(&writer, &["a.dat", "100"])?;
+    site.exec_to_end(&writer, &["a.dat", "100", "1000"])?;
     site.settle()?;
     broker.kill()?;
     let mut capture = site.start(site.counterfoil(&["capture"]))?;
     site.wait_until_up(&mut capture)?;
     // More than half of the journal, and later more than all that journal and lane hold.
-    site.exec_to_end(&writer, &["a.dat", "2200"])?;
+    site.exec_to_end(&writer, &["a.dat", "2100", "1000"])?;
     let half = wait_for_problem(&site, "that journal.bytes_max allows for")?;
     assert!(
         half.contains("full in") || half.contains("doesn't grow"),
         "{half}"
     );
-    let mut records = 2300;
+    let mut records = 2200;
     wait_until("the journal to be at its limit", || {
         let status = site.status().map_err(|error| format!("{error:#}"))?;
         let problems = status["problems"].to_string();
         if problems.contains("the journal is at its limit") {
             return Ok(());
         }
-        site.exec_to_end(&writer, &["a.dat", "300"])
+        site.exec_to_end(&writer, &["a.dat", "300", "1000"])
             .map_err(|error| format!("{error:#}"))?;
         records += 300;
         Err(problems)
     })?;
     // This doesn't fit the lane either.
-    site.exec_to_end(&writer, &["a.dat", "3000"])?;
-    records += 3000;
-    assert!(site.status()?["journal_bytes"].as_u64().unwrap_or(0) < 1_200_000);
+    site.exec_to_end(&writer, &["a.dat", "1000", "1000"])?;
+    records += 1000;
+    assert!(site.status()?["journal_bytes"].as_u64().unwrap_or(0) < 6_000_000);
     broker.raise(&site)?;
     wait_until_gone(&site, "journal")?;
     site.stop(capture)?;
@@ -118,7 +118,7 @@ fn memory_is_bounded_with_the_broker_away_and_with_the_target_away() -> Result<(
     let writer = c("record_writer")?;
     let mut capture = site.start(site.counterfoil(&["capture"]))?;
     let mut apply = site.start(site.counterfoil(&["apply"]))?;
-    site.exec_to_end(&writer, &["a.dat", "100"])?;
+    site.exec_to_end(&writer, &["a.dat", "100", "1000"])?;
     wait_for_rows(&site, 100, &apply)?;
     let captured = |records: usize| {
         wait_until(&format!("{records} records to be captured"), || {
@@ -141,8 +141,8 @@ fn memory_is_bounded_with_the_broker_away_and_with_the_target_away() -> Result<(
     // The target takes nothing: Kafka holds what comes.
     let lock = site.sqlite()?;
     lock.execute_batch("BEGIN EXCLUSIVE")?;
-    site.exec_to_end(&writer, &["a.dat", "8000"])?;
-    captured(8_100)?;
+    site.exec_to_end(&writer, &["a.dat", "1000", "1000"])?;
+    captured(1_100)?;
     applied("kafka")?;
     wait_until("the sink to say why it doesn't go on", || {
         let status = site.status().map_err(|error| format!("{error:#}"))?;
@@ -156,15 +156,15 @@ fn memory_is_bounded_with_the_broker_away_and_with_the_target_away() -> Result<(
     // And now the broker too: the journal does.
     if broker.is_own() {
         broker.kill()?;
-        site.exec_to_end(&writer, &["a.dat", "8000"])?;
-        captured(16_100)?;
+        site.exec_to_end(&writer, &["a.dat", "1000", "1000"])?;
+        captured(2_100)?;
         wait_for_problem(&site, "Kafka, route lan")?;
         broker.raise(&site)?;
         wait_until_gone(&site, "Kafka, route lan")?;
     }
     lock.execute_batch("ROLLBACK")?;
     applied("kafka")?;
-    let records = if broker.is_own() { 16_100 } else { 8_100 };
+    let records = if broker.is_own() { 2_100 } else { 1_100 };
     wait_for_rows(&site, records, &apply)?;
     for (what, process) in [("capture", &mut capture), ("apply", &mut apply)] {
         assert!(process.is_running()?, "{}", process.stderr());
@@ -190,14 +190,14 @@ fn what_a_topic_will_delete_is_told_and_what_it_has_deleted_is_read_again() -> R
         "read_again_interval_minutes = 0\ntopic = { \"retention.ms\" = 9000 }\n",
     )?;
     let writer = c("record_writer")?;
-    site.exec_to_end(&writer, &["a.dat", "50"])?;
+    site.exec_to_end(&writer, &["a.dat", "50", "1000"])?;
     site.settle()?;
     let mut capture = site.start(site.counterfoil(&["capture"]))?;
     let mut apply = site.start(site.counterfoil(&["apply"]))?;
     site.wait_until_halves_run()?;
     let lock = site.sqlite()?;
     lock.execute_batch("BEGIN EXCLUSIVE")?;
-    site.exec_to_end(&writer, &["a.dat", "70"])?;
+    site.exec_to_end(&writer, &["a.dat", "70", "1000"])?;
     let problem = wait_for_problem(&site, "begins to delete in")?;
     for words in [
         "sink default",
@@ -235,7 +235,7 @@ fn what_a_topic_will_delete_is_told_and_what_it_has_deleted_is_read_again() -> R
     );
     wait_until_gone(&site, "doesn't have everything")?;
     // And it is done once.
-    site.exec_to_end(&writer, &["a.dat", "30"])?;
+    site.exec_to_end(&writer, &["a.dat", "30", "1000"])?;
     wait_for_rows(&site, 150, &apply)?;
     assert_eq!(capture.stderr().matches("asks for every file").count(), 1);
     assert!(capture.is_running()?);

@@ -67,6 +67,13 @@ fn an_event_that_is_refused_is_kept_and_told_until_it_is_made_up_for() -> Result
     for words in ["lines.txt", &broker.topic("g"), "errors retry"] {
         assert!(problem.contains(words), "{problem}");
     }
+    wait_until("what comes after it to be sent", || {
+        let status = site.status().map_err(|error| format!("{error:#}"))?;
+        match status["sinks"]["kafka"]["operations_behind"].as_u64() {
+            Some(0) => Ok(()),
+            _ => Err(status["sinks"].to_string()),
+        }
+    })?;
     site.run(&["apply", "--until-idle"])?.success()?;
     let rows = site.rows("lines_txt")?;
     let rows: Vec<&[u8]> = rows.values().map(Vec::as_slice).collect();

@@ -1,6 +1,7 @@
 //! Benchmarks: one line per comparison after the figures it comes from; exit 1 when an aim is missed.
 
 mod bench_site;
+mod kafka;
 mod overhead;
 mod pipeline;
 mod tree;
@@ -20,6 +21,18 @@ pub(crate) enum Which {
         #[arg(long)]
         only: Vec<String>,
     },
+    /// Publishing to Kafka against librdkafka's own performance, and from a write to its row against a bare round trip.
+    Kafka {
+        /// How many records are published in a round.
+        #[arg(long, default_value_t = 400_000)]
+        records: u64,
+        /// How many changes are followed to their rows in a round.
+        #[arg(long, default_value_t = 150)]
+        changes: u64,
+        /// How many rounds.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// Records a second from a program's write to an SQLite row, against a bare prepared statement.
     Pipeline {
         /// How many records the program writes.
@@ -34,6 +47,11 @@ pub(crate) enum Which {
 pub(crate) fn run(which: &Which) -> Result<ExitCode> {
     let met = match which {
         Which::Overhead { rounds, only } => overhead::run(*rounds, only)?,
+        Which::Kafka {
+            records,
+            changes,
+            rounds,
+        } => kafka::run(*records, *changes, *rounds)?,
         Which::Pipeline { records, rounds } => pipeline::run(*records, *rounds)?,
     };
     Ok(if met {

@@ -8,6 +8,7 @@
 //! how an event becomes messages. [`settings`] is what topics are set to, [`watch`] who
 //! tells when that endangers anything, [`requests`] how a sink that has lost events gets all anew.
 
+pub mod advice;
 pub mod message;
 pub mod publishing;
 pub mod receiving;
@@ -35,6 +36,9 @@ use std::time::Duration;
 /// How long a route may take to answer a question.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How often a consumer is asked why it can't go on.
+const REASON_POLLS: usize = 10;
+
 /// How often preferred routes are tried while another one is used.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -43,10 +47,30 @@ const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Told(Arc<Mutex<Option<String>>>);
 
 impl Told {
-    /// The last reason for which a broker couldn't be reached; it is forgotten then.
+    /// The last reason for which a broker couldn't be reached, and what to do; it is forgotten then.
     pub fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let reason = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
+        Some(match advice::advice(&reason) {
+            Some(advice) => format!("{reason}: {advice}"),
+            None => reason,
+        })
     }
+}
+
+/// The same of a consumer. What the library has to say it says only to who asks for messages; those that come now are
+/// dropped, so this is for when there is an error and no going on.
+pub fn reason(reader: &Reader, told: &Told) -> Option<String> {
+    for _ in 0..REASON_POLLS {
+        let _ = reader.poll(Duration::from_millis(5));
+        if let Some(reason) = told.take() {
+            return Some(reason);
+        }
+    }
+    None
 }
 
 impl ClientContext for Told {
@@ -56,7 +80,11 @@ impl ClientContext for Told {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("librdkafka: {error}: {reason}");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // That all brokers are down says less than why one is.
+        if last.is_none() || !reason.ends_with("brokers are down") {
+            *last = Some(reason.to_owned());
+        }
     }
 
     fn generate_oauth_token(

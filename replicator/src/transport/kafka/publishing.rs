@@ -13,7 +13,7 @@ use super::message::{header, op_name, outgoing, position_text};
 use super::requests::Anew;
 use super::settings::{MESSAGE_BYTES_MIN, Settings};
 use super::topics::{self, End, PARTITION};
-use super::{BetterRoute, Reader, Told, client_config, reader};
+use super::{BetterRoute, Reader, Told, client_config, reader, reason};
 use crate::config::{Config, Kafka, Route, UnitOfWork};
 use crate::dead_letters::{Letter, Store};
 use crate::event::{Change, Event, Parcel};
@@ -248,7 +248,13 @@ fn by_any_route<T>(
 ) -> Result<T> {
     let mut failed = anyhow::anyhow!("there is no route");
     for route in &kafka.routes {
-        match reader(kafka, route, &group(config, kafka)).and_then(|(reader, _)| ask(&reader)) {
+        let asked = reader(kafka, route, &group(config, kafka)).and_then(|(reader, told)| {
+            ask(&reader).map_err(|error| match reason(&reader, &told) {
+                Some(reason) => error.context(reason),
+                None => error,
+            })
+        });
+        match asked {
             Ok(answer) => return Ok(answer),
             Err(error) => failed = error.context(format!("Kafka, route {}", route.name)),
         }
@@ -828,7 +834,7 @@ impl Publishing {
     fn begin_session(&mut self) -> Result<(), Refused> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &group(&self.config, &self.kafka))?;
-        let because = |error: anyhow::Error| match told.take() {
+        let because = |error: anyhow::Error| match reason(&reader, &told) {
             Some(reason) => error.context(reason),
             None => error,
         };

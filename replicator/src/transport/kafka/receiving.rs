@@ -11,7 +11,7 @@
 use super::message::{Parts, header};
 use super::requests::Asking;
 use super::topics::{self, PARTITION, unusable};
-use super::{ANSWER_WITHIN, BetterRoute, Reader, reader};
+use super::{ANSWER_WITHIN, BetterRoute, Reader, reader, reason};
 use crate::config::{Config, Kafka};
 use crate::event::{Event, Parcel};
 use crate::progress::Progress;
@@ -170,10 +170,11 @@ impl Receiving {
     fn session(&mut self) -> Result<Go> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &self.group)?;
-        self.begin(&reader).map_err(|error| match told.take() {
-            Some(reason) => error.context(reason),
-            None => error,
-        })?;
+        self.begin(&reader)
+            .map_err(|error| match reason(&reader, &told) {
+                Some(reason) => error.context(reason),
+                None => error,
+            })?;
         self.failed = None;
         self.heard = Instant::now();
         self.tell();
@@ -463,7 +464,7 @@ impl Receiving {
                     }
                 }
                 Err(error) => {
-                    let reason = told.take().unwrap_or_default();
+                    let reason = reason(reader, told).unwrap_or_default();
                     return Err(error).with_context(|| {
                         format!("asking where the topic {} ends: {reason}", stream.topic)
                     });
