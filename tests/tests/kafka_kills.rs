@@ -207,7 +207,7 @@ impl Scene {
 fn killing_capture_apply_broker_and_the_way_to_it_in_any_mix_loses_and_repeats_nothing()
 -> Result<()> {
     let mut scene = Scene::new("kafka-kills")?;
-    scene.rounds(12, 4)?;
+    scene.rounds(10, 5)?;
     scene.site.finish();
     Ok(())
 }

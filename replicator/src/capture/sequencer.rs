@@ -693,7 +693,8 @@ impl Sequencer {
                     "the journal is at its limit (journal.bytes_max): nothing is taken from captured programs until a sink catches up"
                         .to_owned(),
                 );
-            } else {
+            } else if self.journal.stats().segments > SEGMENTS_KEPT {
+                // The last segments stay although everything in them is applied.
                 problems.extend(filling);
             }
             problems.extend(room.and_then(|room| room.problem(&self.journal_dir)));

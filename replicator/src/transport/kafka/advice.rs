@@ -33,12 +33,14 @@ pub fn advice(reason: &str) -> Option<&'static str> {
     } else if has(&["ClusterAuthorizationFailed", "Cluster authorization failed"]) {
         "this user may not use the cluster so: idempotent writing takes the right IdempotentWrite on brokers before 3.0, and making topics the right to create"
     } else if has(&[
-        "Disconnected while requesting ApiVersion",
+        "Disconnected",
         "SSL_HANDSHAKE",
         "wrong version number",
         "unexpected eof",
     ]) {
         "one side speaks TLS or SASL and the other doesn't, or the port is another's: look at \"security.protocol\" in [kafka.client]"
+    } else if has(&["brokers are down"]) {
+        "something answers there and breaks the connection again, or nothing does: look at \"security.protocol\" in [kafka.client], as one side may speak TLS and the other not, and see that brokers run there"
     } else if has(&["Failed to resolve"]) {
         "the name isn't known here: look at `routes`, and at what the brokers advertise as their address"
     } else if has(&[

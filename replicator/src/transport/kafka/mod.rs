@@ -64,13 +64,20 @@ impl Told {
 /// The same of a consumer. What the library has to say it says only to who asks for messages; those that come now are
 /// dropped, so this is for when there is an error and no going on.
 pub fn reason(reader: &Reader, told: &Told) -> Option<String> {
+    let mut last = None;
     for _ in 0..REASON_POLLS {
         let _ = reader.poll(Duration::from_millis(5));
-        if let Some(reason) = told.take() {
-            return Some(reason);
+        match told.take() {
+            Some(reason) if says_why(&reason) => return Some(reason),
+            other => last = other.or(last),
         }
     }
-    None
+    last
+}
+
+/// That all brokers are down says less than why one is.
+fn says_why(reason: &str) -> bool {
+    !reason.contains("brokers are down")
 }
 
 impl ClientContext for Told {
@@ -81,8 +88,7 @@ impl ClientContext for Told {
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("librdkafka: {error}: {reason}");
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // That all brokers are down says less than why one is.
-        if last.is_none() || !reason.ends_with("brokers are down") {
+        if last.is_none() || says_why(reason) {
             *last = Some(reason.to_owned());
         }
     }
