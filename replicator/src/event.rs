@@ -41,6 +41,18 @@ pub struct RecordImage {
     pub rest: Vec<u8>,
 }
 
+impl Event {
+    /// About how many bytes it takes in memory.
+    pub fn volume(&self) -> usize {
+        let content = match &self.change {
+            Change::Put { data, rest, .. } => data.len() + rest.len(),
+            Change::Residue { bytes, .. } => bytes.len(),
+            _ => 0,
+        };
+        size_of::<Event>() + content
+    }
+}
+
 /// The kinds of change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {

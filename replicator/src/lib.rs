@@ -4,9 +4,11 @@
 //! [`publish`] turns it into events, [`transport`] carries them, [`apply`] folds them into batches for a sink.
 
 pub mod apply;
+pub mod backlog;
 pub mod capture;
 pub mod config;
 pub mod coverage;
+pub mod dead_letters;
 pub mod event;
 pub mod progress;
 pub mod publish;
@@ -17,3 +19,4 @@ pub mod status;
 pub mod transport;
 pub mod typed;
 pub mod verify;
+pub mod words;

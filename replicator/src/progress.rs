@@ -15,6 +15,7 @@ pub struct Progress {
     stopping: AtomicBool,
     failed: Mutex<Option<String>>,
     restart: Mutex<Option<String>>,
+    read_again: AtomicBool,
     problems: Mutex<BTreeMap<String, Vec<String>>>,
     /// Tasks asked of the checker and not finished.
     pub tasks: AtomicU64,
@@ -354,6 +355,17 @@ impl Progress {
     pub fn restart(&self, reason: String) {
         lock(&self.restart).get_or_insert(reason);
         self.stop();
+    }
+
+    /// Like [`Progress::restart`], and every file is to be read and published again.
+    pub fn restart_reading_again(&self, reason: String) {
+        self.read_again.store(true, Ordering::SeqCst);
+        self.restart(reason);
+    }
+
+    /// Whether a start again is to read every file.
+    pub fn is_to_read_again(&self) -> bool {
+        self.read_again.load(Ordering::SeqCst)
     }
 
     /// Why everything stopped, if it is to be started again.

@@ -201,6 +201,13 @@ impl Replicator {
             .find_map(|half| half.progress.restart_reason())
     }
 
+    /// Whether a start again is to read every file.
+    pub fn is_to_read_again(&self) -> bool {
+        self.halves
+            .iter()
+            .any(|half| half.progress.is_to_read_again())
+    }
+
     /// Stops everything, waits for it, and says how it was in the end.
     pub fn stop_with_statuses(self, started_ns: i64) -> (Vec<(PathBuf, Status)>, Result<()>) {
         let Replicator { config, mut halves } = self;

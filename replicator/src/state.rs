@@ -180,6 +180,16 @@ pub fn applying(config: &Config) -> Option<u32> {
     holder(&config.site.apply_lock_path())
 }
 
+/// Asks that every file be read and published again: by the replicator that runs, or else by the next.
+///
+/// # Errors
+/// The state directory takes nothing.
+pub fn ask_to_read_again(config: &Config) -> anyhow::Result<()> {
+    let path = config.site.read_again_path();
+    crate::publish::images::replace(&path, b"")
+        .map_err(|error| anyhow::anyhow!("writing {}: {error}", path.display()))
+}
+
 fn holder(path: &Path) -> Option<u32> {
     let lock = File::open(path).ok()?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {

@@ -22,6 +22,10 @@ struct Own {
     /// Relative to the site: the broker takes no absolute path.
     storage: String,
     port: u16,
+    /// Where clients are told to find it, if that isn't where it listens.
+    advertised: Option<u16>,
+    /// Further arguments.
+    arguments: Vec<String>,
     process: Option<Process>,
 }
 
@@ -71,11 +75,52 @@ impl Broker {
                 program: program()?,
                 storage: storage.to_owned(),
                 port,
+                advertised: None,
+                arguments: Vec::new(),
                 process: None,
             }),
         };
         broker.raise(site)?;
         Ok(broker)
+    }
+
+    /// Starts a broker of the test's own, whatever `KAFKA_BOOTSTRAP` says: a test of what only it can be made to do.
+    pub fn own(site: &Site) -> Result<Broker> {
+        let name = site.root().file_name().unwrap_or_default();
+        let mut broker = Broker::beside(site, "broker.db")?;
+        broker.prefix = name.to_string_lossy().replace('_', "-");
+        Ok(broker)
+    }
+
+    /// Starts it anew with further arguments, and tells clients to find it at another port where one is given.
+    pub fn change(
+        &mut self,
+        site: &Site,
+        arguments: &[&str],
+        advertised: Option<u16>,
+    ) -> Result<()> {
+        self.kill()?;
+        if let Some(own) = &mut self.own {
+            own.arguments = arguments.iter().map(|&word| word.to_owned()).collect();
+            own.advertised = advertised;
+        }
+        self.raise(site)
+    }
+
+    /// Makes a user for SCRAM-SHA-512. The broker has to take anybody yet.
+    pub fn add_user(&self, site: &Site, name: &str, password: &str) -> Result<()> {
+        let mut command = Command::new(program()?);
+        command
+            .args(["user", "create", "--broker"])
+            .arg(format!("tcp://{}", self.bootstrap))
+            .args([name, password]);
+        site.start(command)?.finish()?.success()?;
+        Ok(())
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> Option<u16> {
+        self.own.as_ref().map(|own| own.port)
     }
 
     /// Whether it is the test's own, so that it can be killed.
@@ -128,10 +173,14 @@ impl Broker {
             return Ok(());
         }
         let url = format!("tcp://127.0.0.1:{}", own.port);
+        let advertised = own.advertised.unwrap_or(own.port);
+        let advertised = format!("tcp://127.0.0.1:{advertised}");
         let mut command = Command::new(&own.program);
         command
             .args(["broker", "--cluster-id", "test", "--listener-url", &url])
-            .args(["--advertised-listener-url", &url, "--storage-engine"])
+            .args(["--advertised-listener-url", &advertised])
+            .args(&own.arguments)
+            .arg("--storage-engine")
             .arg(format!("sqlite://{}?maintenance_interval=5s", own.storage))
             .env("RUST_LOG", "warn")
             .current_dir(site.root());

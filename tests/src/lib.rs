@@ -16,6 +16,7 @@
 
 mod binaries;
 mod broker;
+mod certificates;
 mod chance;
 mod decoded;
 mod disk_model;
@@ -23,6 +24,7 @@ mod evidence;
 mod image;
 mod operations;
 mod programs;
+mod proxy;
 mod python_client;
 mod registry;
 mod site;
@@ -30,6 +32,7 @@ mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
 pub use broker::Broker;
+pub use certificates::Certificates;
 pub use chance::{Chance, rounds};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};
@@ -41,6 +44,7 @@ pub use counterfoil_servers::{Finished, LIMIT, Process, wait_until};
 pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };
+pub use proxy::Proxy;
 pub use python_client::{compile_schema, example_consumer, python_client};
 pub use registry::{Registry, base64};
 pub use site::{Difference, File, Group, Site, Verdict};

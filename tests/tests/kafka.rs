@@ -1,11 +1,8 @@
 //! Through a real Kafka-protocol broker: capture, Kafka, apply, in one process and in several, while any of them is killed.
 
 use anyhow::{Context as _, Result};
-use counterfoil_tests::{
-    Broker, Chance, Group, Process, Program, Shape, Site, c, rounds, wait_until,
-};
+use counterfoil_tests::{Broker, Group, Shape, Site, c, wait_until};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 /// A site that has Kafka between capture and apply.
 fn site(name: &str, groups: &[Group]) -> Result<(Site, Broker)> {
@@ -62,136 +59,6 @@ fn all_organisations_go_through_kafka() -> Result<()> {
     site.exec_to_end(&switch, &[".", "--payments", "100", "--seed", "7"])?;
     site.assert_mirrored()?;
     site.finish();
-    Ok(())
-}
-
-/// Capture, apply and broker, each a process that may be killed at any moment.
-struct Scene {
-    site: Site,
-    broker: Broker,
-    switch: Program,
-    chance: Chance,
-    program: Option<Process>,
-    capture: Option<Process>,
-    apply: Option<Process>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
-    Program,
-    Capture,
-    Apply,
-    Broker,
-}
-
-impl Scene {
-    fn new(name: &str) -> Result<Scene> {
-        let (site, broker) = site(name, &[Group::card_switch()])?;
-        Ok(Scene {
-            site,
-            broker,
-            switch: c("card_switch")?,
-            chance: Chance::new(Chance::seed()),
-            program: None,
-            capture: None,
-            apply: None,
-        })
-    }
-
-    fn raise(&mut self) -> Result<()> {
-        self.broker.raise(&self.site)?;
-        if self.program.is_none() {
-            let seed = (1 + self.chance.below(100_000)).to_string();
-            let arguments = [".", "--cards", "60", "--rate", "400", "--seed", &seed];
-            self.program = Some(self.site.exec(&self.switch, &arguments)?);
-        }
-        for (verb, process) in [("capture", &mut self.capture), ("apply", &mut self.apply)] {
-            if process.is_none() {
-                *process = Some(self.site.start(self.site.counterfoil(&[verb]))?);
-            }
-        }
-        Ok(())
-    }
-
-    fn strike(&mut self, victims: &[Victim]) -> Result<()> {
-        let moment = Instant::now() + Duration::from_micros(self.chance.below(1_500_000));
-        wait_until("the moment to strike", || {
-            if Instant::now() >= moment {
-                Ok(())
-            } else {
-                Err("early".to_owned())
-            }
-        })?;
-        for process in [&mut self.program, &mut self.capture, &mut self.apply]
-            .into_iter()
-            .flatten()
-        {
-            anyhow::ensure!(
-                process.is_running()?,
-                "it had ended by itself: {}",
-                process.stderr()
-            );
-        }
-        for victim in victims {
-            let process = match victim {
-                Victim::Program => &mut self.program,
-                Victim::Capture => &mut self.capture,
-                Victim::Apply => &mut self.apply,
-                Victim::Broker => {
-                    self.broker.kill()?;
-                    continue;
-                }
-            };
-            if let Some(mut process) = process.take() {
-                process.kill()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn settle_and_check(&mut self) -> Result<()> {
-        for process in [&mut self.program, &mut self.capture, &mut self.apply] {
-            if let Some(mut process) = process.take() {
-                process.kill()?;
-            }
-        }
-        self.broker.raise(&self.site)?;
-        settle_apart(&self.site)?;
-        assert_equal(&self.site)
-    }
-
-    fn rounds(&mut self, count: usize, check_every: usize) -> Result<()> {
-        let all = [
-            Victim::Program,
-            Victim::Capture,
-            Victim::Apply,
-            Victim::Broker,
-        ];
-        for round in 1..=rounds(count) {
-            let mut victims = vec![*self.chance.pick(&all)];
-            if self.chance.percent(40) {
-                victims.push(*self.chance.pick(&all));
-            }
-            if !self.broker.is_own() {
-                victims.retain(|victim| *victim != Victim::Broker);
-            }
-            self.raise()?;
-            self.strike(&victims)
-                .with_context(|| format!("round {round}: {victims:?}"))?;
-            if round % check_every == 0 {
-                self.settle_and_check()
-                    .with_context(|| format!("after round {round}: {victims:?}"))?;
-            }
-        }
-        self.settle_and_check()
-    }
-}
-
-#[test]
-fn killing_capture_apply_and_broker_in_any_mix_loses_and_repeats_nothing() -> Result<()> {
-    let mut scene = Scene::new("kafka-kills")?;
-    scene.rounds(16, 4)?;
-    scene.site.finish();
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cargo::shown;
 use anyhow::{Context as _, Result, bail};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What must be there, and the package that has it.
@@ -30,6 +30,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("ed", "ed"),
     ("sqlite3", "sqlite3"),
     ("openssl", "openssl"),
+    ("socat", "socat"),
 ];
 
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.
@@ -96,9 +97,8 @@ pub(crate) fn install_broker() -> Result<()> {
     {
         return Ok(());
     }
-    let home = std::env::var_os("HOME").context("HOME isn't set")?;
-    let root = Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}"));
-    if root.join("bin").join(name).exists() {
+    let root = broker_root()?;
+    if broker()?.exists() {
         return Ok(());
     }
     println!(
@@ -185,6 +185,20 @@ fn has_venv() -> bool {
     let mut command = Command::new(python);
     command.args(["-c", "import ensurepip"]);
     command.output().is_ok_and(|output| output.status.success())
+}
+
+/// Where the broker is, or will be.
+pub(crate) fn broker() -> Result<PathBuf> {
+    match std::env::var_os("COUNTERFOIL_NISSHI") {
+        Some(path) => Ok(path.into()),
+        None => Ok(broker_root()?.join("bin").join(BROKER.0)),
+    }
+}
+
+fn broker_root() -> Result<PathBuf> {
+    let home = std::env::var_os("HOME").context("HOME isn't set")?;
+    let (name, version) = BROKER;
+    Ok(Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}")))
 }
 
 fn on_path(program: &str) -> bool {

@@ -45,7 +45,7 @@ pub use reader::{Entry, JournalReader};
 pub use recovery::{CursorAhead, Recovery, TornTail, Verify};
 pub use segment::{BATCH_BYTES_MAX, FORMAT_VERSION, PAYLOAD_BYTES_MAX};
 pub use storage::{DiskStorage, Storage};
-pub use writer::{Batch, Journal, Options, Released, Stats};
+pub use writer::{Batch, Journal, Options, Released, SEGMENTS_KEPT, Stats};
 
 #[cfg(any(test, feature = "faulty"))]
 pub use storage::faulty;

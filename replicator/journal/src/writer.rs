@@ -24,7 +24,7 @@ const BUFFER_BYTES_KEPT: usize = 4 << 20;
 
 /// How many segments are kept even if every reader has passed them: the one being written, and the one before it, so
 /// that there is always something to look at.
-const SEGMENTS_KEPT: usize = 2;
+pub const SEGMENTS_KEPT: usize = 2;
 
 /// How a journal is kept.
 #[derive(Clone, Debug)]

@@ -25,10 +25,11 @@ use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin};
 use super::processes::{self, Processes};
+use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
 use crate::state::{For, prepare_lanes};
-use counterfoil_journal::Journal;
+use counterfoil_journal::{Journal, SEGMENTS_KEPT};
 use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::{self, Kind};
@@ -94,6 +95,7 @@ pub struct Sequencer {
     entries: Entries,
     journal: Journal,
     journal_dir: std::path::PathBuf,
+    backlog: Backlog,
     tasks: Tasks,
     findings: Receiver<Finding>,
     waiting: VecDeque<Finding>,
@@ -197,6 +199,10 @@ impl Sequencer {
             lanes,
             entries: Entries::default(),
             journal_dir: parts.config.site.journal_dir(),
+            backlog: Backlog::new(
+                parts.config.journal.bytes_max,
+                parts.config.journal.segment_bytes,
+            ),
             files: Files::new(Arc::clone(&parts.config), parts.board),
             journal: parts.journal,
             tasks: parts.tasks,
@@ -287,7 +293,7 @@ impl Sequencer {
         self.tell_broken_lanes();
         self.take_findings();
         let mut room = self.flush()?;
-        if complete && room && self.journal.stats().bytes < self.options.journal_bytes_max {
+        if complete && room && !self.is_journal_full() {
             worked |= self.release(&limits);
             room = self.flush()?;
         }
@@ -675,20 +681,35 @@ impl Sequencer {
         if self.last_release.elapsed() >= RELEASE_INTERVAL {
             self.last_release = Instant::now();
             let released = self.journal.release();
-            let full = self.journal.stats().bytes >= self.options.journal_bytes_max;
+            let size = self.journal.stats().bytes;
+            let room = Room::at(&self.journal_dir);
+            let filling = self.backlog.problem(size, room, self.last_release);
             let mut problems = Vec::new();
             if let Err(error) = released {
                 problems.push(format!("removing journal segments nobody needs: {error}"));
             }
-            if full {
+            if self.is_journal_full() {
                 problems.push(
                     "the journal is at its limit (journal.bytes_max): nothing is taken from captured programs until a sink catches up"
                         .to_owned(),
                 );
+            } else if self.journal.stats().segments > SEGMENTS_KEPT {
+                // The last segments stay although everything in them is applied.
+                problems.extend(filling);
             }
+            problems.extend(room.and_then(|room| room.problem(&self.journal_dir)));
             self.progress.set_problems("journal size", &problems);
         }
         Ok(())
+    }
+
+    /// Whether the journal is at its limit. The last segments always stay, and a batch may make one larger than it should
+    /// be: where nothing in them waits for anybody, nobody would ever make room.
+    fn is_journal_full(&self) -> bool {
+        let stats = self.journal.stats();
+        let is_applied = self.progress.applied_end() >= self.journal.next_lsn();
+        stats.bytes >= self.options.journal_bytes_max
+            && (stats.segments > SEGMENTS_KEPT || !is_applied)
     }
 
     fn publish_progress(&self) {

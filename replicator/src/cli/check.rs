@@ -228,16 +228,6 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Bytes for people.
-fn bytes(count: u64) -> String {
-    for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] {
-        if count >> shift > 0 {
-            return format!("{:.1} {unit}", count as f64 / (1u64 << shift) as f64);
-        }
-    }
-    format!("{count} bytes")
-}
-
 fn json(config: &Path, findings: &[Finding]) -> anyhow::Result<String> {
     let report = Report {
         config: config.display().to_string(),

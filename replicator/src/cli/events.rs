@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> Result<ExitCode> {
             }
             Ok(false) => bail!("there is no topic {topic}; it is made once something is captured"),
             Err(error) => {
-                let why = told.take().unwrap_or_default();
+                let why = kafka::reason(&reader, &told).unwrap_or_default();
                 failed = error.context(format!("Kafka, route {}: {why}", route.name));
             }
         }

@@ -12,6 +12,7 @@ mod check;
 mod decode;
 mod demo;
 mod encode;
+mod errors;
 #[cfg(feature = "kafka")]
 mod events;
 mod exec;
@@ -55,6 +56,7 @@ enum Verb {
     #[cfg(feature = "kafka")]
     Events(events::Args),
     Schema(schema::Args),
+    Errors(errors::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
@@ -81,6 +83,7 @@ impl Cli {
             #[cfg(feature = "kafka")]
             Verb::Events(args) => events::run(args, config),
             Verb::Schema(args) => schema::run(args, config),
+            Verb::Errors(args) => errors::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),

@@ -267,7 +267,12 @@ impl Form {
     fn said(&self, layout: Layout) -> RecordFormat {
         let organization = match layout {
             Layout::Plain => Organization::Fixed,
-            Layout::Gnucobol | Layout::LineSequential => Organization::Sequential,
+            Layout::Gnucobol
+            | Layout::LineSequential
+            | Layout::IbmV
+            | Layout::RdwLittle
+            | Layout::Vms => Organization::Sequential,
+            Layout::MicroFocus | Layout::MicroFocusCrlf | Layout::Counted => Organization::Relative,
             Layout::Newline | Layout::Blocks => Organization::Stream,
         };
         RecordFormat::new(self.organization.unwrap_or(organization), layout)
@@ -281,7 +286,13 @@ fn is_text(format: &RecordFormat) -> bool {
 
 fn is_sized(format: &RecordFormat) -> bool {
     !is_text(format)
-        && (format.organization, format.layout) != (Organization::Sequential, Layout::Gnucobol)
+        && !matches!(
+            (format.organization, format.layout),
+            (
+                Organization::Sequential,
+                Layout::Gnucobol | Layout::IbmV | Layout::RdwLittle | Layout::Vms
+            )
+        )
 }
 
 /// The format that the configuration has for a file, if there is a configuration and it has.

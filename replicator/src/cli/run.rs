@@ -66,6 +66,7 @@ pub(super) fn replicate(
         let replicator = Replicator::start(config.clone(), options)?;
         let end = follow(&replicator, until_idle, &asked, started_ns);
         let restart = replicator.restart_reason();
+        let read_again = replicator.is_to_read_again();
         let (statuses, result) = replicator.stop_with_statuses(started_ns);
         for (path, status) in statuses {
             let stopped = true;
@@ -79,7 +80,7 @@ pub(super) fn replicate(
             ),
             (End::Ended, Some(reason)) if !asked.load(Ordering::SeqCst) => {
                 tracing::warn!("{reason}: starting again");
-                options.read_again = false;
+                options.read_again = read_again;
             }
             _ => return Ok(ExitCode::SUCCESS),
         }

@@ -69,6 +69,8 @@ pub(super) struct KafkaTable {
     pub(super) tombstones: bool,
     pub(super) wire_format: Option<Spanned<WireFormatWord>>,
     pub(super) registry: Option<Spanned<RegistryTable>>,
+    pub(super) read_again_on_request: Option<bool>,
+    pub(super) read_again_interval_minutes: Option<Spanned<i64>>,
 }
 
 /// `[kafka.registry]`

@@ -111,6 +111,11 @@ impl Site {
         self.state.join("status.json")
     }
 
+    /// A file that is there as long as somebody wants every file to be read and published again.
+    pub fn read_again_path(&self) -> PathBuf {
+        self.state.join("read-again")
+    }
+
     /// What [`Site::lock_path`] is for capture, for apply from Kafka.
     pub fn apply_lock_path(&self) -> PathBuf {
         self.state.join("apply.lock")
@@ -147,6 +152,10 @@ pub struct Kafka {
     pub tombstones: bool,
     /// The registry whose numbers of schemas are in messages; without it, messages are plain protobuf.
     pub registry: Option<Registry>,
+    /// An applying end that has lost events asks for every file to be read again, and a capturing end does it.
+    pub read_again_on_request: bool,
+    /// The shortest time between two times that a capturing end does it.
+    pub read_again_interval: Duration,
 }
 
 /// `[kafka.registry]`: a schema registry.
@@ -175,6 +184,9 @@ pub enum SubjectNames {
     /// By the message's full name.
     Record,
 }
+
+/// No group's name where there is Kafka: the topic that a group of this name would have is that of requests.
+pub const REQUESTS: &str = "requests";
 
 /// `[[kafka.routes]]`: a way to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]

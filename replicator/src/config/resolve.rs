@@ -168,6 +168,16 @@ impl Resolver<'_> {
             ));
         }
         let (groups, places) = self.groups(&file.group);
+        if kafka.is_some() {
+            let requests = file.group.iter().map(|table| &table.get_ref().name);
+            for name in requests.filter(|name| name.get_ref() == super::REQUESTS) {
+                self.problem(
+                    name.span(),
+                    "with [kafka] no group can have this name",
+                    "its topic would be the one on which sinks ask for files to be read again; choose another name",
+                );
+            }
+        }
         let mut sinks = self.sinks(&file.sink, &file.sinks);
         let site = site?;
         if file.sink.is_empty() && file.sinks.include.is_empty() {
@@ -254,6 +264,12 @@ impl Resolver<'_> {
             let copies = self.number("replication", &table.replication, 3, 1..=1000);
             u16::try_from(copies).unwrap_or(u16::MAX)
         });
+        let read_again_minutes = self.number(
+            "read_again_interval_minutes",
+            &table.read_again_interval_minutes,
+            60,
+            0..=1_000_000,
+        );
         let mut topic = self.settings(&table.topic, &[]);
         let hours = self.number(
             "retention_hours",
@@ -261,6 +277,10 @@ impl Resolver<'_> {
             7 * 24,
             1..=1_000_000,
         );
+        // A cluster's default may be to compact.
+        topic
+            .entry("cleanup.policy".to_owned())
+            .or_insert_with(|| "delete".to_owned());
         topic
             .entry("retention.ms".to_owned())
             .or_insert_with(|| (hours * 3_600_000).to_string());
@@ -295,6 +315,8 @@ impl Resolver<'_> {
                 .and_then(|file| self.path(file)),
             tombstones: table.tombstones,
             registry: self.registry(table),
+            read_again_on_request: table.read_again_on_request.unwrap_or(true),
+            read_again_interval: Duration::from_secs(read_again_minutes * 60),
         }
     }
 

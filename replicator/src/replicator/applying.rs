@@ -11,7 +11,8 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
     use super::{Lock, open_sink, spawn};
     use crate::apply::{Applier, positions};
     use crate::progress::Progress;
-    use crate::transport::{self, kafka::receiving::Receiving};
+    use crate::transport;
+    use crate::transport::kafka::{receiving::Receiving, watch};
     use anyhow::Context as _;
 
     let Some(kafka) = &config.kafka else {
@@ -42,6 +43,8 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
             outlet,
             Arc::clone(&progress),
         );
+        let whose = watch::Whose::Applied { sink: name };
+        watch::start(config, kafka, whose, &progress)?;
         if let Some(inlet) = inlets.pop() {
             let applier = Applier::new(
                 Arc::clone(config),

@@ -83,7 +83,8 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         .iter()
         .map(|destination| destination.name().to_owned())
         .collect();
-    let refill = if read_again {
+    let marker = config.site.read_again_path();
+    let refill = if read_again || marker.exists() {
         Some("it was asked for")
     } else {
         refill_reason(&config, &names, &recovery, &images, &applied)
@@ -108,6 +109,13 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         Images::wipe(&config.site.images_dir())?;
         images = Images::open(&config.site.images_dir())?;
         images.set_refilling(true);
+        // From here on a start knows by the images that everything is to be read.
+        match std::fs::remove_file(&marker) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing {}", marker.display()));
+            }
+            _ => {}
+        }
         progress.refilling.store(true, Ordering::SeqCst);
     }
     let is_new = images.cursor() == 0;

@@ -6,7 +6,10 @@ use crate::progress::Progress;
 use crate::publish::images::Images;
 use crate::transport::Inlet;
 #[cfg(feature = "kafka")]
-use crate::transport::kafka::publishing::{self, Known, Publishing};
+use crate::transport::kafka::{
+    publishing::{self, Known, Publishing},
+    requests, watch,
+};
 use anyhow::{Context as _, Result};
 use counterfoil_proto::Position;
 use counterfoil_sinks::Sink;
@@ -200,6 +203,14 @@ impl Destination for KafkaTopics {
                 asked: self.asked,
             })
             .collect();
+        // What these two have to tell is worth a warning, not a start that fails.
+        let (config, kafka) = (Arc::clone(&self.config), self.kafka.clone());
+        let progress = Arc::clone(&onward.progress);
+        if let Err(error) = watch::start(&config, &kafka, watch::Whose::Captured, &progress)
+            .and_then(|()| requests::listen(config, kafka, progress))
+        {
+            tracing::warn!("{error:#}");
+        }
         let publishing = Publishing::new(
             self.config,
             self.kafka,

@@ -69,6 +69,20 @@ impl BenchSite {
         Ok(site)
     }
 
+    /// Adds to the configuration what `more` says, instead of what was added before.
+    pub(crate) fn configure_more(&self, more: &str) -> Result<()> {
+        const MARK: &str = "\n# more\n";
+        let text = std::fs::read_to_string(self.config()).context("reading the configuration")?;
+        let own = text.split(MARK).next().unwrap_or_default();
+        std::fs::write(self.config(), format!("{own}{MARK}{more}"))
+            .context("writing the configuration")
+    }
+
+    /// What the capturing half last said of itself; empty if it didn't.
+    pub(crate) fn status(&self) -> String {
+        std::fs::read_to_string(self.root.join("state/status.json")).unwrap_or_default()
+    }
+
     fn config(&self) -> PathBuf {
         self.root.join("counterfoil.toml")
     }
@@ -150,26 +164,32 @@ impl BenchSite {
 
     /// Starts the replicator and waits until it is up: until it has stopped being busy.
     pub(crate) fn replicator(&self) -> Result<Replicator> {
+        let mut replicator = self.start("run")?;
+        replicator.wait_idle()?;
+        Ok(replicator)
+    }
+
+    /// Starts the replicator or a half of it, and waits until there are lanes.
+    pub(crate) fn start(&self, verb: &str) -> Result<Replicator> {
         let log = self.root.join("replicator.log");
         let output =
             std::fs::File::create(&log).with_context(|| format!("making {}", log.display()))?;
         let child = Command::new(&self.counterfoil)
             .arg("--config")
             .arg(self.config())
-            .arg("run")
+            .arg(verb)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(output)
             .spawn()
             .with_context(|| format!("running {}", self.counterfoil.display()))?;
-        let mut replicator = Replicator { child };
+        let replicator = Replicator { child };
         wait("the replicator's lanes", || {
             Ok(self.root.join("state/lanes").exists().then_some(()))
         })
         .inspect_err(|_| {
             eprintln!("{}", std::fs::read_to_string(&log).unwrap_or_default());
         })?;
-        replicator.wait_idle()?;
         Ok(replicator)
     }
 }
@@ -245,6 +265,15 @@ impl Drop for Replicator {
 
 /// The program that asks SQLite, built. It is of the tests' crate: this one has no SQLite in it.
 pub(crate) fn sqlite_leg() -> Result<PathBuf> {
+    leg("sqlite_leg")
+}
+
+/// The program that speaks to Kafka without us, likewise.
+pub(crate) fn kafka_leg() -> Result<PathBuf> {
+    leg("kafka_leg")
+}
+
+fn leg(name: &str) -> Result<PathBuf> {
     cargo::run(
         &[
             "build",
@@ -252,11 +281,11 @@ pub(crate) fn sqlite_leg() -> Result<PathBuf> {
             "--package",
             "counterfoil-tests",
             "--bin",
-            "sqlite_leg",
+            name,
         ],
         &[],
     )?;
-    Ok(cargo::target_dir()?.join("release/sqlite_leg"))
+    Ok(cargo::target_dir()?.join("release").join(name))
 }
 
 /// Asks again and again until there is a value.

@@ -3,6 +3,7 @@
 mod apply;
 mod bench_site;
 mod decode;
+mod kafka;
 mod overhead;
 mod pipeline;
 mod tree;
@@ -31,6 +32,18 @@ pub(crate) enum Which {
         #[arg(long)]
         only: Vec<String>,
     },
+    /// Publishing to Kafka against librdkafka's own performance, and from a write to its row against a bare round trip.
+    Kafka {
+        /// How many records are published in a round.
+        #[arg(long, default_value_t = 400_000)]
+        records: u64,
+        /// How many changes are followed to their rows in a round.
+        #[arg(long, default_value_t = 150)]
+        changes: u64,
+        /// How many rounds.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
+    },
     /// Records a second from a program's write to an SQLite row, against a bare prepared statement.
     Pipeline {
         /// How many records the program writes.
@@ -52,6 +65,11 @@ pub(crate) fn run(which: &Which) -> Result<ExitCode> {
     let met = match which {
         Which::Apply { rows, rounds } => apply::run(*rows, *rounds)?,
         Which::Overhead { rounds, only } => overhead::run(*rounds, only)?,
+        Which::Kafka {
+            records,
+            changes,
+            rounds,
+        } => kafka::run(*records, *changes, *rounds)?,
         Which::Pipeline { records, rounds } => pipeline::run(*records, *rounds)?,
         Which::Decode { rounds } => decode::run(*rounds)?,
     };

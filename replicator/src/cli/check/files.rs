@@ -1,8 +1,9 @@
 //! The rules: which files they find, and whether what is in these looks as the rule says.
 
 use super::state::allowed;
-use super::{Finding, Level, bytes, counted};
+use super::{Finding, Level, counted};
 use counterfoil::config::{Config, FileRule};
+use counterfoil::words::bytes;
 use counterfoil_records::{Boundaries, Codec, Organization, PieceKind};
 use rustix::fs::Access;
 use std::fs::{self, File};

@@ -2,7 +2,9 @@
 
 use super::Finding;
 use counterfoil::config::{Config, Kafka, Route};
-use counterfoil::transport::kafka::{reader, topics};
+use counterfoil::transport::kafka::advice::advice;
+use counterfoil::transport::kafka::settings::Settings;
+use counterfoil::transport::kafka::{Reader, reader, reason, topics};
 
 /// A finding or more for every route, and for every topic by the first route that answers.
 pub(super) fn findings(config: &Config) -> Vec<Finding> {
@@ -30,16 +32,36 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
                 "kafka",
                 subject,
                 format!("{error:#}"),
-                "see that brokers run there and may be reached from here, and look at [kafka.client] for TLS and SASL",
+                help(kafka, &format!("{error:#}")),
             )),
         }
     }
     findings
 }
 
+/// What to do, and the files and names that it is about.
+fn help(kafka: &Kafka, error: &str) -> String {
+    let default = "see that brokers run there and may be reached from here, and look at [kafka.client] for TLS and SASL";
+    let mut help = advice(error).unwrap_or(default).to_owned();
+    let client = kafka.client.iter();
+    let mut named: Vec<String> = client
+        .filter(|(key, _)| help.contains(key.as_str()) || error.contains(key.as_str()))
+        .map(|(key, value)| format!("{key} is {value}"))
+        .collect();
+    if let Some(path) = &kafka.password_file
+        && help.contains("password_file")
+    {
+        named.push(format!("password_file is {}", path.display()));
+    }
+    if !named.is_empty() {
+        help += &format!(" ({})", named.join(", "));
+    }
+    help
+}
+
 fn look(kafka: &Kafka, route: &Route, topics: &[String]) -> anyhow::Result<Vec<Finding>> {
     let (reader, told) = reader(kafka, route, &format!("{}.check", kafka.topic_prefix))?;
-    topics::answers(&reader).map_err(|error| match told.take() {
+    topics::answers(&reader).map_err(|error| match reason(&reader, &told) {
         Some(reason) => error.context(reason),
         None => error,
     })?;
@@ -59,5 +81,37 @@ fn look(kafka: &Kafka, route: &Route, topics: &[String]) -> anyhow::Result<Vec<F
             "make it anew with one partition, or choose another topic_prefix",
         ),
     };
-    Ok(topics.iter().map(finding).collect())
+    let mut findings: Vec<Finding> = topics.iter().map(finding).collect();
+    for topic in topics {
+        if topics::exists(&reader, topic).is_ok_and(|there| there) {
+            findings.extend(settings(kafka, route, &reader, topic));
+        }
+    }
+    Ok(findings)
+}
+
+/// What a topic is set to that endangers events.
+fn settings(kafka: &Kafka, route: &Route, reader: &Reader, topic: &str) -> Vec<Finding> {
+    let settings = match Settings::of(kafka, route, reader, topic) {
+        Ok(settings) => settings,
+        Err(error) => {
+            return vec![Finding::warning(
+                "kafka",
+                topic,
+                format!("whether its settings are safe can't be found out: {error:#}"),
+                "give this user the right to describe the configurations of topics (DescribeConfigs)",
+            )];
+        }
+    };
+    let dangers = settings.dangers(kafka).into_iter();
+    dangers
+        .map(|danger| {
+            let finding = if danger.certain {
+                Finding::error
+            } else {
+                Finding::warning
+            };
+            finding("kafka", topic, danger.message, danger.help)
+        })
+        .collect()
 }

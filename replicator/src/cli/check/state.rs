@@ -1,7 +1,8 @@
 //! The state directory, the lanes, a running replicator and its journal.
 
-use super::{Finding, bytes};
+use super::Finding;
 use counterfoil::config::{Config, LanesAccess, Site};
+use counterfoil::words::bytes;
 use counterfoil_journal::{DiskStorage, JournalReader};
 use rustix::fs::{Access, AtFlags, CWD, FlockOperation};
 use std::fs::{self, File};

@@ -40,6 +40,11 @@ pub fn op_name(op: v1::Op) -> String {
         .replace('_', "-")
 }
 
+/// A position as headers have it.
+pub fn position_text(position: Position) -> String {
+    format!("{}/{}/{}", position.epoch, position.lsn, position.index)
+}
+
 /// Seconds and nanoseconds as RFC 3339 has them, in UTC.
 pub fn time_text(ns: i64) -> String {
     let (days, in_day) = (
@@ -116,7 +121,7 @@ fn framed(event: &v1::ChangeEvent, bytes_max: usize, schema: Option<u32>) -> Vec
     let source = event.source.clone().unwrap_or_default();
     let position: Position = event.position.unwrap_or_default().into();
     let stream = format!("{}/{}", source.site, source.group);
-    let position_text = format!("{}/{}/{}", position.epoch, position.lsn, position.index);
+    let position_text = position_text(position);
     let id = format!("{stream}/{position_text}");
     let origin = format!("counterfoil:{stream}");
     let kind = format!("counterfoil.v1.{op}");

@@ -5,13 +5,18 @@
 //! whoever takes events skips what isn't after the position it has ([`crate::transport::assembly`] says what is void).
 //!
 //! [`publishing`] is the capturing end, [`receiving`] the applying end, [`topics`] what both know of topics, [`message`]
-//! how an event becomes messages.
+//! how an event becomes messages. [`settings`] is what topics are set to, [`watch`] who
+//! tells when that endangers anything, [`requests`] how a sink that has lost events gets all anew.
 
+pub mod advice;
 pub mod message;
 pub mod publishing;
 pub mod receiving;
 pub mod registry;
+pub mod requests;
+pub mod settings;
 pub mod topics;
+pub mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -23,12 +28,17 @@ use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long a route may take to answer a question.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// How often a consumer is asked why it can't go on.
+const REASON_POLLS: usize = 10;
 
 /// How often preferred routes are tried while another one is used.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,10 +48,37 @@ const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 pub struct Told(Arc<Mutex<Option<String>>>);
 
 impl Told {
-    /// The last reason for which a broker couldn't be reached; it is forgotten then.
+    /// The last reason for which a broker couldn't be reached, and what to do; it is forgotten then.
     pub fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let reason = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
+        Some(match advice::advice(&reason) {
+            Some(advice) => format!("{reason}: {advice}"),
+            None => reason,
+        })
     }
+}
+
+/// The same of a consumer. What the library has to say it says only to who asks for messages; those that come now are
+/// dropped, so this is for when there is an error and no going on.
+pub fn reason(reader: &Reader, told: &Told) -> Option<String> {
+    let mut last = None;
+    for _ in 0..REASON_POLLS {
+        let _ = reader.poll(Duration::from_millis(5));
+        match told.take() {
+            Some(reason) if says_why(&reason) => return Some(reason),
+            other => last = other.or(last),
+        }
+    }
+    last
+}
+
+/// That all brokers are down says less than why one is.
+fn says_why(reason: &str) -> bool {
+    !reason.contains("brokers are down")
 }
 
 impl ClientContext for Told {
@@ -51,7 +88,10 @@ impl ClientContext for Told {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("librdkafka: {error}: {reason}");
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none() || says_why(reason) {
+            *last = Some(reason.to_owned());
+        }
     }
 
     fn generate_oauth_token(
@@ -63,6 +103,16 @@ impl ClientContext for Told {
 }
 
 impl ConsumerContext for Told {}
+
+impl ProducerContext for Told {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, message)) = result {
+            tracing::debug!("sending to the topic {}: {error}", message.topic());
+        }
+    }
+}
 
 /// A consumer that reads partitions it is told to.
 pub type Reader = BaseConsumer<Told>;

@@ -9,11 +9,14 @@
 //! A publisher that another one has replaced notices: its messages don't follow one another on the topic any more, or a
 //! later session is there. It stops, and says so.
 
-use super::message::Form;
+use super::message::{Form, header, op_name, position_text};
 use super::registry;
+use super::requests::Anew;
+use super::settings::{MESSAGE_BYTES_MIN, Settings};
 use super::topics::{self, End, PARTITION};
-use super::{BetterRoute, Reader, Told, client_config, reader};
-use crate::config::{Config, Kafka, UnitOfWork};
+use super::{BetterRoute, Reader, Told, client_config, reader, reason};
+use crate::config::{Config, Kafka, Route, UnitOfWork};
+use crate::dead_letters::{Letter, Store};
 use crate::event::{Change, Event, Parcel};
 use crate::progress::Progress;
 use crate::transport::wire::{Content, Place, Sender};
@@ -21,7 +24,8 @@ use crate::transport::{Closed, Inlet};
 use crate::typed::TypedSchemas;
 use anyhow::{Context as _, Result};
 use counterfoil_lane::clock;
-use counterfoil_proto::{Position, v1};
+use counterfoil_proto::{Position, path_text, v1};
+use prost::Message as _;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -39,14 +43,18 @@ pub const NAME: &str = "kafka";
 const IN_FLIGHT_MAX: usize = 32 << 20;
 /// Events waiting in memory, above which no more are taken from the publisher.
 const WAITING_EVENTS_MAX: usize = 50_000;
+/// The same in bytes; what one parcel has comes on top.
+const WAITING_BYTES_MAX: usize = 64 << 20;
 /// How long nothing may be acknowledged before that is told, and another route is tried.
 const UNANSWERED_MAX: Duration = Duration::from_secs(3);
 /// How long to wait before routes are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a stop waits for the broker.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
-/// The smallest parts that large events are sent in.
-const MESSAGE_BYTES_MIN: usize = 16 << 10;
+/// How long after one that is refused for good messages are sent one by one.
+const SINGLY_FOR: Duration = Duration::from_secs(10);
+/// How long the report is waited for that says why all others are failures.
+const REASON_WITHIN: Duration = Duration::from_millis(500);
 /// Opaque of the messages that begin a session.
 const BEGINNING: usize = usize::MAX;
 
@@ -93,13 +101,47 @@ impl From<anyhow::Error> for Refused {
     }
 }
 
-type Report = (usize, String, Result<i64, RDKafkaErrorCode>);
+/// What became of a message.
+struct Report {
+    /// Of which item it is.
+    item: usize,
+    topic: String,
+    /// Its offset, or why it has none, and the position of its event.
+    result: Result<i64, (RDKafkaErrorCode, Option<String>)>,
+}
+
+impl Report {
+    /// It wasn't sent because another one wasn't.
+    fn is_consequence(&self) -> bool {
+        matches!(
+            self.result,
+            Err((
+                RDKafkaErrorCode::Fatal
+                    | RDKafkaErrorCode::PurgeQueue
+                    | RDKafkaErrorCode::PurgeInflight
+                    | RDKafkaErrorCode::GaplessGuarantee,
+                _
+            ))
+        )
+    }
+
+    /// It says why it wasn't sent.
+    fn is_reason(&self) -> bool {
+        self.result.is_err() && !self.is_consequence()
+    }
+}
 
 /// Collects delivery reports.
 #[derive(Default)]
 struct Reports {
     told: Told,
     reports: Mutex<Vec<Report>>,
+}
+
+impl Reports {
+    fn take(&self) -> Vec<Report> {
+        std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl ClientContext for Reports {
@@ -116,15 +158,22 @@ impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, item: usize) {
-        let report = match result {
-            Ok(message) => (item, message.topic().to_owned(), Ok(message.offset())),
+        let (message, result) = match result {
+            Ok(message) => (message, Ok(message.offset())),
             Err((error, message)) => (
-                item,
-                message.topic().to_owned(),
-                Err(error
-                    .rdkafka_error_code()
-                    .unwrap_or(RDKafkaErrorCode::Unknown)),
+                message,
+                Err((
+                    error
+                        .rdkafka_error_code()
+                        .unwrap_or(RDKafkaErrorCode::Unknown),
+                    header(message.headers(), "position").map(str::to_owned),
+                )),
             ),
+        };
+        let report = Report {
+            item,
+            topic: message.topic().to_owned(),
+            result,
         };
         self.reports
             .lock()
@@ -148,6 +197,7 @@ pub struct Publishing {
     /// Number of the first item that isn't sent.
     unsent: usize,
     waiting_events: usize,
+    waiting_bytes: usize,
     in_flight: usize,
     producer: Option<BaseProducer<Reports>>,
     beginnings: usize,
@@ -155,6 +205,10 @@ pub struct Publishing {
     route: usize,
     better: Option<BetterRoute>,
     form: Form,
+    /// Whether each message of this session goes by itself, so that it is known which one is refused.
+    singly: bool,
+    /// When a message was last refused for good.
+    refused_at: Option<Instant>,
     heard: Instant,
     taking: bool,
 }
@@ -196,7 +250,13 @@ fn by_any_route<T>(
 ) -> Result<T> {
     let mut failed = anyhow::anyhow!("there is no route");
     for route in &kafka.routes {
-        match reader(kafka, route, &group(config, kafka)).and_then(|(reader, _)| ask(&reader)) {
+        let asked = reader(kafka, route, &group(config, kafka)).and_then(|(reader, told)| {
+            ask(&reader).map_err(|error| match reason(&reader, &told) {
+                Some(reason) => error.context(reason),
+                None => error,
+            })
+        });
+        match asked {
             Ok(answer) => return Ok(answer),
             Err(error) => failed = error.context(format!("Kafka, route {}", route.name)),
         }
@@ -321,11 +381,14 @@ impl Publishing {
             first: 0,
             unsent: 0,
             waiting_events: 0,
+            waiting_bytes: 0,
             in_flight: 0,
             producer: None,
             beginnings: 0,
             route: 0,
             better: None,
+            singly: false,
+            refused_at: None,
             heard: Instant::now(),
             taking: true,
         }
@@ -359,6 +422,10 @@ impl Publishing {
                 self.route = 0;
                 continue;
             }
+            if self.singly && self.refused_at.is_none_or(|at| at.elapsed() > SINGLY_FOR) {
+                self.producer = None;
+                continue;
+            }
             self.watch();
             if self.gives_up() {
                 return;
@@ -385,7 +452,10 @@ impl Publishing {
         } else {
             Duration::from_millis(1)
         };
-        while self.taking && self.waiting_events < WAITING_EVENTS_MAX {
+        while self.taking
+            && self.waiting_events < WAITING_EVENTS_MAX
+            && self.waiting_bytes < WAITING_BYTES_MAX
+        {
             match self.inlet.receive(wait) {
                 Ok(Some(parcel)) => self.enqueue(parcel),
                 Ok(None) => return,
@@ -425,6 +495,7 @@ impl Publishing {
         for (stream, events) in open.iter_mut().enumerate() {
             if !events.is_empty() {
                 self.waiting_events += events.len();
+                self.waiting_bytes += volume(events);
                 self.queue.push_back(Item::Unit {
                     stream,
                     events: std::mem::take(events),
@@ -442,27 +513,33 @@ impl Publishing {
             return Ok(());
         };
         producer.poll(Duration::ZERO);
-        let reports = std::mem::take(
-            &mut *producer
-                .context()
-                .reports
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner),
-        );
+        let mut reports = producer.context().take();
+        // A message that is refused takes all others with it, and their reports may come first.
+        let until = Instant::now() + REASON_WITHIN;
+        while reports.iter().any(|report| report.is_consequence())
+            && !reports.iter().any(Report::is_reason)
+            && Instant::now() < until
+        {
+            producer.poll(Duration::from_millis(5));
+            reports.extend(producer.context().take());
+        }
+        if reports.iter().any(Report::is_reason) {
+            reports.retain(|report| !report.is_consequence());
+        }
         if !reports.is_empty() {
             self.heard = Instant::now();
         }
-        for (item, topic, result) in reports {
+        for Report {
+            item,
+            topic,
+            result,
+        } in reports
+        {
             let offset = match result {
                 Ok(offset) => offset,
-                Err(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                    self.form.bytes_max = (self.form.bytes_max / 2).max(MESSAGE_BYTES_MIN);
-                    return Err(format!(
-                        "the broker takes no messages as large as message_bytes_max says; from now on events are sent in parts of {} bytes; set it to what the broker takes",
-                        self.form.bytes_max
-                    ));
+                Err((code, position)) => {
+                    return Err(self.refused(item, &topic, code, position.as_deref()));
                 }
-                Err(error) => return Err(format!("sending to the topic {topic}: {error}")),
             };
             if let Some(stream) = self.streams.iter_mut().find(|stream| stream.topic == topic) {
                 // Not known (-1) after some repetitions; the next one tells again.
@@ -485,6 +562,92 @@ impl Publishing {
         }
         self.settle();
         Ok(())
+    }
+
+    /// What to do about a message that the broker doesn't take. The session is over in any case: what follows the message
+    /// must not stand on the topic without it.
+    fn refused(
+        &mut self,
+        item: usize,
+        topic: &str,
+        code: RDKafkaErrorCode,
+        position: Option<&str>,
+    ) -> String {
+        let is_size = matches!(
+            code,
+            RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge
+        );
+        if is_size && self.form.bytes_max > MESSAGE_BYTES_MIN {
+            self.form.bytes_max = (self.form.bytes_max / 2).max(MESSAGE_BYTES_MIN);
+            return format!(
+                "the broker takes no messages as large as message_bytes_max says; from now on events are sent in parts of {} bytes; set it to what the broker takes",
+                self.form.bytes_max
+            );
+        }
+        let is_for_good = is_size
+            || matches!(
+                code,
+                RDKafkaErrorCode::InvalidTimestamp
+                    | RDKafkaErrorCode::InvalidRecord
+                    | RDKafkaErrorCode::PolicyViolation
+            );
+        if !is_for_good || item == BEGINNING {
+            return format!("sending to the topic {topic}: {code}");
+        }
+        self.refused_at = Some(Instant::now());
+        if !self.singly {
+            return format!(
+                "the topic {topic} refuses messages ({code}); they are sent one by one until it is known which"
+            );
+        }
+        let reason = format!("the topic {topic} doesn't take it: {code}");
+        match self.dead_letter(item, position, &reason) {
+            Ok(letter) => format!(
+                "an event of {} is refused for good ({code}) and kept as dead letter {}; what follows it is sent",
+                letter.file, letter.number
+            ),
+            Err(error) => format!(
+                "{reason}; it can't be kept as a dead letter, so nothing goes on: {error:#}"
+            ),
+        }
+    }
+
+    /// Takes an event out of what is to be sent, once the store of dead letters has it.
+    fn dead_letter(&mut self, item: usize, position: Option<&str>, reason: &str) -> Result<Letter> {
+        let at = item.checked_sub(self.first);
+        let Some(Item::Unit { stream, events, .. }) = at.and_then(|at| self.queue.get_mut(at))
+        else {
+            anyhow::bail!("it isn't known which event it is");
+        };
+        let stream = &self.streams[*stream];
+        let is_it = |event: &Event| Some(position_text(event.position).as_str()) == position;
+        let index = events
+            .iter()
+            .position(is_it)
+            .context("it isn't known which event it is")?;
+        let message = stream.sender.event(&events[index], None, stream.kind);
+        let letter = Letter {
+            at_ns: clock::wall(),
+            refused_by: NAME.to_owned(),
+            reason: reason.to_owned(),
+            stream: format!("{}/{}", stream.sender.site, stream.sender.group),
+            position: position_text(events[index].position),
+            file: path_text(&events[index].file.path),
+            op: op_name(message.op()),
+            record: matches!(message.op(), v1::Op::Put | v1::Op::Delete | v1::Op::Residue)
+                .then_some(message.record),
+            ..Letter::default()
+        };
+        let letter = Store::of(&self.config).keep(&letter, &message.encode_to_vec())?;
+        let event = events.remove(index);
+        self.waiting_events -= 1;
+        self.waiting_bytes -= event.volume();
+        tracing::warn!(
+            "{}: {reason}; kept as dead letter {}",
+            letter.file,
+            letter.number
+        );
+        Ok(letter)
     }
 
     fn send(&mut self) -> Result<(), String> {
@@ -521,9 +684,15 @@ impl Publishing {
                 for outgoing in self.form.outgoing(&stream.topic, &message) {
                     *bytes += outgoing.value.len();
                     sent += 1;
-                    produce(producer, &stream.topic, &outgoing, number).map_err(|error| {
-                        format!("sending to the topic {}: {error}", stream.topic)
-                    })?;
+                    if let Err(error) = produce(producer, &stream.topic, &outgoing, number) {
+                        let topic = stream.topic.clone();
+                        let code = error.rdkafka_error_code();
+                        let position = position_text(event.position);
+                        // The library itself knows which one is too large.
+                        self.singly |= code == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+                        let code = code.unwrap_or(RDKafkaErrorCode::Unknown);
+                        return Err(self.refused(number, &topic, code, Some(&position)));
+                    }
                 }
             }
             *remaining = Some(sent);
@@ -547,6 +716,7 @@ impl Publishing {
                     units += 1;
                     images += events.len() as u64;
                     self.waiting_events -= events.len();
+                    self.waiting_bytes -= volume(events);
                     self.in_flight = self.in_flight.saturating_sub(*bytes);
                     if let Some(last) = events.last() {
                         let acked = &mut self.streams[*stream].acked;
@@ -671,7 +841,7 @@ impl Publishing {
     fn begin_session(&mut self) -> Result<(), Refused> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &group(&self.config, &self.kafka))?;
-        let because = |error: anyhow::Error| match told.take() {
+        let because = |error: anyhow::Error| match reason(&reader, &told) {
             Some(reason) => error.context(reason),
             None => error,
         };
@@ -727,21 +897,32 @@ impl Publishing {
         self.sessions.last = session;
         self.sessions.write(&self.config)?;
 
+        if self.form.bytes_max < self.kafka.message_bytes_max {
+            self.ask_limit(&route, &reader);
+        }
         let mut config = client_config(&self.kafka, &route)?;
         config
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", "0")
-            .set(
-                "message.max.bytes",
-                self.kafka.message_bytes_max.to_string(),
-            )
+            // Nothing may stand on the topic behind a message that doesn't: it would count as sent.
+            .set("enable.gapless.guarantee", "true")
+            .set("message.max.bytes", self.form.bytes_max.to_string())
             .set("queue.buffering.max.messages", "2000000")
             .set("queue.buffering.max.kbytes", "1048576");
         for (key, value) in [("linger.ms", "2"), ("retry.backoff.ms", "50")] {
             if !self.kafka.client.contains_key(key) {
                 config.set(key, value);
             }
+        }
+        // The broker's limit is one for batches. Without any refusal the library's own size may stay.
+        if self.form.bytes_max < self.kafka.message_bytes_max {
+            config.set("batch.size", self.form.bytes_max.to_string());
+        }
+        let recently = |at: Instant| at.elapsed() < SINGLY_FOR;
+        self.singly = self.refused_at.is_some_and(recently);
+        if self.singly {
+            config.set("batch.num.messages", "1");
         }
         let producer = BaseProducer::from_config_and_context(&config, Reports::default())
             .context("setting up a Kafka producer: look at [kafka] client")?;
@@ -782,6 +963,18 @@ impl Publishing {
         Ok(())
     }
 
+    /// Messages were too large: what the topics take may be asked, and needn't be tried.
+    fn ask_limit(&mut self, route: &Route, reader: &Reader) {
+        for stream in &self.streams {
+            let settings = Settings::of(&self.kafka, route, reader, &stream.topic);
+            if let Ok(settings) = settings
+                && let Some(limit) = settings.message_bytes_max()
+            {
+                self.form.bytes_max = self.form.bytes_max.min(limit).max(MESSAGE_BYTES_MIN);
+            }
+        }
+    }
+
     /// Whether no session of this process has been.
     fn producer_is_first(&self) -> bool {
         self.streams.iter().all(|stream| stream.sender.session == 0)
@@ -804,6 +997,11 @@ impl Publishing {
         }
         for stream in &mut self.streams {
             if let Some(begin) = stream.begin.take() {
+                // Without it, a request is heeded once too often.
+                let begun = [(PARTITION, stream.next.map_or(0, |next| next - 1))].into();
+                if let Err(error) = Anew::begun(&self.config, &stream.topic, begun) {
+                    tracing::warn!("{error:#}");
+                }
                 stream.acked = stream.acked.max(Some(begin));
             }
         }
@@ -831,9 +1029,10 @@ impl Publishing {
             } = item
             {
                 let acked = self.streams[*stream].acked;
-                let before = events.len();
+                let before = (events.len(), volume(events));
                 events.retain(|event| Some(event.position) > acked);
-                self.waiting_events -= before - events.len();
+                self.waiting_events -= before.0 - events.len();
+                self.waiting_bytes -= before.1 - volume(events);
                 *bytes = 0;
                 *remaining = events.is_empty().then_some(0);
             }
@@ -866,6 +1065,10 @@ fn produce(
             Err((error, _)) => return Err(error),
         }
     }
+}
+
+fn volume(events: &[Event]) -> usize {
+    events.iter().map(Event::volume).sum()
 }
 
 fn unit_kind(policy: UnitOfWork) -> v1::UnitKind {

@@ -9,8 +9,9 @@
 //! file again. The status says so meanwhile, and what to do.
 
 use super::message::{Parts, header};
+use super::requests::Asking;
 use super::topics::{self, PARTITION, unusable};
-use super::{ANSWER_WITHIN, BetterRoute, Reader, reader};
+use super::{ANSWER_WITHIN, BetterRoute, Reader, reader, reason};
 use crate::config::{Config, Kafka};
 use crate::event::{Event, Parcel};
 use crate::progress::Progress;
@@ -29,6 +30,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 const PARCEL_EVENTS: usize = 2048;
+const PARCEL_BYTES: usize = 2 << 20;
 const POLL: Duration = Duration::from_millis(20);
 /// How often offsets are committed, and topics asked where they end.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
@@ -74,12 +76,14 @@ pub struct Receiving {
     streams: Vec<Stream>,
     route: usize,
     parcel: Parcel,
+    parcel_bytes: usize,
     /// Messages looked at.
     messages: u64,
     committed: Instant,
     looked: Instant,
     heard: Instant,
     failed: Option<String>,
+    asking: Asking,
 }
 
 /// Why a session ended.
@@ -123,6 +127,7 @@ impl Receiving {
             .collect();
         Receiving {
             group: format!("{}.{}.{sink}", kafka.topic_prefix, config.site.name),
+            asking: Asking::new(&kafka, &config.site.name, sink),
             kafka,
             sink: sink.to_owned(),
             outlet,
@@ -130,6 +135,7 @@ impl Receiving {
             streams,
             route: 0,
             parcel: Parcel::default(),
+            parcel_bytes: 0,
             messages: 0,
             committed: Instant::now(),
             looked: Instant::now(),
@@ -164,10 +170,11 @@ impl Receiving {
     fn session(&mut self) -> Result<Go> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &self.group)?;
-        self.begin(&reader).map_err(|error| match told.take() {
-            Some(reason) => error.context(reason),
-            None => error,
-        })?;
+        self.begin(&reader)
+            .map_err(|error| match reason(&reader, &told) {
+                Some(reason) => error.context(reason),
+                None => error,
+            })?;
         self.failed = None;
         self.heard = Instant::now();
         self.tell();
@@ -187,7 +194,9 @@ impl Receiving {
                         let value = message.payload().unwrap_or_default();
                         self.take(at, message.offset(), chunk, value);
                     }
-                    if self.parcel.events.len() >= PARCEL_EVENTS && self.send().is_err() {
+                    let is_full = self.parcel.events.len() >= PARCEL_EVENTS
+                        || self.parcel_bytes >= PARCEL_BYTES;
+                    if is_full && self.send().is_err() {
                         return Ok(Go::Stop);
                     }
                     if self.committed.elapsed() < COMMIT_INTERVAL {
@@ -328,7 +337,10 @@ impl Receiving {
                     let taken = stream.taken;
                     stream.taken = Some(position);
                     let is_new = |event: &Event| Some(event.position) > taken;
-                    self.parcel.events.extend(events.into_iter().filter(is_new));
+                    for event in events.into_iter().filter(is_new) {
+                        self.parcel_bytes += event.volume();
+                        self.parcel.events.push(event);
+                    }
                 } else {
                     stream.gap = true;
                 }
@@ -362,6 +374,7 @@ impl Receiving {
             return Ok(());
         }
         let mut parcel = std::mem::take(&mut self.parcel);
+        self.parcel_bytes = 0;
         parcel.end = self.messages;
         self.progress
             .events
@@ -436,13 +449,22 @@ impl Receiving {
                             stream.next
                         );
                     }
-                    at_end &= stream.next == high;
+                    let in_vain = stream.next == high && stream.started && !stream.follows;
+                    if in_vain && (stream.gap || low > 0) {
+                        // Whether or not anything came: what was before the topic's beginning may be missing.
+                        stream.gap = true;
+                        let looked_to = [(PARTITION, high)].into();
+                        let route = &self.kafka.routes[self.route];
+                        self.asking.ask(route, &stream.name, looked_to);
+                    }
+                    let is_waiting = stream.gap && !stream.follows;
+                    at_end &= stream.next == high && !is_waiting;
                     if stream.next == high {
                         self.heard = Instant::now();
                     }
                 }
                 Err(error) => {
-                    let reason = told.take().unwrap_or_default();
+                    let reason = reason(reader, told).unwrap_or_default();
                     return Err(error).with_context(|| {
                         format!("asking where the topic {} ends: {reason}", stream.topic)
                     });
@@ -471,11 +493,16 @@ impl Receiving {
             problems.extend(stream.held.clone());
             if stream.gap && !stream.follows {
                 problems.push(format!(
-                    "the topic {} doesn't have everything between what sink {} has ({}) and its own beginning (offset {}); nothing is applied until every file is sent anew: `counterfoil capture --read-again` on the site that it is of does",
+                    "the topic {} doesn't have everything between what sink {} has ({}) and its own beginning (offset {}); nothing is applied until every file is sent anew{}: `counterfoil capture --read-again` on the site that it is of does",
                     stream.topic,
                     self.sink,
                     stream.taken.map_or_else(|| "nothing".to_owned(), |taken| taken.to_string()),
                     stream.next,
+                    if self.kafka.read_again_on_request {
+                        ", which was asked for"
+                    } else {
+                        ""
+                    },
                 ));
             }
         }

@@ -352,12 +352,43 @@ fn events_too_large_for_the_broker_go_in_parts() {
         RDKafkaApiKey::Produce,
         &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE],
     );
-    send(&outlet, unit(1, 2, 900_000));
-    acknowledged(&publishing, 2);
+    // What comes after it and is small enough must wait for it.
+    let expected = [unit(1, 2, 900_000), units(2..500, 100)].concat();
+    send(&outlet, expected.clone());
+    acknowledged(&publishing, 500);
     let (inlet, receiving) = scene.receive(None);
-    assert_eq!(take_until(&inlet, 1), unit(1, 2, 900_000));
+    assert_eq!(take_until(&inlet, 499), expected);
     assert!(receiving.progress.journal_end.load(Ordering::SeqCst) >= 5);
     drop(outlet);
     publishing.stop();
     receiving.stop();
+}
+
+/// With no broker, what waits for it in memory is bounded by its bytes, not only by how many events it is.
+#[test]
+fn what_waits_in_memory_is_bounded() {
+    let scene = Scene::new();
+    let (outlet, publishing) = scene.publish(fresh());
+    send(&outlet, unit(1, 1, 100));
+    acknowledged(&publishing, 2);
+    scene.cluster.broker_down(1).expect("there is one");
+    let sent = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let counted = Arc::clone(&sent);
+    let sender = std::thread::spawn(move || {
+        for lsn in 2..=201 {
+            send(&outlet, unit(lsn, 1, 1 << 20));
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    // As much as may wait, what the channel holds, and one that is on its way.
+    let most = 64 + 8 + 1;
+    wait_until("the sender to be held up", || {
+        (sent.load(Ordering::SeqCst) >= 64).then_some(())
+    });
+    assert!(sent.load(Ordering::SeqCst) <= most);
+    scene.cluster.broker_up(1).expect("there is one");
+    acknowledged(&publishing, 202);
+    sender.join().expect("it doesn't panic");
+    publishing.stop();
+    assert_eq!(sent.load(Ordering::SeqCst), 200);
 }

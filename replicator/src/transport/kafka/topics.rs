@@ -17,6 +17,12 @@ use std::time::{Duration, Instant};
 
 /// The partition that everything is in.
 pub const PARTITION: i32 = 0;
+/// Copies of a topic that is made, unless [kafka] says otherwise or there are fewer brokers.
+const COPIES: usize = 3;
+/// What brokers take where a topic says nothing, less what a batch has around its message.
+const MESSAGE_BYTES_DEFAULT: usize = 1_000_000;
+const BATCH_OVERHEAD: usize = 4096;
+const LARGEST: &str = "max.message.bytes";
 /// Messages looked through first for a topic's end.
 const WINDOW: i64 = 1000;
 /// How long nothing may come of a topic that has more.
@@ -87,12 +93,23 @@ pub fn create(kafka: &Kafka, route: &Route, topic: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client_config(kafka, route)?
         .create()
         .context("setting up a Kafka client")?;
-    let copies = kafka
-        .replication
-        .map_or(-1, |copies| i32::from(copies.min(1000)));
+    let copies = match kafka.replication {
+        Some(copies) => i32::from(copies.min(1000)),
+        None => {
+            // The broker's own default is one copy unless somebody has set it, and then a topic is gone with its broker.
+            let brokers = admin.inner().fetch_metadata(None, ANSWER_WITHIN);
+            brokers.map_or(-1, |found| {
+                i32::try_from(found.brokers().len().min(COPIES)).unwrap_or(-1)
+            })
+        }
+    };
+    let largest = (kafka.message_bytes_max + BATCH_OVERHEAD).to_string();
     let mut new = NewTopic::new(topic, 1, TopicReplication::Fixed(copies));
     for (key, value) in &kafka.topic {
         new = new.set(key, value);
+    }
+    if kafka.message_bytes_max > MESSAGE_BYTES_DEFAULT && !kafka.topic.contains_key(LARGEST) {
+        new = new.set(LARGEST, &largest);
     }
     let options = AdminOptions::new()
         .request_timeout(Some(ANSWER_WITHIN))
