@@ -120,7 +120,7 @@ fn value(case: &Case, nth: usize, chance: &mut Chance) -> String {
             all.replace_range(..zeros, &"0".repeat(zeros));
         }
     }
-    let negative = case.signed && (nth % 2 == 0) && all.contains(|digit| digit != '0');
+    let negative = case.signed && nth.is_multiple_of(2) && all.contains(|digit| digit != '0');
     let (whole, decimals) = all.split_at(case.whole);
     let sign = if negative { "-" } else { "" };
     let zeros = "0".repeat(case.zeros);

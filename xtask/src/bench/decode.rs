@@ -1,7 +1,8 @@
 //! `bench decode`: how fast records become typed values.
 //!
 //! The example `decode_speed` of the records crate measures, in one process and in turns: `memcpy` of the records, copying their
-//! fields into typed rows without conversion, and decoding them into typed rows.
+//! fields into typed rows without conversion, and decoding them into typed rows. The aims are what a change must not lose; what
+//! decoding has to be faster than is a database that takes the rows, which isn't measured here yet.
 
 use crate::cargo;
 use crate::stats::{Aim, compare, median};
@@ -66,7 +67,7 @@ pub(crate) fn run(rounds: usize) -> Result<bool> {
         300.0 / median(&speeds[2])
     );
     // Both: no comparison is left out when the first misses its aim.
-    let of_memory = compare("decode/memcpy", median(&memory), Aim::AtLeast(0.05));
-    let of_rows = compare("decode/rows", median(&rows), Aim::AtLeast(0.25));
+    let of_memory = compare("decode/memcpy", median(&memory), Aim::AtLeast(0.03));
+    let of_rows = compare("decode/rows", median(&rows), Aim::AtLeast(0.12));
     Ok(of_memory && of_rows)
 }
