@@ -1,5 +1,6 @@
 //! What a sink is given: the net effect of whole units of work, folded to the last image per record.
 
+use crate::SinkError;
 use counterfoil_proto::Position;
 use counterfoil_records::RecordFormat;
 use counterfoil_records::schema::RecordSchema;
@@ -143,6 +144,10 @@ pub struct FileChanges {
 pub struct Batch {
     /// Site and consistency group whose position this is, as `site/group`.
     pub stream: String,
+    /// What the target had when the batch was folded. A target that has something else meanwhile refuses: what a batch
+    /// does to a file's name holds only on what it was made for, so of two writers one has to begin anew. `None`: nothing
+    /// is known of what it had, and whatever is before `position` will do.
+    pub after: Option<Position>,
     /// Position of the last event folded in. A sink refuses one that isn't after what it has stored.
     pub position: Position,
     /// Capture time of the last event, nanoseconds since 1970 (for lag).
@@ -150,6 +155,24 @@ pub struct Batch {
     /// The changes. A file occurs more than once only when it was removed or renamed in between; the
     /// order is the order to apply them in.
     pub files: Vec<FileChanges>,
+}
+
+impl Batch {
+    /// Whether a target that has `stored` of the stream may apply it; every sink asks within its transaction.
+    ///
+    /// # Errors
+    /// [`SinkError::NotAfter`].
+    pub fn check_follows(&self, stored: Option<Position>) -> Result<(), SinkError> {
+        if stored < Some(self.position) && (self.after.is_none() || self.after == stored) {
+            return Ok(());
+        }
+        Err(SinkError::NotAfter {
+            stream: self.stream.clone(),
+            after: self.after,
+            offered: self.position,
+            stored,
+        })
+    }
 }
 
 /// A file as a sink has it: the catalogue entry.

@@ -24,20 +24,28 @@ pub enum SinkError {
         /// What to do next.
         next: String,
     },
-    /// The batch isn't after the stored position. The applier skips what is already applied and
-    /// never sends such a batch, so this is a second writer or a mix-up of targets.
+    /// The batch isn't after the stored position, or not made for it. The applier skips what is
+    /// already applied and never sends such a batch, so this is a second writer or a mix-up of targets.
     #[error(
-        "stream {stream}: a batch up to {offered} was offered, but {stored} is applied already; \
-         is another replicator writing to this target?"
+        "stream {stream}: a batch from {} up to {offered} was offered, but {} is applied already; \
+         is another replicator writing to this target?",
+        shown(after),
+        shown(stored)
     )]
     NotAfter {
         /// The stream.
         stream: String,
+        /// What the batch was made for, if anything was known of it.
+        after: Option<Position>,
         /// The batch's position.
         offered: Position,
         /// What the target has.
-        stored: Position,
+        stored: Option<Position>,
     },
+}
+
+fn shown(position: &Option<Position>) -> String {
+    position.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
 }
 
 /// A target. One thread uses it at a time; every call blocks until it is done.

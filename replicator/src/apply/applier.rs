@@ -78,7 +78,13 @@ impl Applier {
                     self.take(parcel);
                 }
                 Ok(None) => {}
-                Err(crate::transport::Closed) => break,
+                Err(crate::transport::Closed) => {
+                    if let Some(lost) = self.inlet.lost() {
+                        self.progress.fail(format!("sink {}: {lost}", self.name));
+                        return;
+                    }
+                    break;
+                }
             }
             if self.is_due() && !self.apply() {
                 return;
@@ -104,7 +110,7 @@ impl Applier {
             if self.applied[at] >= Some(position) {
                 continue;
             }
-            let batch = beginning(stream, position);
+            let batch = beginning(stream, self.applied[at], position);
             if !self.apply_batch(&batch) {
                 return false;
             }
@@ -165,7 +171,10 @@ impl Applier {
                 continue;
             }
             let (images, _) = self.folds[group].volume();
-            let batch = self.folds[group].take();
+            let batch = Batch {
+                after: self.applied[group],
+                ..self.folds[group].take()
+            };
             if !self.apply_batch(&batch) {
                 return false;
             }
@@ -244,17 +253,19 @@ pub fn positions(
 /// Marks each stream the sink knows nothing of, or too little, as applied up to a position.
 pub fn attach(streams: &[String], sink: &mut dyn Sink, at: Position) -> Result<(), SinkError> {
     for stream in streams {
-        if sink.position(stream)?.is_none_or(|position| position < at) {
-            sink.apply(&beginning(stream.clone(), at))?;
+        let stored = sink.position(stream)?;
+        if stored < Some(at) {
+            sink.apply(&beginning(stream.clone(), stored, at))?;
         }
     }
     Ok(())
 }
 
 /// A batch that changes nothing but the position.
-fn beginning(stream: String, position: Position) -> Batch {
+fn beginning(stream: String, after: Option<Position>, position: Position) -> Batch {
     Batch {
         stream,
+        after,
         position,
         captured_ns: 0,
         files: Vec::new(),

@@ -176,6 +176,7 @@ impl Fold {
         }
         Batch {
             stream: self.stream.clone(),
+            after: None,
             position: self.position,
             captured_ns: self.captured_ns,
             files,

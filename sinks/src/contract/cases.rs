@@ -72,18 +72,20 @@ pub fn refuses_what_is_not_after(harness: &mut dyn Harness) {
         match trial.refuse(stale) {
             SinkError::NotAfter {
                 stream,
+                after,
                 offered,
                 stored,
             } => {
                 assert_eq!(
-                    (stream.as_str(), offered, stored),
-                    (STREAM, stale.position, second.position)
+                    (stream.as_str(), after, offered, stored),
+                    (STREAM, stale.after, stale.position, Some(second.position))
                 );
             }
             other => panic!("not after, but: {other}"),
         }
     }
     let index_only = Batch {
+        after: None,
         position: Position {
             index: second.position.index + 1,
             ..second.position
@@ -94,12 +96,51 @@ pub fn refuses_what_is_not_after(harness: &mut dyn Harness) {
     assert_eq!(trial.content("/srv/cards.dat"), [(1, record("first"))]);
 }
 
+/// A batch that was made for another position than the target has is refused whole, be it further on: another writer has
+/// been there since, or the target is another one.
+pub fn refuses_what_was_made_for_another_position(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let cards = file("/srv/cards.dat");
+    let nothing_there = Batch {
+        after: Some(trial.position()),
+        ..trial.batch([changes(&cards, [(1, record("stray"))])])
+    };
+    let error = trial.refuse(&nothing_there);
+    assert!(
+        matches!(error, SinkError::NotAfter { stored: None, .. }),
+        "{error}"
+    );
+    trial.apply([changes(&cards, [(1, record("first"))])]);
+    let before = trial.position();
+    trial.apply([renamed(
+        changes(&file("/srv/moved.dat"), [(2, record("second"))]),
+        "/srv/cards.dat",
+    )]);
+    // As the first one would do it again, late: the old name is gone, and its rows must not go as well.
+    let late = Batch {
+        after: Some(before),
+        ..trial.batch([renamed(
+            changes(&file("/srv/moved.dat"), [(3, record("third"))]),
+            "/srv/cards.dat",
+        )])
+    };
+    let error = trial.refuse(&late);
+    assert!(matches!(error, SinkError::NotAfter { .. }), "{error}");
+    assert_eq!(
+        trial.content("/srv/moved.dat"),
+        [(1, record("first")), (2, record("second"))]
+    );
+    trial.apply([changes(&file("/srv/moved.dat"), [(3, record("third"))])]);
+    assert_eq!(trial.content("/srv/moved.dat").len(), 3);
+}
+
 /// Positions compare field by field: a greater epoch is after, whatever the lsn is.
 pub fn accepts_a_new_epoch(harness: &mut dyn Harness) {
     let mut trial = Trial::begin(harness);
     let cards = file("/srv/cards.dat");
     let at = |epoch, lsn, text: &str| Batch {
         stream: STREAM.into(),
+        after: None,
         position: Position {
             epoch,
             lsn,
@@ -874,6 +915,7 @@ pub fn keeps_streams_apart(harness: &mut dyn Harness) {
             let id = round * 10 + n as u64;
             trial.apply_batch(&Batch {
                 stream: (*stream).into(),
+                after: None,
                 position: Position {
                     epoch: 1,
                     lsn: id * 5,

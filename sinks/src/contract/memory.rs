@@ -38,15 +38,7 @@ impl Sink for MemorySink {
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         // A copy becomes the target when all went well: the simplest transaction there is.
         let mut target = Target::clone(&self.target());
-        if let Some(stored) = target.get(&batch.stream).map(|stream| stream.position)
-            && batch.position <= stored
-        {
-            return Err(SinkError::NotAfter {
-                stream: batch.stream.clone(),
-                offered: batch.position,
-                stored,
-            });
-        }
+        batch.check_follows(target.get(&batch.stream).map(|stream| stream.position))?;
         target.entry(batch.stream.clone()).or_default().position = batch.position;
         for changes in &batch.files {
             change_file(&mut target, &batch.stream, changes)?;

@@ -71,6 +71,7 @@ macro_rules! sink_contract {
         $crate::sink_contract! { @cases $harness;
             resumes_where_it_stopped
             refuses_what_is_not_after
+            refuses_what_was_made_for_another_position
             accepts_a_new_epoch
             leaves_nothing_of_a_refused_batch
             survives_an_obstruction

@@ -66,6 +66,7 @@ fn run_history(harness: &mut dyn Harness, steps: &[Step]) {
         epoch += step.epochs;
         trial.apply_without_reopening(&Batch {
             stream: format!("hq/{}", step.stream),
+            after: None,
             position: Position {
                 epoch,
                 lsn: n as u64 + 1,

@@ -81,6 +81,8 @@ pub struct Trial<'h> {
     sink: Option<Box<dyn Sink>>,
     model: MemorySink,
     position: Position,
+    /// What the target has of the case's stream.
+    applied: Option<Position>,
 }
 
 impl<'h> Trial<'h> {
@@ -97,6 +99,7 @@ impl<'h> Trial<'h> {
                 lsn: 0,
                 index: 0,
             },
+            applied: None,
         };
         trial.compare("an empty target");
         trial
@@ -123,6 +126,7 @@ impl<'h> Trial<'h> {
     pub fn batch(&self, files: impl IntoIterator<Item = FileChanges>) -> Batch {
         Batch {
             stream: STREAM.into(),
+            after: self.applied,
             position: Position {
                 lsn: self.position.lsn + 3,
                 index: 2,
@@ -151,8 +155,15 @@ impl<'h> Trial<'h> {
         self.model
             .apply(batch)
             .expect("applying a batch to the model");
-        self.position = batch.position;
+        self.went_on(batch);
         self.compare("a batch");
+    }
+
+    fn went_on(&mut self, batch: &Batch) {
+        self.position = batch.position;
+        if batch.stream == STREAM {
+            self.applied = Some(batch.position);
+        }
     }
 
     /// Offers a batch that has to be refused, and compares: nothing of it may be visible.
@@ -194,7 +205,7 @@ impl<'h> Trial<'h> {
         self.model
             .apply(batch)
             .expect("applying a batch to the model");
-        self.position = batch.position;
+        self.went_on(batch);
         self.compare("a batch through another sink");
     }
 

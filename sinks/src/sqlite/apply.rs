@@ -64,15 +64,7 @@ fn unsigned(number: i64) -> u64 {
 
 /// Moves the stream's position to the batch's, which has to be after it.
 fn advance(connection: &Connection, batch: &Batch) -> Result<(), SinkError> {
-    if let Some(stored) = position(connection, &batch.stream)?
-        && batch.position <= stored
-    {
-        return Err(SinkError::NotAfter {
-            stream: batch.stream.clone(),
-            offered: batch.position,
-            stored,
-        });
-    }
+    batch.check_follows(position(connection, &batch.stream)?)?;
     let storing = || format!("storing position {} of {}", batch.position, batch.stream);
     let epoch = integer(batch.position.epoch, storing)?;
     let lsn = integer(batch.position.lsn, storing)?;

@@ -92,6 +92,7 @@ fn directory() -> TempDir {
 fn batch(lsn: u64, files: impl IntoIterator<Item = FileChanges>) -> Batch {
     Batch {
         stream: STREAM.into(),
+        after: None,
         position: Position {
             epoch: 1,
             lsn,
