@@ -155,6 +155,7 @@ fn apply(
         },
         table: None,
         tree: None,
+        schema: None,
     });
     let mut taken = Duration::ZERO;
     for batch in 0..rows.div_ceil(BATCH_ROWS) {

@@ -742,3 +742,31 @@ fn a_site_that_only_applies_needs_no_group() {
     let config = load(&format!("{text}streams = ['hq/payments', 'branch/stock']")).unwrap();
     assert_eq!(config.applied_streams(), ["hq/payments", "branch/stock"]);
 }
+
+#[test]
+fn a_registry_is_named_where_the_wire_format_takes_one() {
+    let kafka = |more: &str| {
+        format!("{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092' }}]\n{more}")
+    };
+    let (_, shown) = problem(&kafka("wire_format = 'confluent'"));
+    assert!(shown.contains("takes a schema registry"), "{shown}");
+    let (_, shown) = problem(&kafka("registry = { url = 'http://r:8081' }"));
+    assert!(shown.contains("without wire_format"), "{shown}");
+    for url in ["r:8081", "ftp://r", "http://", "http://me:secret@r"] {
+        let (_, shown) = problem(&kafka(&format!(
+            "wire_format = 'confluent'\nregistry = {{ url = '{url}' }}"
+        )));
+        assert!(shown.contains("isn't the address"), "{url}: {shown}");
+    }
+}
+
+#[test]
+fn a_copybook_is_read_and_what_is_wrong_with_it_said() {
+    let (line, shown) = problem(&format!("{MINIMAL}copybook = \"nothing.cpy\""));
+    assert!(
+        line > 1 && shown.contains("nothing.cpy: No such file"),
+        "{shown}"
+    );
+    let (_, shown) = problem(&format!("{MINIMAL}dialect = \"ibm\""));
+    assert!(shown.contains("`dialect` without `copybook`"), "{shown}");
+}

@@ -6,24 +6,19 @@
 //! name.
 //!
 //! The file is a row of parcels: length of the rest as u32, CRC-32 of the rest as u32, then the end as u64, the number of
-//! begins as u32 with stream u16, epoch u64, lsn u64 and index u32 of each, then events until the end: stream u16, number of
-//! the file u32, length u32 and the event's wire form. All numbers are little-endian. What is known of files stays in memory:
-//! the wire form doesn't have all of it. What has been read is given back to the file system.
+//! begins as u32 with stream u16, epoch u64, lsn u64 and index u32 of each, then events until the end: stream u16, length
+//! u32 and the event's wire form. All numbers are little-endian. What has been read is given back to the file system.
 
 use super::wire::{Content, Decoder, Sender};
-use crate::event::{Event, Parcel};
-use crate::typed::TypedSchemas;
+use crate::event::Parcel;
 use counterfoil_proto::{Position, v1};
-use counterfoil_sinks::FileDescription;
 use prost::Message as _;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Bytes that were read before they are given back.
 const RETURN_BYTES: u64 = 16 << 20;
@@ -40,9 +35,6 @@ pub struct Spool {
     returned: u64,
     written: u64,
     senders: HashMap<u16, Sender>,
-    /// The files of the events that wait, and their numbers by where they are in memory.
-    files: Vec<Arc<FileDescription>>,
-    numbers: HashMap<usize, u32>,
     decoder: Decoder,
     buffer: Vec<u8>,
 }
@@ -60,8 +52,6 @@ impl Spool {
             returned: 0,
             written: 0,
             senders: HashMap::new(),
-            files: Vec::new(),
-            numbers: HashMap::new(),
             decoder: Decoder::default(),
             buffer: Vec::new(),
         })
@@ -85,8 +75,7 @@ impl Spool {
         let Spool {
             buffer,
             senders,
-            files,
-            numbers,
+            decoder,
             ..
         } = self;
         buffer.clear();
@@ -105,18 +94,14 @@ impl Spool {
                 group: event.file.group.clone(),
                 host: String::new(),
                 session: 0,
-                typed: TypedSchemas::default(),
+                // Columns are made of the bytes where they are needed.
+                typed: None,
             });
-            let number = match numbers.entry(Arc::as_ptr(&event.file).addr()) {
-                Entry::Occupied(known) => *known.get(),
-                Entry::Vacant(new) => {
-                    files.push(Arc::clone(&event.file));
-                    *new.insert(length(files.len() - 1)?)
-                }
-            };
+            if let Some(schema) = &event.file.schema {
+                decoder.learn(schema);
+            }
             let message = sender.event(event, None, v1::UnitKind::Unspecified);
             buffer.extend(event.group.to_le_bytes());
-            buffer.extend(number.to_le_bytes());
             buffer.extend(length(message.encoded_len())?.to_le_bytes());
             message.encode(buffer).map_err(Error::other)?;
         }
@@ -180,18 +165,14 @@ impl Spool {
             parcel.begins.push((stream, position));
         }
         while !bytes.0.is_empty() {
-            let (stream, file, len) = (bytes.u16()?, bytes.u32()?, bytes.u32()?);
-            let file = self.files.get(file as usize).ok_or_else(damaged)?;
+            let (stream, len) = (bytes.u16()?, bytes.u32()?);
             let message = bytes.take(len as usize)?;
             let received = self
                 .decoder
                 .decode(message, stream)
                 .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
             match received.content {
-                Content::Event(event) => parcel.events.push(Event {
-                    file: Arc::clone(file),
-                    ..event
-                }),
+                Content::Event(event) => parcel.events.push(event),
                 Content::Session { .. } | Content::Other => return Err(damaged()),
             }
         }
@@ -203,8 +184,6 @@ impl Spool {
         if self.is_empty() {
             if self.file.set_len(0).is_ok() {
                 (self.read, self.written, self.returned) = (0, 0, 0);
-                self.files.clear();
-                self.numbers.clear();
             }
         } else if self.read - self.returned >= RETURN_BYTES {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -257,10 +236,12 @@ impl<'a> Bytes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Change;
+    use crate::event::{Change, Event};
     use counterfoil_records::{Layout, Organization, RecordFormat};
+    use counterfoil_sinks::FileDescription;
     use proptest::prelude::*;
     use std::collections::VecDeque;
+    use std::sync::Arc;
 
     fn parcel(number: u64, events: usize, bytes: usize) -> Parcel {
         let group = (number % 3) as u16;

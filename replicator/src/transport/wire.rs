@@ -8,7 +8,7 @@ use crate::event::{Change, Event, RecordImage};
 use crate::typed::TypedSchemas;
 use counterfoil_proto::{Position, path_text, v1};
 use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
-use counterfoil_sinks::FileDescription;
+use counterfoil_sinks::{FileDescription, FileSchema};
 use prost::Message as _;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub struct Sender {
     pub host: String,
     /// Number of the session; grows from run to run.
     pub session: u64,
-    /// The columns of files.
-    pub typed: TypedSchemas,
+    /// What makes columns of records; without it, images aren't typed.
+    pub typed: Option<TypedSchemas>,
 }
 
 /// An event's place in its unit of work.
@@ -196,7 +196,9 @@ impl Sender {
 
     /// A record, with its columns where they are known.
     fn image(&self, file: &FileDescription, data: &[u8], rest: &[u8]) -> v1::Image {
-        let encoded = self.typed.encode(file, data).unwrap_or_default();
+        let typed = self.typed.as_ref();
+        let encoded = typed.and_then(|typed| typed.encode(file, data));
+        let encoded = encoded.unwrap_or_default();
         v1::Image {
             data: data.to_vec(),
             rest: rest.to_vec(),
@@ -280,9 +282,19 @@ pub fn unframed(bytes: &[u8]) -> &[u8] {
 #[derive(Debug, Default)]
 pub struct Decoder {
     files: HashMap<Vec<u8>, Arc<FileDescription>>,
+    /// What is in records, by the identity that events have of it.
+    schemas: HashMap<String, FileSchema>,
 }
 
 impl Decoder {
+    /// Files whose records have this schema are described with it from now on.
+    pub fn learn(&mut self, schema: &FileSchema) {
+        let id = schema.0.schema_id();
+        if !self.schemas.contains_key(id) {
+            self.schemas.insert(id.to_owned(), schema.clone());
+        }
+    }
+
     /// The event that a message's bytes are. `stream` is the index of its stream in the events to be.
     ///
     /// # Errors
@@ -489,11 +501,13 @@ impl Decoder {
         };
         let table = (!file.table.is_empty()).then_some(file.table.as_str());
         let tree = (!file.tree.is_empty()).then_some(&file.tree);
+        let schema = self.schemas.get(&file.schema_id);
         if let Some(known) = self.files.get(&file.path)
             && known.format == format
             && known.group == group
             && known.table.as_deref() == table
             && known.tree.as_ref() == tree
+            && known.schema.as_ref() == schema
         {
             return Ok(Arc::clone(known));
         }
@@ -504,7 +518,7 @@ impl Decoder {
             format,
             table: table.map(str::to_owned),
             tree: tree.cloned(),
-            schema: None,
+            schema: schema.cloned(),
         });
         if self.files.len() >= FILES_REMEMBERED_MAX {
             self.files.clear();
@@ -526,7 +540,7 @@ mod tests {
             group: "payments".to_owned(),
             host: "h".to_owned(),
             session: 9,
-            typed: TypedSchemas::default(),
+            typed: Some(TypedSchemas::default()),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Columns in events: the protobuf schema of one kind of record, and records as messages of it.
 //!
 //! A [`TypedSchema`] is made from a [`RecordSchema`] alone, so everybody who has the same copybook has the same one: the
-//! names of fields are those of columns, and their numbers come of name and type ([`field_number`]). Nothing has to be kept,
+//! names of fields are those of columns, and their numbers come of name and type (`field_number`). Nothing has to be kept,
 //! and a field that is added or taken out anywhere changes no other's number.
 //!
 //! [`TypedSchema::proto`] is the schema's text: the whole envelope of `counterfoil/v1/event.proto` in a package of the

@@ -330,4 +330,33 @@ mod tests {
         let chunk = header(Some(&new_parts[1].headers), "chunk");
         assert_eq!(parts.take(chunk, &new_parts[1].value), Ok(None));
     }
+
+    #[test]
+    fn a_tombstone_follows_what_is_gone_and_nothing_else() {
+        let form = |tombstones| Form {
+            bytes_max: 1 << 20,
+            tombstones,
+            schemas: None,
+        };
+        for (op, is_gone) in [
+            (v1::Op::Delete, true),
+            (v1::Op::Residue, true),
+            (v1::Op::Put, false),
+            (v1::Op::Truncate, false),
+        ] {
+            let event = v1::ChangeEvent {
+                op: op.into(),
+                record: 7,
+                ..large(1, 10)
+            };
+            assert_eq!(form(false).outgoing("t", &event).len(), 1);
+            let messages = form(true).outgoing("t", &event);
+            assert_eq!(messages.len(), 1 + usize::from(is_gone), "{op:?}");
+            assert!(!messages[0].is_tombstone && !messages[0].value.is_empty());
+            if let Some(tombstone) = messages.get(1) {
+                assert!(tombstone.is_tombstone && tombstone.value.is_empty());
+                assert_eq!(tombstone.key, messages[0].key);
+            }
+        }
+    }
 }

@@ -355,7 +355,7 @@ impl Publishing {
                     group: group.name.clone(),
                     host: host.clone(),
                     session: 0,
-                    typed: TypedSchemas::default(),
+                    typed: Some(TypedSchemas::default()),
                 },
                 kind: unit_kind(group.unit_of_work),
                 acked: known.position,
