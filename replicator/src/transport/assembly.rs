@@ -166,6 +166,7 @@ mod tests {
             stream: "s/g".to_owned(),
             session,
             position,
+            previous: None,
             place,
             content: Content::Event(Event {
                 position,

@@ -55,6 +55,8 @@ struct Stream {
     kind: v1::UnitKind,
     /// What is whole on it.
     acked: Option<Position>,
+    /// The last event sent, or where the session begins.
+    sent: Option<Position>,
     /// Everything is published anew from this position on, and that hasn't been announced.
     begin: Option<Position>,
     asked: bool,
@@ -296,6 +298,7 @@ impl Publishing {
                 },
                 kind: unit_kind(group.unit_of_work),
                 acked: known.position,
+                sent: None,
                 begin: known.begin,
                 asked: known.asked,
                 next: None,
@@ -502,7 +505,7 @@ impl Publishing {
             if self.in_flight == 0 {
                 self.heard = Instant::now();
             }
-            let stream = &self.streams[*stream];
+            let stream = &mut self.streams[*stream];
             let count = events.len();
             let mut sent = 0;
             for (event, index) in events.iter().zip(1..) {
@@ -510,7 +513,11 @@ impl Publishing {
                     unit: event.position.lsn,
                     last_of: (index == count).then_some(u32::try_from(count).unwrap_or(u32::MAX)),
                 });
-                let message = stream.sender.event(event, place, stream.kind);
+                let message = v1::ChangeEvent {
+                    previous: stream.sent.map(Into::into),
+                    ..stream.sender.event(event, place, stream.kind)
+                };
+                stream.sent = Some(event.position);
                 for outgoing in outgoing(&message, self.message_bytes_max) {
                     *bytes += outgoing.value.len();
                     sent += 1;
@@ -753,6 +760,7 @@ impl Publishing {
                 self.beginnings += 1;
             }
             stream.acked = stream.acked.max(end.position);
+            stream.sent = Some(position);
         }
         self.forget_sent();
         self.heard = Instant::now();
