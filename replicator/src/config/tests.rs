@@ -213,12 +213,6 @@ fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
             "`copybook` isn't available",
         ),
         (
-            format!(
-                "{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092' }}]\nordering = 'record'"
-            ),
-            "several partitions aren't available",
-        ),
-        (
             format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.postgres]\nurl = \"x\""),
             "[postgres] isn't available",
         ),
@@ -674,6 +668,9 @@ fn kafka_is_read_and_what_would_lose_or_repeat_is_refused() {
             "can't be the name of a topic prefix",
         ),
         ("replication = 0", "replication is 0"),
+        ("partitions = 3", "takes one partition"),
+        ("ordering = 'file'\npartitions = 0", "partitions is 0"),
+        ("ordering = 'key'", "unknown value `key`"),
     ] {
         let (line, shown) = problem(&kafka(lines));
         assert!(
