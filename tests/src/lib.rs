@@ -22,6 +22,7 @@ mod disk_model;
 mod evidence;
 mod image;
 mod operations;
+mod payments;
 mod poll;
 mod process;
 mod programs;
@@ -36,6 +37,7 @@ pub use disk_model::{Disk, Op, Whence};
 pub use evidence::{By, Evidence};
 pub use image::Image;
 pub use operations::{Shape, script};
+pub use payments::consistent_payment;
 pub use poll::{LIMIT, wait_until};
 pub use process::{Finished, Process};
 pub use programs::{
