@@ -318,6 +318,8 @@ pub struct SinkProgress {
     pub captured_ns: i64,
     /// Time from capture to row of the last batch, nanoseconds.
     pub lag_ns: i64,
+    /// What waits for it on disk, in bytes, while others are further on.
+    pub spooled_bytes: u64,
     /// Why it isn't going on, when it isn't.
     pub error: Option<String>,
     /// The route to Kafka that is used, where there is one.

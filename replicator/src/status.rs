@@ -224,6 +224,9 @@ pub struct SinkStatus {
     pub operations_behind: u64,
     /// Time from the end of a program's call to the row, of the last batch, in milliseconds.
     pub lag_ms: f64,
+    /// What waits for it on disk, in bytes, while others are further on.
+    #[serde(default)]
+    pub spooled_bytes: u64,
     /// Why it doesn't go on, if it doesn't.
     pub error: Option<String>,
     /// The route to Kafka that is used, where there is one.
@@ -519,6 +522,7 @@ impl SinkStatus {
             batches: sink.batches,
             operations_behind: journal_end.saturating_sub(sink.applied_end),
             lag_ms: sink.lag_ns as f64 / 1e6,
+            spooled_bytes: sink.spooled_bytes,
             error: sink.error.clone(),
             route: sink.route.clone(),
             streams: sink.streams.clone(),

@@ -267,6 +267,13 @@ fn another_site_applies_what_the_topic_holds() -> Result<()> {
             "{name}"
         );
     }
+    // Where no files are, nothing was compared, and nobody is told that all is equal.
+    let verified = other.run(&["verify"])?.expect_code(2)?;
+    assert!(
+        verified.stderr.contains("no files here to compare"),
+        "{}",
+        verified.stderr
+    );
     // A target that was restored from an old backup gets what it lacks.
     std::fs::copy(other.root().join("one.db"), other.root().join("backup.db"))?;
     site.exec_to_end(&switch, &[".", "--payments", "200", "--seed", "4"])?;

@@ -30,36 +30,44 @@ fn units_stay_whole(ordering: &str) -> Result<()> {
     site.configure_text(&config(&site, &broker, &[Group::card_switch()], &lines))?;
     let mut capture = site.start(site.counterfoil(&["capture"]))?;
     let mut apply = site.start(site.counterfoil(&["apply"]))?;
-    let mut program = site.exec(
+    let program = site.exec(
         &c("card_switch")?,
-        &[".", "--cards", "20", "--rate", "15", "--seconds", "100"],
+        &[".", "--cards", "10", "--payments", "80", "--rate", "10"],
     )?;
     let mut seen: Vec<u64> = Vec::new();
     let mut kills = 0;
-    while seen.len() < 12 && program.is_running()? {
-        let Ok(Some(payment)) = consistent_payment(&site) else {
-            continue;
+    wait_until("the last payment", || {
+        let payment = match consistent_payment(&site) {
+            Ok(Some(payment)) => payment,
+            other => return Err(format!("{other:?} after {seen:?}")),
         };
         if seen.last() != Some(&payment) {
             seen.push(payment);
         }
-        // Twice, whenever some more has come.
-        if seen.len() > 4 * (kills + 1) && kills < 2 {
+        // Twice, in the middle of it.
+        if payment > 20 * (kills + 1) && kills < 2 {
             kills += 1;
-            apply.kill()?;
-            capture.kill()?;
-            capture = site.start(site.counterfoil(&["capture"]))?;
-            apply = site.start(site.counterfoil(&["apply"]))?;
+            let again = |process: &mut Process, verb: &str| -> Result<()> {
+                process.kill()?;
+                *process = site.start(site.counterfoil(&[verb]))?;
+                Ok(())
+            };
+            again(&mut apply, "apply").map_err(|error| format!("{error:#}"))?;
+            again(&mut capture, "capture").map_err(|error| format!("{error:#}"))?;
         }
-    }
-    program.kill()?;
+        if payment >= 80 && kills == 2 {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}"))
+        }
+    })?;
+    program.finish()?.success()?;
     for mut process in [capture, apply] {
-        process.is_running()?;
+        assert!(process.is_running()?, "{}", process.stderr());
         process.kill()?;
     }
     site.run(&["capture", "--until-idle"])?.success()?;
     site.run(&["apply", "--until-idle"])?.success()?;
-    assert_eq!(kills, 2, "the reader saw only {seen:?}");
     assert!(seen.is_sorted(), "the mirror went back in time: {seen:?}");
     let verdict = site.verify()?;
     assert!(verdict.equal, "{:?}", verdict.differences);

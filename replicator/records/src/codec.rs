@@ -22,14 +22,16 @@ use crate::RESIDUE_ALIGN;
 mod blocks;
 mod fixed;
 mod lines;
+mod marked;
+mod prefixed;
 mod relative;
-mod varseq;
 
 pub(crate) use blocks::Blocks;
 pub(crate) use fixed::{Fixed, Identity};
 pub(crate) use lines::Lines;
-pub(crate) use relative::Relative;
-pub(crate) use varseq::Varseq;
+pub(crate) use marked::{Marked, Marker};
+pub(crate) use prefixed::{Framing, Prefix, Prefixed, Rdw};
+pub(crate) use relative::{Relative, SlotLength};
 
 /// Where pieces may begin, which is what a reader needs to know to enter a file in the middle.
 ///

@@ -1,7 +1,9 @@
 //! What a configuration says about a file's records, checked and turned into a [`Codec`].
 
 use crate::Codec;
-use crate::codec::{Blocks, Fixed, Identity, Lines, Relative, Varseq};
+use crate::codec::{
+    Blocks, Fixed, Framing, Identity, Lines, Marked, Marker, Prefixed, Rdw, Relative, SlotLength,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -97,16 +99,34 @@ pub enum Layout {
     Newline,
     /// Raw blocks of `record_size` bytes.
     Blocks,
+    /// IBM's RECFM=V without blocks: a record descriptor word of 4 bytes before each record, as on z/OS.
+    IbmV,
+    /// What some transfers make of it: the length in bytes 3 and 4, little-endian, not counting the word.
+    RdwLittle,
+    /// VMS RMS variable sequential: a 2-byte length and padding to even addresses.
+    Vms,
+    /// Micro Focus relative files of fixed length, on Unix: slots with a mark of one byte.
+    MicroFocus,
+    /// The same with a mark of two bytes.
+    MicroFocusCrlf,
+    /// Numbered slots with a 2-byte big-endian length: the layout to choose where nothing prescribes one.
+    Counted,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 5] = [
+    pub const ALL: [Layout; 11] = [
         Layout::Plain,
         Layout::Gnucobol,
         Layout::LineSequential,
         Layout::Newline,
         Layout::Blocks,
+        Layout::IbmV,
+        Layout::RdwLittle,
+        Layout::Vms,
+        Layout::MicroFocus,
+        Layout::MicroFocusCrlf,
+        Layout::Counted,
     ];
 
     /// Its name as typed in a configuration.
@@ -117,6 +137,12 @@ impl Layout {
             Layout::LineSequential => "line-sequential",
             Layout::Newline => "newline",
             Layout::Blocks => "blocks",
+            Layout::IbmV => "ibm-v",
+            Layout::RdwLittle => "rdw-little",
+            Layout::Vms => "vms",
+            Layout::MicroFocus => "micro-focus",
+            Layout::MicroFocusCrlf => "micro-focus-crlf",
+            Layout::Counted => "counted",
         }
     }
 }
@@ -131,11 +157,16 @@ impl FromStr for Layout {
     type Err = LayoutError;
 
     fn from_str(name: &str) -> Result<Self, LayoutError> {
-        Self::ALL.into_iter().find(|it| it.name() == name).ok_or_else(|| {
-            LayoutError(format!(
-                "layout is \"plain\", \"gnucobol\", \"line-sequential\", \"newline\" or \"blocks\", not {name:?}"
-            ))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|it| it.name() == name)
+            .ok_or_else(|| {
+                let names: Vec<String> = Self::ALL.map(|it| format!("{:?}", it.name())).into();
+                LayoutError(format!(
+                    "layout is one of {}, not {name:?}",
+                    names.join(", ")
+                ))
+            })
     }
 }
 
@@ -249,7 +280,10 @@ impl RecordFormat {
 
     /// Checks the combination and builds its codec. The error says what to write instead.
     pub fn codec(&self) -> Result<Box<dyn Codec>, LayoutError> {
-        use Layout::{Blocks as RawBlocks, Gnucobol, LineSequential, Newline, Plain};
+        use Layout::{
+            Blocks as RawBlocks, Counted, Gnucobol, IbmV, LineSequential, MicroFocus,
+            MicroFocusCrlf, Newline, Plain, RdwLittle, Vms,
+        };
         use Organization::{Fixed as FixedRecords, Relative as Slots, Sequential, Static, Stream};
 
         self.check_record_size()?;
@@ -268,7 +302,22 @@ impl RecordFormat {
                 Identity::Number,
             )),
             (Slots, Gnucobol) => Box::new(Relative::new(
+                SlotLength::Long,
                 self.required_size("what a slot holds at most, without its 8-byte length")?,
+            )),
+            (Slots, Counted) => {
+                let size =
+                    self.required_size("what a slot holds at most, without its 2-byte length")?;
+                self.check_sayable(SlotLength::Short.max(), "a slot's length")?;
+                Box::new(Relative::new(SlotLength::Short, size))
+            }
+            (Slots, MicroFocus) => Box::new(Marked::new(
+                Marker::Byte,
+                self.required_size("what a slot holds, without its mark of one byte")?,
+            )),
+            (Slots, MicroFocusCrlf) => Box::new(Marked::new(
+                Marker::Pair,
+                self.required_size("what a slot holds, without its mark of two bytes")?,
             )),
             (Sequential, Plain) => {
                 let what = "the length of a record (for records of varying length write layout = \"gnucobol\")";
@@ -276,20 +325,20 @@ impl RecordFormat {
             }
             (Sequential, Gnucobol) => {
                 let format = self.varseq_format.unwrap_or_default();
-                let prefix_max = format.prefix_max().min(RECORD_SIZE_MAX);
-                if let Some(size) = self.record_size
-                    && size > prefix_max
-                {
-                    return Err(LayoutError(format!(
-                        "record_size is {size}, but a length prefix of varseq_format {format} says at most {prefix_max}: \
-                         write that or less, or varseq_format = 1 or 2"
-                    )));
-                }
-                Box::new(Varseq::new(
-                    format,
-                    self.record_size.unwrap_or(prefix_max) as usize,
-                ))
+                self.prefixed(
+                    Framing::Varseq(format),
+                    &format!(
+                        "a length prefix of varseq_format {format} (write varseq_format = 1 or 2, if that is what the file has)"
+                    ),
+                )?
             }
+            (Sequential, IbmV) => {
+                self.prefixed(Framing::Rdw(Rdw::Native), "a record descriptor word")?
+            }
+            (Sequential, RdwLittle) => {
+                self.prefixed(Framing::Rdw(Rdw::Little), "a record descriptor word")?
+            }
+            (Sequential, Vms) => self.prefixed(Framing::Vms, "a record's length")?,
             (Sequential, LineSequential) | (Stream, Newline) => {
                 // The record_size of a program is no limit for what other programs write: only raise.
                 let size = self.record_size.unwrap_or(0) as usize + "\r\n".len();
@@ -301,11 +350,7 @@ impl RecordFormat {
             (Static, RawBlocks) => Box::new(Blocks::new(
                 self.record_size.unwrap_or(STATIC_BLOCK_BYTES) as usize,
             )),
-            (FixedRecords, LineSequential | Newline | RawBlocks)
-            | (Slots, Plain | LineSequential | Newline | RawBlocks)
-            | (Sequential, Newline | RawBlocks)
-            | (Stream, Plain | Gnucobol | LineSequential)
-            | (Static, Plain | Gnucobol | LineSequential | Newline) => return Err(self.misfit()),
+            _ => return Err(self.misfit()),
         })
     }
 
@@ -328,8 +373,16 @@ impl RecordFormat {
         };
         match (self.organization, self.layout) {
             (Organization::Fixed, _) => format!("records{}, by record number", size(" of ")),
-            (Organization::Relative, _) => format!(
-                "GnuCOBOL relative slots{}, by slot number",
+            (Organization::Relative, Layout::MicroFocus | Layout::MicroFocusCrlf) => {
+                format!("Micro Focus relative slots{}, by slot number", size(" of "))
+            }
+            (Organization::Relative, layout) => format!(
+                "{} slots{}, by slot number",
+                if layout == Layout::Gnucobol {
+                    "GnuCOBOL relative"
+                } else {
+                    "counted"
+                },
                 size(" of at most ")
             ),
             (Organization::Sequential, Layout::Plain) => {
@@ -339,6 +392,15 @@ impl RecordFormat {
                 "GnuCOBOL variable records{} (COB_VARSEQ_FORMAT {}), by address",
                 size(" of at most "),
                 self.varseq_format.unwrap_or_default()
+            ),
+            (Organization::Sequential, Layout::IbmV | Layout::RdwLittle | Layout::Vms) => format!(
+                "{} records{}, by address",
+                match self.layout {
+                    Layout::Vms => "VMS variable",
+                    Layout::IbmV => "IBM V",
+                    _ => "transferred IBM V",
+                },
+                size(" of at most ")
             ),
             (Organization::Stream, Layout::Blocks) => {
                 format!(
@@ -366,6 +428,24 @@ impl RecordFormat {
         }
     }
 
+    /// The codec of records with length prefixes.
+    fn prefixed(&self, framing: Framing, what: &str) -> Result<Box<dyn Codec>, LayoutError> {
+        let longest = framing.len_max().min(RECORD_SIZE_MAX);
+        self.check_sayable(longest, what)?;
+        let len_max = self.record_size.unwrap_or(longest) as usize;
+        Ok(Box::new(Prefixed::new(framing, len_max)))
+    }
+
+    /// Refuses a `record_size` that the file can't say.
+    fn check_sayable(&self, longest: u64, what: &str) -> Result<(), LayoutError> {
+        match self.record_size {
+            Some(size) if size > longest => Err(LayoutError(format!(
+                "record_size is {size}, but {what} says at most {longest}: write that or less"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn required_size(&self, what: &str) -> Result<usize, LayoutError> {
         self.record_size.map(|size| size as usize).ok_or_else(|| {
             LayoutError(format!(
@@ -388,12 +468,14 @@ impl RecordFormat {
                 "a slot needs a mark of whether it holds a record: write layout = \"gnucobol\", or organization = \"fixed\" \
                  for records that have a number and nothing before them"
             }
-            (Organization::Relative, _) => "write layout = \"gnucobol\"",
+            (Organization::Relative, _) => {
+                "write layout = \"gnucobol\", \"micro-focus\", \"micro-focus-crlf\" or \"counted\""
+            }
             (Organization::Sequential, Layout::Newline) => {
                 "write layout = \"line-sequential\", or organization = \"stream\" (the lines are read the same way)"
             }
             (Organization::Sequential, _) => {
-                "write layout = \"plain\", \"gnucobol\" or \"line-sequential\""
+                "write layout = \"plain\", \"gnucobol\", \"ibm-v\", \"rdw-little\", \"vms\" or \"line-sequential\""
             }
             (Organization::Stream, Layout::LineSequential) => {
                 "write layout = \"newline\", or organization = \"sequential\" (the lines are read the same way)"

@@ -23,6 +23,12 @@ fn every_pair_either_works_or_says_what_to_write() {
         (Organization::Sequential, Layout::Plain),
         (Organization::Sequential, Layout::Gnucobol),
         (Organization::Sequential, Layout::LineSequential),
+        (Organization::Sequential, Layout::IbmV),
+        (Organization::Sequential, Layout::RdwLittle),
+        (Organization::Sequential, Layout::Vms),
+        (Organization::Relative, Layout::MicroFocus),
+        (Organization::Relative, Layout::MicroFocusCrlf),
+        (Organization::Relative, Layout::Counted),
         (Organization::Stream, Layout::Newline),
         (Organization::Stream, Layout::Blocks),
         (Organization::Static, Layout::Blocks),
@@ -45,6 +51,9 @@ fn sizes_are_checked() {
         (Organization::Fixed, Layout::Plain),
         (Organization::Fixed, Layout::Gnucobol),
         (Organization::Relative, Layout::Gnucobol),
+        (Organization::Relative, Layout::MicroFocus),
+        (Organization::Relative, Layout::MicroFocusCrlf),
+        (Organization::Relative, Layout::Counted),
         (Organization::Sequential, Layout::Plain),
     ] {
         assert!(error(&RecordFormat::new(organization, layout)).contains("needs record_size"));

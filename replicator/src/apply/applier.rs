@@ -81,7 +81,13 @@ impl Applier {
                     self.take(parcel);
                 }
                 Ok(None) => {}
-                Err(crate::transport::Closed) => break,
+                Err(crate::transport::Closed) => {
+                    if let Some(lost) = self.inlet.lost() {
+                        self.progress.fail(format!("sink {}: {lost}", self.name));
+                        return;
+                    }
+                    break;
+                }
             }
             if self.is_due() && !self.apply() {
                 return;

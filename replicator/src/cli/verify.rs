@@ -1,5 +1,6 @@
 //! `counterfoil verify`: prove equality.
 
+use anyhow::Context as _;
 use counterfoil::replicator::open_sink_read_only;
 use counterfoil::state::running;
 use counterfoil::status::waiting_bytes;
@@ -30,6 +31,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     let config = super::load(config)?;
+    // To have compared nothing is not to have found all equal.
+    anyhow::ensure!(
+        !config.groups.is_empty(),
+        "verifying site {}: {} has no [[group]], so there are no files here to compare targets with; run `counterfoil verify` where the files are, with a [[sink]] there that leads to the same target",
+        config.site.name,
+        config.path.display()
+    );
     let is_running = running(&config).is_some();
     let settle = if is_running {
         Duration::try_from_secs_f64(args.settle)?
@@ -38,7 +46,14 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     };
     let mut files = Vec::new();
     for sink in super::chosen_sinks(&config, args.sink.as_deref())? {
-        let mut opened = open_sink_read_only(sink)?;
+        let mut opened = open_sink_read_only(sink).with_context(|| {
+            let elsewhere = if config.kafka.is_some() {
+                "; where `counterfoil apply` writes to it from another machine, it needs a [[sink]] here that leads there"
+            } else {
+                ""
+            };
+            format!("verifying against sink {}{elsewhere}", sink.name)
+        })?;
         let reports = verify(
             &config,
             &sink.name,

@@ -117,6 +117,7 @@ pub(super) struct JournalTable {
 pub(super) struct ApplyTable {
     pub(super) batch_records_max: Option<Spanned<i64>>,
     pub(super) batch_delay_ms_max: Option<Spanned<i64>>,
+    pub(super) spool_bytes_max: Option<Spanned<i64>>,
 }
 
 /// `[[group]]`

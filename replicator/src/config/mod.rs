@@ -201,6 +201,8 @@ pub struct Apply {
     pub batch_records_max: usize,
     /// How long a change may wait for more to join its batch.
     pub batch_delay_max: Duration,
+    /// What may wait on disk for one sink while others are further on, in bytes.
+    pub spool_bytes_max: u64,
 }
 
 /// `[[group]]`: files whose changes have one order.

@@ -438,7 +438,14 @@ impl Resolver<'_> {
             100,
             0..=60_000,
         );
+        let spool_bytes_max = self.number(
+            "spool_bytes_max",
+            &table.spool_bytes_max,
+            1 << 30,
+            (1 << 20)..=(1 << 50),
+        );
         Apply {
+            spool_bytes_max,
             batch_records_max: usize::try_from(records).unwrap_or(usize::MAX),
             batch_delay_max: Duration::from_millis(delay),
         }

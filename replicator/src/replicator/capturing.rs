@@ -9,7 +9,8 @@ use crate::progress::Progress;
 use crate::publish::images::Images;
 use crate::publish::{CURSOR, Publisher, PublisherOptions, PublisherParts};
 use crate::state::{self, Start, State};
-use crate::transport;
+use crate::transport::spool::Spool;
+use crate::transport::{self, Inlet, Outlet, Spooling};
 use anyhow::{Context, Result};
 use counterfoil_journal::{DiskStorage, Journal};
 use counterfoil_proto::Position;
@@ -148,7 +149,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
 
     let (tasks, task_queue) = Tasks::channel(Arc::clone(&progress));
     let (finding_sender, findings) = sync_channel(FINDINGS_MAX);
-    let (outlet, inlets) = transport::channel(destinations.len());
+    let (outlet, inlets) = ways(&config, &names, &progress)?;
     let publisher = Publisher::new(
         PublisherParts {
             config: Arc::clone(&config),
@@ -221,6 +222,27 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         threads,
         lock: Lock::State(state),
     })
+}
+
+/// The ways to destinations. Where there are several, none waits for another that is behind.
+fn ways(
+    config: &Config,
+    names: &[String],
+    progress: &Arc<Progress>,
+) -> Result<(Outlet, Vec<Inlet>)> {
+    if names.len() < 2 {
+        return Ok(transport::channel(names.len()));
+    }
+    let spools = names.iter().map(|name| {
+        let spool = Spool::new(&config.site.state, config.apply.spool_bytes_max)
+            .with_context(|| format!("making a file in {}", config.site.state.display()))?;
+        Ok(Spooling {
+            spool,
+            sink: name.clone(),
+            progress: Arc::clone(progress),
+        })
+    });
+    Ok(transport::spooled(spools.collect::<Result<_>>()?))
 }
 
 /// Why targets can't be brought up from the journal, if they can't.

@@ -1,4 +1,4 @@
-//! GnuCOBOL relative files: numbered slots, each an 8-byte little-endian length and `size` bytes.
+//! Relative files whose slots have a length each and `size` bytes: GnuCOBOL's, and our own.
 //!
 //! Length 0 means that the slot holds no record. DELETE writes only the length, so the old content
 //! stays behind it: that is residue, and so is what REWRITE puts into a slot without a record (the
@@ -7,35 +7,73 @@
 use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
 use crate::bytes::all_zero;
 
-/// Bytes of the length before each slot's content.
-const PREFIX_LEN: usize = 8;
+/// The length before each slot's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SlotLength {
+    /// GnuCOBOL's: 8 bytes, little-endian.
+    Long,
+    /// The neutral layout's: 2 bytes, big-endian.
+    Short,
+}
 
-/// Codec of GnuCOBOL relative files.
+impl SlotLength {
+    fn bytes(self) -> usize {
+        match self {
+            SlotLength::Long => 8,
+            SlotLength::Short => 2,
+        }
+    }
+
+    /// The most that it can say.
+    pub(crate) fn max(self) -> u64 {
+        match self {
+            SlotLength::Long => u64::MAX,
+            SlotLength::Short => u64::from(u16::MAX),
+        }
+    }
+
+    /// The length that a slot says, and the rest of the slot.
+    fn split(self, slot: &[u8]) -> Option<(u64, &[u8])> {
+        match self {
+            SlotLength::Long => {
+                let (length, content) = slot.split_first_chunk()?;
+                Some((u64::from_le_bytes(*length), content))
+            }
+            SlotLength::Short => {
+                let (length, content) = slot.split_first_chunk()?;
+                Some((u64::from(u16::from_be_bytes(*length)), content))
+            }
+        }
+    }
+}
+
+/// Codec of relative files with lengths.
 #[derive(Debug)]
 pub(crate) struct Relative {
+    length: SlotLength,
     size: usize,
 }
 
 impl Relative {
-    /// `size` is what a slot holds at most, without its length; at least 1.
-    pub(crate) fn new(size: usize) -> Relative {
-        Relative { size }
+    /// `size` is what a slot holds at most, without its length; at least 1, and no more than the length can say.
+    pub(crate) fn new(length: SlotLength, size: usize) -> Relative {
+        Relative { length, size }
     }
 
     fn pitch(&self) -> usize {
-        PREFIX_LEN + self.size
+        self.length.bytes() + self.size
     }
 }
 
 /// What a whole slot holds.
-fn slot(bytes: &[u8]) -> PieceKind<'_> {
-    let Some((prefix, content)) = bytes.split_first_chunk::<PREFIX_LEN>() else {
+fn slot(length: SlotLength, bytes: &[u8]) -> PieceKind<'_> {
+    let Some((len, content)) = length.split(bytes) else {
         return PieceKind::Residue {
             bytes,
             reason: SLOT_CUT,
         };
     };
-    match usize::try_from(u64::from_le_bytes(*prefix)) {
+    match usize::try_from(len) {
         Ok(0) if all_zero(content) => PieceKind::Empty,
         Ok(0) => PieceKind::Residue {
             bytes,
@@ -79,7 +117,7 @@ impl Codec for Relative {
                 id,
                 offset,
                 len,
-                kind: slot(bytes),
+                kind: slot(self.length, bytes),
             });
             id = id.saturating_add(1);
             offset = offset.saturating_add(len);
@@ -145,7 +183,10 @@ impl Codec for Relative {
                 ),
             ));
         }
-        out.extend_from_slice(&(data.len() as u64).to_le_bytes());
+        match self.length {
+            SlotLength::Long => out.extend_from_slice(&(data.len() as u64).to_le_bytes()),
+            SlotLength::Short => out.extend_from_slice(&(data.len() as u16).to_be_bytes()),
+        }
         out.extend_from_slice(data);
         out.extend_from_slice(rest);
         Ok(())

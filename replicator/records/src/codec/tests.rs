@@ -154,11 +154,19 @@ fn check(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Result<(), TestCase
 fn codec() -> impl Strategy<Value = Shared> {
     let varseq = |len_max: std::ops::RangeInclusive<usize>| {
         (0u8..4, len_max).prop_map(|(format, len_max)| {
-            Rc::new(Varseq::new(
-                VarseqFormat::try_from(format).expect("0 to 3"),
-                len_max,
-            )) as Shared
+            let format = VarseqFormat::try_from(format).expect("0 to 3");
+            Rc::new(Prefixed::new(Framing::Varseq(format), len_max)) as Shared
         })
+    };
+    const FRAMINGS: [Framing; 3] = [
+        Framing::Rdw(Rdw::Native),
+        Framing::Rdw(Rdw::Little),
+        Framing::Vms,
+    ];
+    let framed = |len_max: std::ops::RangeInclusive<usize>| {
+        (prop::sample::select(&FRAMINGS[..]), len_max)
+            .prop_map(|(framing, len_max)| Rc::new(Prefixed::new(framing, len_max)) as Shared)
+            .boxed()
     };
     prop_oneof![
         (1usize..40, any::<bool>()).prop_map(|(size, number)| {
@@ -169,7 +177,20 @@ fn codec() -> impl Strategy<Value = Shared> {
             };
             Rc::new(Fixed::new(size, identity)) as Shared
         }),
-        (1usize..40).prop_map(|size| Rc::new(Relative::new(size)) as Shared),
+        (1usize..40, any::<bool>()).prop_map(|(size, is_long)| {
+            let length = if is_long {
+                SlotLength::Long
+            } else {
+                SlotLength::Short
+            };
+            Rc::new(Relative::new(length, size)) as Shared
+        }),
+        (1usize..40, any::<bool>()).prop_map(|(size, is_pair)| {
+            let marker = if is_pair { Marker::Pair } else { Marker::Byte };
+            Rc::new(Marked::new(marker, size)) as Shared
+        }),
+        framed(0..=60),
+        framed(1000..=60_000),
         varseq(0..=60),
         varseq(1000..=60_000),
         Just(()).prop_map(|()| Rc::new(Lines::new(0)) as Shared),
@@ -275,19 +296,9 @@ fn valid_file(codec: &dyn Codec, records: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<O
                 (data[..data.len().min(len_max)].to_vec(), Vec::new())
             }
         };
-        let encoded = codec.encode(id, &data, &rest, &mut bytes);
-        let (data, rest) = match encoded {
+        let (data, rest) = match codec.encode(id, &data, &rest, &mut bytes) {
             Ok(()) => (data, rest),
-            // A slot: eight bytes of the pitch are its length.
-            Err(_) => {
-                let size = data.len() - 8;
-                let (len, content) = (1 + size / 2, &data[..size]);
-                let (data, rest) = content.split_at(len.min(size));
-                codec
-                    .encode(id, data, rest, &mut bytes)
-                    .expect("it fills the slot");
-                (data.to_vec(), rest.to_vec())
-            }
+            Err(_) => encode_slot(codec, id, &data, &mut bytes),
         };
         let len = bytes.len() as u64 - offset;
         pieces.push(Owned {
@@ -298,6 +309,27 @@ fn valid_file(codec: &dyn Codec, records: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<O
         });
     }
     (bytes, pieces)
+}
+
+/// Encodes a record into a slot, some bytes of whose pitch are a length or a mark.
+fn encode_slot(
+    codec: &dyn Codec,
+    id: u64,
+    pitch: &[u8],
+    bytes: &mut Vec<u8>,
+) -> (Vec<u8>, Vec<u8>) {
+    for overhead in [1, 2, 8] {
+        let Some(size) = pitch.len().checked_sub(overhead).filter(|&size| size > 0) else {
+            continue;
+        };
+        for len in [1 + size / 2, size] {
+            let (data, rest) = pitch[..size].split_at(len.min(size));
+            if codec.encode(id, data, rest, bytes).is_ok() {
+                return (data.to_vec(), rest.to_vec());
+            }
+        }
+    }
+    panic!("no record fits a slot of {} bytes", pitch.len());
 }
 
 /// A codec whose longest record is at least 60 bytes where records vary.
@@ -516,6 +548,110 @@ fn each_varseq_format_reads_its_own_prefix() {
             "varseq_format {number}"
         );
     }
+}
+
+#[test]
+fn descriptor_words_count_themselves_on_the_mainframe() {
+    let format = RecordFormat::new(Organization::Sequential, Layout::IbmV);
+    assert_eq!(
+        kinds(
+            &format,
+            b"\x00\x07\x00\x00abc\x00\x04\x00\x00\x00\x05\x00\x00d"
+        ),
+        [
+            (0, record(b"abc", b"")),
+            (7, record(b"", b"")),
+            (11, record(b"d", b"")),
+        ]
+    );
+    // No word is as short as this, and none has a segment's flags in a file without spanned records.
+    for bad in [b"\x00\x03\x00\x00ab", b"\x00\x06\x01\x00ab"] {
+        assert_eq!(
+            kinds(&format, bad),
+            [(0, residue(bad, "bad length prefix"))]
+        );
+    }
+    let format = RecordFormat::new(Organization::Sequential, Layout::RdwLittle);
+    assert_eq!(
+        kinds(&format, b"\x00\x00\x03\x00abc\x00\x00\x01\x00d"),
+        [(0, record(b"abc", b"")), (7, record(b"d", b""))]
+    );
+}
+
+#[test]
+fn vms_records_begin_at_even_addresses() {
+    let format = RecordFormat::new(Organization::Sequential, Layout::Vms);
+    let mut file = b"\x03\x00abc\x00\x02\x00de\x01\x00f!\xff\xff".to_vec();
+    file.resize(512, 0);
+    file.extend(b"\x01\x00g\x00");
+    assert_eq!(
+        kinds(&format, &file),
+        [
+            (0, record(b"abc", b"")),
+            (6, record(b"de", b"")),
+            (10, record(b"f", b"!")),
+            (
+                14,
+                residue(&file[14..512], "rest of a block without records")
+            ),
+            (512, record(b"g", b"")),
+        ]
+    );
+}
+
+#[test]
+fn micro_focus_slots_are_judged_by_their_mark() {
+    let slots: [&[u8]; 6] = [
+        b"ABCD\n",
+        b"EFGH\0",
+        b"\0\0\0\0\0",
+        b"IJKL?",
+        b"\0\0\0\0\n",
+        b"MN",
+    ];
+    let format = RecordFormat::new(Organization::Relative, Layout::MicroFocus).with_record_size(4);
+    assert_eq!(
+        kinds(&format, &slots.concat()),
+        [
+            (1, record(b"ABCD", b"")),
+            (2, residue(slots[1], "deleted slot")),
+            (3, OwnedKind::Empty),
+            (4, residue(slots[3], "a slot without a mark")),
+            (5, record(&[0; 4], b"")),
+            (6, residue(slots[5], "partial slot at the end")),
+        ]
+    );
+    let format = format_with(Layout::MicroFocusCrlf, 2);
+    assert_eq!(
+        kinds(&format, b"AB\r\nCD\r\0\0\0\0\0E"),
+        [
+            (1, record(b"AB", b"")),
+            (2, residue(b"CD\r\0", "deleted slot")),
+            (3, OwnedKind::Empty),
+            (4, residue(b"E", "partial slot at the end")),
+        ]
+    );
+}
+
+#[test]
+fn counted_slots_have_short_lengths() {
+    let format = format_with(Layout::Counted, 4);
+    assert_eq!(
+        kinds(&format, b"\x00\x03ABC.\x00\x00ABC.\0\0\0\0\0\0\x00\x05ABCD"),
+        [
+            (1, record(b"ABC", b".")),
+            (2, residue(b"\x00\x00ABC.", "deleted slot")),
+            (3, OwnedKind::Empty),
+            (
+                4,
+                residue(b"\x00\x05ABCD", "slot length is more than the record size")
+            ),
+        ]
+    );
+}
+
+fn format_with(layout: Layout, record_size: u64) -> RecordFormat {
+    RecordFormat::new(Organization::Relative, layout).with_record_size(record_size)
 }
 
 /// A record that was cut off is one piece at the record's address, and a record once it is whole.

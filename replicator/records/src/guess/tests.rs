@@ -224,10 +224,12 @@ fn relative_slots_of_varying_records_are_found() {
 
 #[test]
 fn variable_records_are_found_in_each_format() {
-    for number in 0..4 {
+    let of = |layout| RecordFormat::new(Organization::Sequential, layout);
+    let varseq = (0..4).map(|number| {
         let format = VarseqFormat::try_from(number).expect("0 to 3");
-        let settings = RecordFormat::new(Organization::Sequential, Layout::Gnucobol)
-            .with_varseq_format(format);
+        of(Layout::Gnucobol).with_varseq_format(format)
+    });
+    for settings in varseq.chain([of(Layout::IbmV), of(Layout::RdwLittle)]) {
         let codec = settings.codec().expect("it is valid");
         let mut numbers = Numbers(5);
         let mut file = Vec::new();

@@ -1,0 +1,136 @@
+//! Micro Focus relative files of fixed length: slots of `size` bytes and a mark each, without a file header.
+//!
+//! The mark says whether the slot holds a record. DELETE changes only the mark, so the old content
+//! stays: that is residue. A slot of only zero bytes was never written.
+
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
+use crate::bytes::all_zero;
+
+/// The mark behind each slot's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Marker {
+    /// One byte, as on Unix: `0A`, or `00` where the record was deleted.
+    Byte,
+    /// Two bytes: `0D0A`, or `0D00` where the record was deleted.
+    Pair,
+}
+
+impl Marker {
+    fn present(self) -> &'static [u8] {
+        match self {
+            Marker::Byte => b"\n",
+            Marker::Pair => b"\r\n",
+        }
+    }
+
+    fn deleted(self) -> &'static [u8] {
+        match self {
+            Marker::Byte => b"\0",
+            Marker::Pair => b"\r\0",
+        }
+    }
+}
+
+/// Codec of slots with marks.
+#[derive(Debug)]
+pub(crate) struct Marked {
+    marker: Marker,
+    size: usize,
+}
+
+impl Marked {
+    /// `size` is what a slot holds, without its mark; at least 1.
+    pub(crate) fn new(marker: Marker, size: usize) -> Marked {
+        Marked { marker, size }
+    }
+
+    fn pitch(&self) -> usize {
+        self.size + self.marker.present().len()
+    }
+
+    /// What a slot holds, whole or cut off by the end of the file.
+    fn slot<'a>(&self, bytes: &'a [u8]) -> PieceKind<'a> {
+        let residue = |reason| PieceKind::Residue { bytes, reason };
+        let Some((data, mark)) = bytes.split_at_checked(self.size) else {
+            return residue("partial slot at the end");
+        };
+        if mark == self.marker.present() {
+            PieceKind::Record { data, rest: &[] }
+        } else if all_zero(bytes) && bytes.len() == self.pitch() {
+            PieceKind::Empty
+        } else if mark == self.marker.deleted() {
+            residue("deleted slot")
+        } else if bytes.len() < self.pitch() {
+            residue("partial slot at the end")
+        } else {
+            residue("a slot without a mark")
+        }
+    }
+}
+
+impl Codec for Marked {
+    fn boundaries(&self) -> Boundaries {
+        Boundaries::Pitch(self.pitch() as u64)
+    }
+
+    fn piece_len_max(&self) -> Option<u64> {
+        Some(self.pitch() as u64)
+    }
+
+    fn decode(
+        &self,
+        offset: u64,
+        bytes: &[u8],
+        at_end: bool,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> usize {
+        let (mut id, mut offset, mut taken) = (self.id_at(offset), offset, 0);
+        for slot in bytes.chunks(self.pitch()) {
+            if slot.len() < self.pitch() && !at_end {
+                break;
+            }
+            let len = slot.len() as u64;
+            out(Piece {
+                id,
+                offset,
+                len,
+                kind: self.slot(slot),
+            });
+            id = id.saturating_add(1);
+            offset = offset.saturating_add(len);
+            taken += slot.len();
+        }
+        taken
+    }
+
+    fn id_at(&self, offset: u64) -> u64 {
+        (offset / self.pitch() as u64).saturating_add(1)
+    }
+
+    fn offset_of(&self, id: u64) -> u64 {
+        id.saturating_sub(1).saturating_mul(self.pitch() as u64)
+    }
+
+    fn encode(
+        &self,
+        id: u64,
+        data: &[u8],
+        rest: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        no_rest(id, rest)?;
+        if data.len() != self.size {
+            return Err(EncodeError::new(
+                id,
+                format!(
+                    "it has {} bytes, but slots of this file hold {}",
+                    data.len(),
+                    self.size
+                ),
+            ));
+        }
+        out.extend_from_slice(data);
+        out.extend_from_slice(self.marker.present());
+        Ok(())
+    }
+}
