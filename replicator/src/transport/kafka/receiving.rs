@@ -710,8 +710,9 @@ impl Receiving {
         } else {
             COMMIT_INTERVAL
         };
-        // Far brokers with many partitions are asked less often.
-        if self.looked.elapsed() < interval.max(self.look_took * 10) {
+        // Far brokers with many partitions are asked less often, unless somebody waits for the answer.
+        let times = if is_wanted { 1 } else { 10 };
+        if self.looked.elapsed() < interval.max(self.look_took * times) {
             return Ok(());
         }
         let begin = Instant::now();
