@@ -8,6 +8,7 @@ use counterfoil_proto::Position;
 use counterfoil_sinks::FileDescription;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
 /// What happened to a record or a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +107,17 @@ pub struct Parcel {
     pub events: Vec<Event>,
     /// Streams (by index) that begin anew at a position, before all events.
     pub begins: Vec<(u16, Position)>,
+    /// Streams to begin with anew, before everything else.
+    pub asks: Vec<Ask>,
     /// First lsn that is not covered.
     pub end: u64,
+}
+
+/// What was given of a stream and isn't applied is to be forgotten, and what the target has of it is to be said.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Index of the stream.
+    pub stream: u16,
+    /// Where the answer goes.
+    pub answer: Sender<Option<Position>>,
 }

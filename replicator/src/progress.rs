@@ -325,6 +325,8 @@ pub struct SinkProgress {
     pub error: Option<String>,
     /// The route to Kafka that is used, where there is one.
     pub route: Option<String>,
+    /// The streams that this process applies to it, where other processes may apply others.
+    pub streams: Option<Vec<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -232,6 +232,9 @@ pub struct SinkStatus {
     /// The route to Kafka that is used, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// The streams that this process applies, where others may apply the rest; none: it is a standby.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub streams: Option<Vec<String>>,
 }
 
 impl Status {
@@ -522,6 +525,7 @@ impl SinkStatus {
             spooled_bytes: sink.spooled_bytes,
             error: sink.error.clone(),
             route: sink.route.clone(),
+            streams: sink.streams.clone(),
         }
     }
 }

@@ -23,6 +23,7 @@ mod disk_model;
 mod evidence;
 mod image;
 mod operations;
+mod payments;
 mod programs;
 mod proxy;
 mod python_client;
@@ -41,6 +42,7 @@ pub use image::Image;
 pub use operations::{Shape, script};
 
 pub use counterfoil_servers::{Finished, LIMIT, Process, wait_until};
+pub use payments::consistent_payment;
 pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };

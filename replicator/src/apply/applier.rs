@@ -28,6 +28,8 @@ pub struct Applier {
     folds: Vec<Fold>,
     /// What each stream has applied.
     applied: Vec<Option<Position>>,
+    /// Streams of which another process has applied something: nothing is taken until somebody asks where they stand.
+    refused: Vec<bool>,
     progress: Arc<Progress>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
@@ -53,6 +55,7 @@ impl Applier {
             sink,
             inlet,
             folds,
+            refused: vec![false; applied.len()],
             applied,
             progress,
             taken_end: 0,
@@ -72,7 +75,7 @@ impl Applier {
             });
             match self.inlet.receive(limit) {
                 Ok(Some(parcel)) => {
-                    if !self.begin(&parcel) {
+                    if !self.answer(&parcel) || !self.begin(&parcel) {
                         return;
                     }
                     self.take(parcel);
@@ -97,6 +100,49 @@ impl Applier {
         }
     }
 
+    /// Forgets what isn't applied of streams that are asked for, and says what the sink has of them now: another process may
+    /// have applied something. False when everything is to stop.
+    fn answer(&mut self, parcel: &Parcel) -> bool {
+        for ask in &parcel.asks {
+            let at = usize::from(ask.stream);
+            let Some(stream) = self.streams.get(at).cloned() else {
+                continue;
+            };
+            self.folds[at] = Fold::new(stream.clone());
+            let mut pause = RETRY_MIN;
+            let stored = loop {
+                match self.sink.position(&stream) {
+                    Ok(stored) => break stored,
+                    Err(error) => {
+                        self.tell(Some(format!("sink {}: {error}", self.name)));
+                        if !self.wait(&mut pause) {
+                            return false;
+                        }
+                    }
+                }
+            };
+            self.tell(None);
+            self.applied[at] = stored;
+            self.refused[at] = false;
+            self.progress.update_sink(&self.name, |sink| {
+                match stored {
+                    Some(position) => sink.positions.insert(stream, position),
+                    None => sink.positions.remove(&stream),
+                };
+            });
+            // Who asked may have gone on to something else.
+            let _ = ask.answer.send(stored);
+        }
+        if self.folds.iter().all(Fold::is_empty) {
+            self.oldest = None;
+        }
+        true
+    }
+
+    fn is_refused(&self, stream: usize) -> bool {
+        self.refused.get(stream).copied().unwrap_or(false)
+    }
+
     /// Notes where streams begin anew, after what came before. False when everything is to stop.
     fn begin(&mut self, parcel: &Parcel) -> bool {
         for &(stream, position) in &parcel.begins {
@@ -107,12 +153,14 @@ impl Applier {
             let Some(stream) = self.streams.get(at).cloned() else {
                 continue;
             };
-            if self.applied[at] >= Some(position) {
+            if self.applied[at] >= Some(position) || self.is_refused(at) {
                 continue;
             }
             let batch = beginning(stream, self.applied[at], position);
-            if !self.apply_batch(&batch) {
-                return false;
+            match self.apply_batch(at, &batch) {
+                Done::Applied => {}
+                Done::Refused => continue,
+                Done::Stop => return false,
             }
             self.applied[at] = Some(position);
             self.progress.update_sink(&self.name, |sink| {
@@ -129,6 +177,9 @@ impl Applier {
             .map_or_else(|shared| shared.events.clone(), |parcel| parcel.events);
         for event in events {
             let group = usize::from(event.group);
+            if self.is_refused(group) {
+                continue;
+            }
             // The sink's own position outranks everything: what it has, it has.
             if self
                 .applied
@@ -175,8 +226,10 @@ impl Applier {
                 after: self.applied[group],
                 ..self.folds[group].take()
             };
-            if !self.apply_batch(&batch) {
-                return false;
+            match self.apply_batch(group, &batch) {
+                Done::Applied => {}
+                Done::Refused => continue,
+                Done::Stop => return false,
             }
             self.applied[group] = Some(batch.position);
             let lag_ns = clock::wall() - batch.captured_ns;
@@ -201,15 +254,14 @@ impl Applier {
         });
     }
 
-    /// Applies a batch, for as long as it takes. False when everything is to stop.
-    fn apply_batch(&mut self, batch: &Batch) -> bool {
+    /// Applies a batch, for as long as it takes.
+    fn apply_batch(&mut self, stream: usize, batch: &Batch) -> Done {
         let mut pause = RETRY_MIN;
         loop {
             let error = match self.sink.apply(batch) {
                 Ok(()) => {
-                    self.progress
-                        .update_sink(&self.name, |sink| sink.error = None);
-                    return true;
+                    self.tell(None);
+                    return Done::Applied;
                 }
                 Err(error) => error,
             };
@@ -217,29 +269,62 @@ impl Applier {
             if let Ok(Some(stored)) = self.sink.position(&batch.stream)
                 && stored == batch.position
             {
-                return true;
+                self.tell(None);
+                return Done::Applied;
             }
             let problem = format!("sink {}: {error}", self.name);
             if matches!(error, SinkError::NotAfter { .. }) {
-                self.progress.fail(problem);
-                return false;
-            }
-            self.progress.update_sink(&self.name, |sink| {
-                if sink.error.as_ref() != Some(&problem) {
+                let index = u16::try_from(stream).unwrap_or(u16::MAX);
+                if self.inlet.refuse(index) {
                     tracing::warn!("{problem}");
+                    if let Some(refused) = self.refused.get_mut(stream) {
+                        *refused = true;
+                    }
+                    return Done::Refused;
                 }
-                sink.error = Some(problem);
-            });
-            let until = Instant::now() + pause;
-            while Instant::now() < until {
-                if self.progress.is_stopping() {
-                    return false;
-                }
-                std::thread::sleep(RETRY_MIN);
+                self.progress.fail(problem);
+                return Done::Stop;
             }
-            pause = (pause * 2).min(RETRY_MAX);
+            self.tell(Some(problem));
+            if !self.wait(&mut pause) {
+                return Done::Stop;
+            }
         }
     }
+
+    /// Says why the sink isn't going on, or that it is.
+    fn tell(&self, problem: Option<String>) {
+        self.progress.update_sink(&self.name, |sink| {
+            if let Some(problem) = &problem
+                && sink.error.as_ref() != Some(problem)
+            {
+                tracing::warn!("{problem}");
+            }
+            sink.error = problem;
+        });
+    }
+
+    /// Waits before something is tried again, longer from time to time. False when everything is to stop.
+    fn wait(&self, pause: &mut Duration) -> bool {
+        let until = Instant::now() + *pause;
+        while Instant::now() < until {
+            if self.progress.is_stopping() {
+                return false;
+            }
+            std::thread::sleep(RETRY_MIN);
+        }
+        *pause = (*pause * 2).min(RETRY_MAX);
+        true
+    }
+}
+
+/// What became of a batch.
+enum Done {
+    Applied,
+    /// Another process has applied something.
+    Refused,
+    /// Everything is to stop.
+    Stop,
 }
 
 /// What a sink has of each stream.

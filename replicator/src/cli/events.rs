@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result, bail};
 use counterfoil::config::{Config, Pattern};
+use counterfoil::transport::kafka;
 use counterfoil::transport::kafka::message::{op_name, time_text};
-use counterfoil::transport::kafka::{self, topics};
+use counterfoil::transport::kafka::topics::{self, Marks, Range};
 use counterfoil::transport::wire;
 use counterfoil::typed::{TypedSchema, TypedSchemas};
 use counterfoil_lane::clock;
@@ -37,7 +38,7 @@ pub(crate) struct Args {
     /// Only what was captured before
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// Only the last N messages of the topic
+    /// Only the last N messages of the topic, of each of its partitions
     #[arg(long, value_name = "N")]
     last: Option<u64>,
     /// Go on with what comes
@@ -69,12 +70,12 @@ pub(crate) fn run(args: &Args, config: &Path) -> Result<ExitCode> {
     for route in &settings.routes {
         let group = format!("{}.events", settings.topic_prefix);
         let (reader, told) = kafka::reader(settings, route, &group)?;
-        match topics::exists(&reader, &topic) {
-            Ok(true) => {
-                show(&reader, &topic, args, &filter, &config)?;
+        match topics::partitions(&reader, &topic) {
+            Ok(Some(count)) => {
+                show(&reader, &topic, count, args, &filter, &config)?;
                 return Ok(ExitCode::SUCCESS);
             }
-            Ok(false) => bail!("there is no topic {topic}; it is made once something is captured"),
+            Ok(None) => bail!("there is no topic {topic}; it is made once something is captured"),
             Err(error) => {
                 let why = kafka::reason(&reader, &told).unwrap_or_default();
                 failed = error.context(format!("Kafka, route {}: {why}", route.name));
@@ -100,38 +101,51 @@ fn topic(config: &Config, name: &str) -> String {
 fn show(
     reader: &kafka::Reader,
     topic: &str,
+    partitions: usize,
     args: &Args,
     filter: &Filter,
     config: &Config,
 ) -> Result<()> {
     let columns = Columns::of(config);
-    let (low, high) = topics::watermarks(reader, topic)?;
-    let mut from = low;
-    if args.since.is_some() {
-        from = offset_at(reader, topic, filter.since_ns)?.unwrap_or(high);
+    let mut ranges = Vec::new();
+    let marks = topics::marks(reader, topic, partitions)?;
+    for (Marks { low, high }, partition) in marks.into_iter().zip(topics::numbers(partitions)) {
+        let mut from = low;
+        if args.since.is_some() {
+            from = offset_at(reader, topic, partition, filter.since_ns)?.unwrap_or(high);
+        }
+        if let Some(last) = args.last {
+            from = from.max(high.saturating_sub_unsigned(last));
+        }
+        ranges.push(Range {
+            partition,
+            from,
+            to: (!args.follow).then_some(high),
+        });
     }
-    if let Some(last) = args.last {
-        from = from.max(high.saturating_sub_unsigned(last));
-    }
-    let to = (!args.follow).then_some(high);
     let mut problem = None;
-    topics::messages(reader, topic, from, to, &mut |message| {
-        let Some((offset, bytes)) = message else {
+    topics::messages(reader, topic, &ranges, &mut |message| {
+        let Some((partition, offset, bytes)) = message else {
             return Ok(true);
+        };
+        let place = if partitions == 1 {
+            offset.to_string()
+        } else {
+            format!("{partition}:{offset}")
         };
         // What isn't an event is shown too: that is what somebody may be looking for.
         let event = match v1::ChangeEvent::decode(wire::unframed(bytes)) {
             Ok(event) if !filter.wants(&event) => return Ok(true),
             Ok(event) => event,
             Err(error) => {
-                println!("{offset}: no event ({error}): {}", path_text(bytes));
+                println!("{place}: no event ({error}): {}", path_text(bytes));
                 return Ok(true);
             }
         };
         let line = if args.json {
-            as_json(offset, &event, &columns).to_string()
+            as_json(partition, offset, &event, &columns).to_string()
         } else {
-            as_line(offset, &event)
+            as_line(place, &event)
         };
         use std::io::Write as _;
         problem = writeln!(std::io::stdout(), "{line}").err();
@@ -140,14 +154,10 @@ fn show(
     problem.map_or(Ok(()), |error| Err(error).context("printing"))
 }
 
-fn offset_at(reader: &kafka::Reader, topic: &str, ns: i64) -> Result<Option<i64>> {
+fn offset_at(reader: &kafka::Reader, topic: &str, partition: i32, ns: i64) -> Result<Option<i64>> {
     let mut list = TopicPartitionList::new();
-    list.add_partition_offset(
-        topic,
-        topics::PARTITION,
-        Offset::Offset(ns.max(0) / 1_000_000),
-    )
-    .context("naming partitions")?;
+    list.add_partition_offset(topic, partition, Offset::Offset(ns.max(0) / 1_000_000))
+        .context("naming partitions")?;
     let found = reader
         .offsets_for_times(list, kafka::ANSWER_WITHIN)
         .with_context(|| format!("asking the topic {topic} where that time is"))?;
@@ -253,9 +263,9 @@ fn position(event: &v1::ChangeEvent) -> Position {
     event.position.unwrap_or_default().into()
 }
 
-fn as_line(offset: i64, event: &v1::ChangeEvent) -> String {
+fn as_line(place: String, event: &v1::ChangeEvent) -> String {
     let mut words = vec![
-        offset.to_string(),
+        place,
         time_text(event.captured_at_ns),
         position(event).to_string(),
         op_name(event.op()),
@@ -333,7 +343,7 @@ impl Columns {
     }
 }
 
-fn as_json(offset: i64, event: &v1::ChangeEvent, columns: &Columns) -> Value {
+fn as_json(partition: i32, offset: i64, event: &v1::ChangeEvent, columns: &Columns) -> Value {
     let at = position(event);
     let source = event.source.clone().unwrap_or_default();
     let schema_id = event.file.as_ref().map_or("", |file| &file.schema_id);
@@ -348,6 +358,7 @@ fn as_json(offset: i64, event: &v1::ChangeEvent, columns: &Columns) -> Value {
         })
     };
     json!({
+        "partition": partition,
         "offset": offset,
         "site": source.site,
         "group": source.group,
@@ -355,6 +366,9 @@ fn as_json(offset: i64, event: &v1::ChangeEvent, columns: &Columns) -> Value {
         "pid": source.pid,
         "session": source.session,
         "position": { "epoch": at.epoch, "lsn": at.lsn, "index": at.index },
+        "previous": event.previous.map(|previous| {
+            json!({ "epoch": previous.epoch, "lsn": previous.lsn, "index": previous.index })
+        }),
         "unit": event.unit.as_ref().map(|unit| {
             json!({ "id": unit.id, "last": unit.last, "events": unit.events })
         }),

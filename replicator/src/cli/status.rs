@@ -167,6 +167,15 @@ fn print(report: &Report) {
         }
     }
     println!("{table}");
+    for (name, sink) in &status.sinks {
+        if let Some(streams) = &sink.streams {
+            let whose = match streams.as_slice() {
+                [] => "a standby: other processes apply its streams".to_owned(),
+                streams => format!("applied by this process: {}", streams.join(", ")),
+            };
+            println!("sink {name}: {whose}");
+        }
+    }
     print_programs(&status.coverage);
     print_units(status);
     print_files(status);

@@ -54,6 +54,8 @@ pub(super) struct KafkaTable {
     pub(super) topic_prefix: Option<Spanned<String>>,
     pub(super) routes: Spanned<Vec<RouteTable>>,
     pub(super) ordering: Option<Spanned<OrderingWord>>,
+    pub(super) partitions: Option<Spanned<i64>>,
+    pub(super) instance: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) streams: Vec<Spanned<String>>,
     pub(super) message_bytes_max: Option<Spanned<i64>>,

@@ -136,6 +136,12 @@ pub struct Kafka {
     pub routes: Vec<Route>,
     /// What apply takes, as `site/group`; empty: this site's own groups.
     pub streams: Vec<String>,
+    /// What has an order on a topic.
+    pub ordering: Ordering,
+    /// How many partitions topics have; none: those that are made get [`Kafka::partitions_made`], others may have any number.
+    pub partitions: Option<u16>,
+    /// The name by which brokers know this process again when it comes back; none: one made from host and state directory.
+    pub instance: Option<String>,
     /// Largest message in bytes; a larger event is sent in parts.
     pub message_bytes_max: usize,
     /// Topics that aren't there are made.
@@ -197,7 +203,26 @@ pub struct Route {
     pub bootstrap: String,
 }
 
+/// `ordering`: what has an order on a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ordering {
+    /// All events of a group; one partition.
+    Group,
+    /// The events of each file.
+    File,
+    /// The events of each record.
+    Record,
+}
+
 impl Kafka {
+    /// How many partitions a topic gets that is made. Twelve can be divided evenly in many ways.
+    pub fn partitions_made(&self) -> u16 {
+        match self.ordering {
+            Ordering::Group => 1,
+            Ordering::File | Ordering::Record => self.partitions.unwrap_or(12),
+        }
+    }
+
     /// The topic of a stream (`site/group`).
     pub fn topic(&self, stream: &str) -> String {
         format!("{}.{}", self.topic_prefix, stream.replace('/', "."))

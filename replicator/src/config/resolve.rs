@@ -9,7 +9,7 @@ use super::file::{
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Registry, Route,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Ordering, Policy, Registry, Route,
     SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
 };
 use counterfoil_records::schema::{Dialect, DialectError};
@@ -51,6 +51,10 @@ const CLIENT_RESERVED: &[(&str, &str)] = &[
     ("enable.auto.offset.store", EXACTLY_ONCE),
     ("auto.offset.reset", EXACTLY_ONCE),
     ("group.id", "it is made from topic_prefix, site and sink"),
+    ("group.instance.id", "write `instance` in [kafka]"),
+    ("group.protocol", APPLIERS),
+    ("partition.assignment.strategy", APPLIERS),
+    ("partitioner", "write `ordering` in [kafka]"),
     ("sasl.password", SECRET),
     (
         "ssl.key.password",
@@ -59,6 +63,7 @@ const CLIENT_RESERVED: &[(&str, &str)] = &[
     ("ssl.key.pem", "name a file in \"ssl.key.location\""),
 ];
 const EXACTLY_ONCE: &str = "leave it out: that nothing is lost or repeated depends on it";
+const APPLIERS: &str = "leave it out: how several appliers share streams depends on it";
 const SECRET: &str =
     "secrets don't belong in here: put it into a file and name that in password_file";
 
@@ -235,14 +240,24 @@ impl Resolver<'_> {
                 );
             }
         }
-        if let Some(ordering) = &table.ordering
-            && !matches!(ordering.get_ref(), OrderingWord::Group)
-        {
-            self.problem(
-                ordering.span(),
-                "topics with several partitions aren't available in this version yet",
-                "leave it out, or write \"group\": one order for all files of a group",
-            );
+        let ordering = match table.ordering.as_ref().map(|word| *word.get_ref()) {
+            None | Some(OrderingWord::Group) => Ordering::Group,
+            Some(OrderingWord::File) => Ordering::File,
+            Some(OrderingWord::Record) => Ordering::Record,
+        };
+        let partitions = table.partitions.as_ref().map(|partitions| {
+            let count = self.number("partitions", &table.partitions, 1, 1..=256);
+            if ordering == Ordering::Group && count != 1 {
+                self.problem(
+                    partitions.span(),
+                    format!("partitions is {count}, but one order for all files of a group takes one partition"),
+                    "leave it out, or write ordering = \"file\" or ordering = \"record\" as well",
+                );
+            }
+            u16::try_from(count).unwrap_or(u16::MAX)
+        });
+        if let Some(instance) = &table.instance {
+            self.name("instance", instance);
         }
         for stream in &table.streams {
             let parts: Vec<&str> = stream.get_ref().split('/').collect();
@@ -304,6 +319,12 @@ impl Resolver<'_> {
                 .iter()
                 .map(|stream| stream.get_ref().clone())
                 .collect(),
+            ordering,
+            partitions,
+            instance: table
+                .instance
+                .as_ref()
+                .map(|instance| instance.get_ref().clone()),
             message_bytes_max: usize::try_from(message_bytes_max).unwrap_or(usize::MAX),
             create: table.create_topics.unwrap_or(true),
             replication,

@@ -208,12 +208,6 @@ fn unknown_values_and_missing_keys_say_what_to_write() {
 fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
     for (text, what) in [
         (
-            format!(
-                "{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092' }}]\nordering = 'record'"
-            ),
-            "several partitions aren't available",
-        ),
-        (
             format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.odbc]\ndsn = \"x\""),
             "[odbc] isn't available",
         ),
@@ -723,6 +717,9 @@ fn kafka_is_read_and_what_would_lose_or_repeat_is_refused() {
             "can't be the name of a topic prefix",
         ),
         ("replication = 0", "replication is 0"),
+        ("partitions = 3", "takes one partition"),
+        ("ordering = 'file'\npartitions = 0", "partitions is 0"),
+        ("ordering = 'key'", "unknown value `key`"),
     ] {
         let (line, shown) = problem(&kafka(lines));
         assert!(

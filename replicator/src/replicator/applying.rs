@@ -33,30 +33,28 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
                 .filter_map(|(stream, position)| Some((stream.clone(), (*position)?)))
                 .collect();
         });
-        let (outlet, mut inlets) = transport::channel(1);
+        let (outlet, inlet, refusals) = transport::shared_channel();
         let mut threads = Vec::new();
         let receiving = Receiving::new(
             config,
             kafka.clone(),
             name,
-            &applied,
             outlet,
+            refusals,
             Arc::clone(&progress),
         );
         let whose = watch::Whose::Applied { sink: name };
         watch::start(config, kafka, whose, &progress)?;
-        if let Some(inlet) = inlets.pop() {
-            let applier = Applier::new(
-                Arc::clone(config),
-                streams.clone(),
-                name.to_owned(),
-                sink,
-                inlet,
-                applied,
-                Arc::clone(&progress),
-            );
-            threads.push(("apply", spawn("apply", &progress, move || applier.run())?));
-        }
+        let applier = Applier::new(
+            Arc::clone(config),
+            streams.clone(),
+            name.to_owned(),
+            sink,
+            inlet,
+            applied,
+            Arc::clone(&progress),
+        );
+        threads.push(("apply", spawn("apply", &progress, move || applier.run())?));
         threads.push((
             "receive",
             spawn("receive", &progress, move || receiving.run())?,

@@ -157,20 +157,31 @@ impl Destination for KafkaTopics {
     }
 
     fn positions(&mut self, images: &Images) -> Result<Vec<Option<Position>>> {
-        match publishing::ends(&self.config, &self.kafka) {
+        let streams = self.config.own_streams();
+        let known: Vec<Option<Position>> = streams
+            .iter()
+            .map(|stream| images.applied(publishing::NAME, stream))
+            .collect();
+        let is_new = images.cursor() == 0;
+        let acknowledged = (!is_new).then_some(known.as_slice());
+        match publishing::ends(&self.config, &self.kafka, acknowledged) {
             Ok(ends) => {
                 self.asked = true;
-                Ok(ends.into_iter().map(|end| end.position).collect())
+                // All that is new lies after all that was ever sent, whole or not.
+                let position = |end: publishing::End| {
+                    if is_new {
+                        end.tail.seen
+                    } else {
+                        end.tail.whole
+                    }
+                };
+                Ok(ends.into_iter().map(position).collect())
             }
             Err(error) => {
                 tracing::warn!(
                     "{error:#}; capturing begins all the same, and the journal keeps what comes"
                 );
-                let streams = self.config.own_streams();
-                Ok(streams
-                    .iter()
-                    .map(|stream| images.applied(publishing::NAME, stream))
-                    .collect())
+                Ok(known)
             }
         }
     }

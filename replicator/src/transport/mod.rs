@@ -2,11 +2,11 @@
 //!
 //! Within one process that is a bounded queue per sink ([`channel`]); where there are several sinks, what waits for one
 //! that is behind goes to a [`spool`], so that the others go on. A parcel holds whole units, so an applier never sees part
-//! of one. Past one process events have the form of [`wire`], and [`assembly`] makes whole units of them again.
+//! of one. Past one process events have the form of [`wire`], and [`merge`] makes whole units of them again.
 
-pub mod assembly;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod merge;
 pub mod spool;
 pub mod wire;
 
@@ -14,6 +14,7 @@ use crate::event::Parcel;
 use crate::progress::Progress;
 use spool::Spool;
 use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, Sender, channel as unbounded};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,13 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Outlet(Vec<Arc<Queue>>);
 
 /// A sink's end.
-pub struct Inlet(Arc<Queue>);
+pub struct Inlet {
+    queue: Arc<Queue>,
+    refusals: Option<Sender<u16>>,
+}
+
+/// Streams that a sink takes no more of until it is asked anew where it stands, because another process applied something.
+pub struct Refusals(Receiver<u16>);
 
 /// The other end is gone.
 #[derive(Debug)]
@@ -68,19 +75,24 @@ pub fn spooled(spools: Vec<Spooling>) -> (Outlet, Vec<Inlet>) {
 }
 
 fn connect(spools: impl Iterator<Item = Option<Spooling>>) -> (Outlet, Vec<Inlet>) {
-    let queues: Vec<Arc<Queue>> = spools
-        .map(|spool| {
-            Arc::new(Queue {
-                state: Mutex::new(State {
-                    spool,
-                    ..State::default()
-                }),
-                changed: Condvar::new(),
-            })
-        })
-        .collect();
-    let inlets = queues.iter().cloned().map(Inlet).collect();
+    let queues: Vec<Arc<Queue>> = spools.map(|spool| Arc::new(Queue::new(spool))).collect();
+    let inlet = |queue: &Arc<Queue>| Inlet {
+        queue: Arc::clone(queue),
+        refusals: None,
+    };
+    let inlets = queues.iter().map(inlet).collect();
     (Outlet(queues), inlets)
+}
+
+/// A way to one sink that other processes may feed too.
+pub fn shared_channel() -> (Outlet, Inlet, Refusals) {
+    let queue = Arc::new(Queue::new(None));
+    let (refuse, refusals) = unbounded();
+    let inlet = Inlet {
+        queue: Arc::clone(&queue),
+        refusals: Some(refuse),
+    };
+    (Outlet(vec![queue]), inlet, Refusals(refusals))
 }
 
 impl Outlet {
@@ -88,6 +100,14 @@ impl Outlet {
     pub fn send(&self, parcel: Parcel) -> Result<(), Closed> {
         let parcel = Arc::new(parcel);
         self.0.iter().try_for_each(|queue| queue.push(&parcel))
+    }
+
+    /// Sends a parcel to the one sink there is, if it has room; gives it back otherwise.
+    pub fn try_send(&self, parcel: Parcel) -> Result<Option<Parcel>, Closed> {
+        match self.0.first() {
+            Some(queue) => queue.try_push(parcel),
+            None => Err(Closed),
+        }
     }
 }
 
@@ -97,30 +117,54 @@ impl Drop for Outlet {
     }
 }
 
+impl Refusals {
+    /// The next stream, if there is one.
+    pub fn take(&self) -> Option<u16> {
+        self.0.try_recv().ok()
+    }
+}
+
 impl Inlet {
+    /// Says that nothing more is taken of a stream until somebody asks anew. False: nobody would.
+    pub fn refuse(&self, stream: u16) -> bool {
+        self.refusals
+            .as_ref()
+            .is_some_and(|refusals| refusals.send(stream).is_ok())
+    }
+
     /// The next parcel, if there is one within the time.
     pub fn receive(&self, limit: Duration) -> Result<Option<Arc<Parcel>>, Closed> {
-        self.0.pop(limit)
+        self.queue.pop(limit)
     }
 
     /// Why what was sent didn't all come, where that is the reason for which nothing more comes.
     pub fn lost(&self) -> Option<String> {
-        self.0.lock().lost.clone()
+        self.queue.lock().lost.clone()
     }
 
     /// The next parcel, if there is one now.
     pub fn try_receive(&self) -> Option<Arc<Parcel>> {
-        self.0.pop(Duration::ZERO).ok().flatten()
+        self.queue.pop(Duration::ZERO).ok().flatten()
     }
 }
 
 impl Drop for Inlet {
     fn drop(&mut self) {
-        self.0.close();
+        self.queue.close();
     }
 }
 
 impl Queue {
+    fn new(spool: Option<Spooling>) -> Queue {
+        Queue {
+            state: Mutex::new(State {
+                spool,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nobody panics while holding it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -144,6 +188,20 @@ impl Queue {
         drop(state);
         self.changed.notify_all();
         Ok(())
+    }
+
+    fn try_push(&self, parcel: Parcel) -> Result<Option<Parcel>, Closed> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Closed);
+        }
+        let parcel = Arc::new(parcel);
+        if state.put(&parcel) {
+            drop(state);
+            self.changed.notify_all();
+            return Ok(None);
+        }
+        Ok(Arc::into_inner(parcel))
     }
 
     fn pop(&self, limit: Duration) -> Result<Option<Arc<Parcel>>, Closed> {

@@ -276,6 +276,7 @@ mod tests {
                     before: None,
                 })
                 .collect(),
+            asks: Vec::new(),
             begins: (0..group).map(|stream| (stream, position(9))).collect(),
             end: number + 1,
         }

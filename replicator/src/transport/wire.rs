@@ -60,6 +60,8 @@ pub struct Received {
     pub session: u64,
     /// Where it stands.
     pub position: Position,
+    /// Where the event before it stands, on whichever partition.
+    pub previous: Option<Position>,
     /// Its place in a unit of several events.
     pub place: Option<Place>,
     /// What it says.
@@ -339,6 +341,7 @@ impl Decoder {
             stream: format!("{}/{}", source.site, source.group),
             session: source.session,
             position,
+            previous: message.previous.map(Position::from),
             place,
             content,
         };
@@ -664,13 +667,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_encoded_is_decoded(event in event(), place in place()) {
-            let bytes = sender().event(&event, place, v1::UnitKind::Lock).encode_to_vec();
+        fn what_is_encoded_is_decoded(
+            event in event(),
+            place in place(),
+            previous in proptest::option::of(any::<(u64, u64, u32)>()),
+        ) {
+            let previous = previous.map(|(epoch, lsn, index)| Position { epoch, lsn, index });
+            let message = v1::ChangeEvent {
+                previous: previous.map(Into::into),
+                ..sender().event(&event, place, v1::UnitKind::Lock)
+            };
+            let bytes = message.encode_to_vec();
             let received = Decoder::default().decode(&bytes, 3).expect("our own event");
             prop_assert_eq!(received, Received {
                 stream: "hq/payments".to_owned(),
                 session: 9,
                 position: event.position,
+                previous,
                 place,
                 content: Content::Event(event),
             });

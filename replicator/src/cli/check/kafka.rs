@@ -11,11 +11,15 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     let Some(kafka) = &config.kafka else {
         return Vec::new();
     };
-    let mut topics = config.applied_streams();
-    topics.extend(config.own_streams());
-    let mut topics: Vec<String> = topics.iter().map(|stream| kafka.topic(stream)).collect();
-    topics.sort_unstable();
-    topics.dedup();
+    let own = config.own_streams();
+    let mut streams = config.applied_streams();
+    streams.extend(own.iter().cloned());
+    streams.sort_unstable();
+    streams.dedup();
+    let topics: Vec<(String, bool)> = streams
+        .iter()
+        .map(|stream| (kafka.topic(stream), own.contains(stream)))
+        .collect();
     let mut findings = Vec::new();
     let mut looked = false;
     for route in &kafka.routes {
@@ -59,31 +63,48 @@ fn help(kafka: &Kafka, error: &str) -> String {
     help
 }
 
-fn look(kafka: &Kafka, route: &Route, topics: &[String]) -> anyhow::Result<Vec<Finding>> {
+/// `topics` with whether this site sends to them.
+fn look(kafka: &Kafka, route: &Route, topics: &[(String, bool)]) -> anyhow::Result<Vec<Finding>> {
     let (reader, told) = reader(kafka, route, &format!("{}.check", kafka.topic_prefix))?;
     topics::answers(&reader).map_err(|error| match reason(&reader, &told) {
         Some(reason) => error.context(reason),
         None => error,
     })?;
-    let finding = |topic: &String| match topics::exists(&reader, topic) {
-        Ok(true) => Finding::ok("kafka", topic, "is there, with one partition"),
-        Ok(false) if kafka.create => Finding::ok("kafka", topic, "will be made by `capture`"),
-        Ok(false) => Finding::error(
+    let finding = |(topic, is_own): &(String, bool)| match topics::partitions(&reader, topic) {
+        Ok(Some(count)) => match topics::check_partitions(kafka, topic, count) {
+            Err(error) if *is_own => Finding::error(
+                "kafka",
+                topic,
+                error.to_string(),
+                "nothing is sent to it before that is done",
+            ),
+            Ok(()) | Err(_) if count == 1 => {
+                Finding::ok("kafka", topic, "is there, with one partition")
+            }
+            Ok(()) | Err(_) => {
+                Finding::ok("kafka", topic, format!("is there, with {count} partitions"))
+            }
+        },
+        Ok(None) if kafka.create => Finding::ok("kafka", topic, "will be made by `capture`"),
+        Ok(None) => Finding::error(
             "kafka",
             topic,
             "isn't there",
-            "make it, with one partition, or set create_topics = true",
+            format!(
+                "make it, with partitions: {}, or set create_topics = true",
+                kafka.partitions_made()
+            ),
         ),
         Err(error) => Finding::error(
             "kafka",
             topic,
             format!("{error:#}"),
-            "make it anew with one partition, or choose another topic_prefix",
+            "see that this user may describe it",
         ),
     };
     let mut findings: Vec<Finding> = topics.iter().map(finding).collect();
-    for topic in topics {
-        if topics::exists(&reader, topic).is_ok_and(|there| there) {
+    for (topic, _) in topics {
+        if topics::partitions(&reader, topic).is_ok_and(|there| there.is_some()) {
             findings.extend(settings(kafka, route, &reader, topic));
         }
     }

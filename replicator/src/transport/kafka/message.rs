@@ -208,6 +208,13 @@ impl Parts {
         self.open.is_empty()
     }
 
+    /// What sessions before this one have begun is never completed, or void.
+    pub fn forget_before(&mut self, session: u64) {
+        if !self.open.is_empty() {
+            self.open = self.open.split_off(&session);
+        }
+    }
+
     /// The bytes of a whole event, when this message is one or is the last part of one. `None` also for a part that
     /// doesn't follow the one before: it was not sent to its end, and is sent again.
     ///

@@ -1,11 +1,12 @@
-//! Kafka as the transport: one topic per stream, with one partition, so one order.
+//! Kafka as the transport: one topic per stream, with one partition or several.
 //!
 //! Nothing here needs transactions. Exactly once comes of three things: the producer is idempotent, so what one session
 //! sends stands on the topic once and in order; a session begins by reading from the topic's end what is whole there; and
-//! whoever takes events skips what isn't after the position it has ([`crate::transport::assembly`] says what is void).
+//! whoever takes events skips what isn't after the position it has ([`crate::transport::merge`] says what is void, and puts
+//! partitions together again).
 //!
 //! [`publishing`] is the capturing end, [`receiving`] the applying end, [`topics`] what both know of topics, [`message`]
-//! how an event becomes messages. [`settings`] is what topics are set to, [`watch`] who
+//! how an event becomes messages, [`spread`] which partition they go to. [`settings`] is what topics are set to, [`watch`] who
 //! tells when that endangers anything, [`requests`] how a sink that has lost events gets all anew.
 
 pub mod advice;
@@ -15,6 +16,7 @@ pub mod receiving;
 pub mod registry;
 pub mod requests;
 pub mod settings;
+pub mod spread;
 pub mod topics;
 pub mod watch;
 
@@ -24,14 +26,17 @@ mod tests;
 use crate::config::{Kafka, Route};
 use anyhow::{Context as _, Result};
 use rdkafka::ClientContext;
+use rdkafka::TopicPartitionList;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{DeliveryResult, ProducerContext};
+use rdkafka::types::RDKafkaRespErr;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a route may take to answer a question.
@@ -43,22 +48,44 @@ const REASON_POLLS: usize = 10;
 /// How often preferred routes are tried while another one is used.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the client library tells beside its answers: logs, and why brokers can't be reached.
+/// What the client library tells beside its answers: logs, why brokers can't be reached, and what a consumer group decides.
 #[derive(Clone, Debug, Default)]
-pub struct Told(Arc<Mutex<Option<String>>>);
+pub struct Told {
+    reason: Arc<Mutex<Option<String>>>,
+    /// Of a member of a group: what is to be done, in order.
+    moves: Arc<Mutex<VecDeque<Move>>>,
+    /// Whether the member does it by itself, later.
+    defers: Arc<AtomicBool>,
+}
+
+/// What a consumer group asks of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// To take these partitions, each of a topic.
+    Take(Vec<(String, i32)>),
+    /// To leave all it has.
+    Leave,
+}
 
 impl Told {
     /// The last reason for which a broker couldn't be reached, and what to do; it is forgotten then.
     pub fn take(&self) -> Option<String> {
-        let reason = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()?;
+        let reason = lock(&self.reason).take()?;
         Some(match advice::advice(&reason) {
             Some(advice) => format!("{reason}: {advice}"),
             None => reason,
         })
+    }
+
+    /// What the group has decided since this was asked last. The library waits until a member has assigned or unassigned
+    /// partitions accordingly.
+    pub fn moves(&self) -> VecDeque<Move> {
+        std::mem::take(&mut lock(&self.moves))
+    }
+
+    /// From here on whatever the group decides, the member leaves all it has.
+    pub fn stop_deferring(&self) {
+        self.defers.store(false, Ordering::SeqCst);
     }
 }
 
@@ -88,7 +115,7 @@ impl ClientContext for Told {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!("librdkafka: {error}: {reason}");
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.reason);
         if last.is_none() || says_why(reason) {
             *last = Some(reason.to_owned());
         }
@@ -102,7 +129,36 @@ impl ClientContext for Told {
     }
 }
 
-impl ConsumerContext for Told {}
+impl ConsumerContext for Told {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Told>,
+        error: RDKafkaRespErr,
+        list: &mut TopicPartitionList,
+    ) {
+        if !self.defers.load(Ordering::SeqCst) {
+            if let Err(error) = consumer.unassign() {
+                tracing::debug!("leaving a consumer group: {error}");
+            }
+            return;
+        }
+        let step = if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            let elements = list.elements();
+            let named = elements
+                .iter()
+                .map(|element| (element.topic().to_owned(), element.partition()));
+            Move::Take(named.collect())
+        } else {
+            Move::Leave
+        };
+        tracing::debug!("the consumer group: {step:?}");
+        lock(&self.moves).push_back(step);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 impl ProducerContext for Told {
     type DeliveryOpaque = ();
@@ -140,11 +196,52 @@ pub fn client_config(kafka: &Kafka, route: &Route) -> Result<ClientConfig> {
     Ok(config)
 }
 
+/// A consumer on a route that is a member of a group; `instance` is the name by which brokers know it again. So many
+/// `partitions` share the memory for what was fetched.
+///
+/// # Errors
+/// A setting is wrong.
+pub fn member(
+    kafka: &Kafka,
+    route: &Route,
+    group: &str,
+    instance: &str,
+    partitions: usize,
+) -> Result<(Reader, Told)> {
+    let mut config = reader_config(kafka, route, group)?;
+    let fetched = (65536 / partitions.max(1)).clamp(1024, 16384).to_string();
+    config
+        .set("group.instance.id", instance)
+        // Every member is given partitions of all topics in turn, which spreads topics with one partition too.
+        .set("partition.assignment.strategy", "roundrobin");
+    for (key, value) in [
+        ("session.timeout.ms", "10000"),
+        ("queued.max.messages.kbytes", fetched.as_str()),
+    ] {
+        if !kafka.client.contains_key(key) {
+            config.set(key, value);
+        }
+    }
+    let told = Told::default();
+    told.defers.store(true, Ordering::SeqCst);
+    let member = Reader::from_config_and_context(&config, told.clone())
+        .context("setting up a Kafka consumer: look at [kafka] client")?;
+    Ok((member, told))
+}
+
 /// A consumer on a route; `group` is the consumer group in whose name it commits offsets.
 ///
 /// # Errors
 /// A setting is wrong.
 pub fn reader(kafka: &Kafka, route: &Route, group: &str) -> Result<(Reader, Told)> {
+    let told = Told::default();
+    let reader =
+        Reader::from_config_and_context(&reader_config(kafka, route, group)?, told.clone())
+            .context("setting up a Kafka consumer: look at [kafka] client")?;
+    Ok((reader, told))
+}
+
+fn reader_config(kafka: &Kafka, route: &Route, group: &str) -> Result<ClientConfig> {
     let mut config = client_config(kafka, route)?;
     config
         .set("group.id", group)
@@ -161,10 +258,7 @@ pub fn reader(kafka: &Kafka, route: &Route, group: &str) -> Result<(Reader, Told
             config.set(key, value);
         }
     }
-    let told = Told::default();
-    let reader = Reader::from_config_and_context(&config, told.clone())
-        .context("setting up a Kafka consumer: look at [kafka] client")?;
-    Ok((reader, told))
+    Ok(config)
 }
 
 /// Looks in the background whether a preferred route answers again; ends when it is dropped.

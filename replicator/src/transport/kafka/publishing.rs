@@ -10,15 +10,17 @@
 //! later session is there. It stops, and says so.
 
 use super::message::{Form, header, op_name, position_text};
-use super::registry;
 use super::requests::Anew;
 use super::settings::{MESSAGE_BYTES_MIN, Settings};
-use super::topics::{self, End, PARTITION};
+pub use super::topics::End;
+use super::topics::{self, Range};
 use super::{BetterRoute, Reader, Told, client_config, reader, reason};
+use super::{registry, spread};
 use crate::config::{Config, Kafka, Route, UnitOfWork};
 use crate::dead_letters::{Letter, Store};
 use crate::event::{Change, Event, Parcel};
 use crate::progress::Progress;
+use crate::transport::merge;
 use crate::transport::wire::{Content, Place, Sender};
 use crate::transport::{Closed, Inlet};
 use crate::typed::TypedSchemas;
@@ -31,7 +33,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,11 +67,13 @@ struct Stream {
     kind: v1::UnitKind,
     /// What is whole on it.
     acked: Option<Position>,
+    /// The last event sent, or where the session begins.
+    sent: Option<Position>,
     /// Everything is published anew from this position on, and that hasn't been announced.
     begin: Option<Position>,
     asked: bool,
-    /// Offset that the next message must get, where that is known.
-    next: Option<i64>,
+    /// By partition: the offset that the next message must get, where that is known.
+    next: Vec<Option<i64>>,
 }
 
 /// What waits to be acknowledged.
@@ -106,6 +110,7 @@ struct Report {
     /// Of which item it is.
     item: usize,
     topic: String,
+    partition: i32,
     /// Its offset, or why it has none, and the position of its event.
     result: Result<i64, (RDKafkaErrorCode, Option<String>)>,
 }
@@ -173,6 +178,7 @@ impl ProducerContext for Reports {
         let report = Report {
             item,
             topic: message.topic().to_owned(),
+            partition: message.partition(),
             result,
         };
         self.reports
@@ -224,20 +230,28 @@ pub struct Known {
     pub asked: bool,
 }
 
-/// The topics' ends, by the first route that answers.
+/// The topics' ends, by the first route that answers. `acknowledged` is by stream; none: the state is new, and it doesn't
+/// matter what is whole.
 ///
 /// # Errors
 /// The reason of the last failure.
-pub fn ends(config: &Config, kafka: &Kafka) -> Result<Vec<End>> {
+pub fn ends(
+    config: &Config,
+    kafka: &Kafka,
+    acknowledged: Option<&[Option<Position>]>,
+) -> Result<Vec<End>> {
+    let sessions = Sessions::read(config);
     by_any_route(config, kafka, |reader| {
         let streams = config.own_streams();
-        let ends = streams.iter().map(|stream| {
+        let ends = streams.iter().enumerate().map(|(at, stream)| {
             let topic = kafka.topic(stream);
-            if topics::exists(reader, &topic)? {
-                topics::end(reader, &topic, stream, Sessions::read(config).begun)
-            } else {
-                Ok(End::default())
-            }
+            let Some(count) = topics::partitions(reader, &topic)? else {
+                return Ok(End::default());
+            };
+            let position = acknowledged.and_then(|positions| positions.get(at).copied().flatten());
+            let known = sessions.known(position);
+            let is_new = acknowledged.is_none();
+            topics::end(reader, &topic, stream, count, &known, is_new)
         });
         ends.collect()
     })
@@ -271,26 +285,38 @@ fn by_any_route<T>(
 pub fn files_on(config: &Config, kafka: &Kafka, stream: &str) -> Result<Vec<Vec<u8>>> {
     let topic = kafka.topic(stream);
     by_any_route(config, kafka, |reader| {
-        let mut paths = BTreeSet::new();
-        if !topics::exists(reader, &topic)? {
+        // By path: what was said last, and whether that it is there. Partitions are read in any order.
+        let mut paths: BTreeMap<Vec<u8>, (Position, bool)> = BTreeMap::new();
+        let Some(count) = topics::partitions(reader, &topic)? else {
             return Ok(Vec::new());
-        }
-        let all = topics::watermarks(reader, &topic)?;
-        topics::scan(reader, &topic, stream, all, &mut |received| {
+        };
+        let ranges: Vec<Range> = topics::marks(reader, &topic, count)?
+            .into_iter()
+            .zip(topics::numbers(count))
+            .map(|(marks, partition)| Range {
+                partition,
+                from: marks.low,
+                to: Some(marks.high),
+            })
+            .collect();
+        let mut say = |path: &[u8], position: Position, there: bool| {
+            let said = paths.entry(path.to_vec()).or_insert((position, there));
+            if said.0 <= position {
+                *said = (position, there);
+            }
+        };
+        topics::scan(reader, &topic, stream, &ranges, &mut |_, received| {
             let Content::Event(event) = received.content else {
-                return Ok(());
+                return;
             };
             if let Change::Renamed { from } = &event.change {
-                paths.remove(&from.path);
+                say(&from.path, event.position, false);
             }
-            if event.change == Change::Removed {
-                paths.remove(&event.file.path);
-            } else {
-                paths.insert(event.file.path.clone());
-            }
-            Ok(())
+            let there = event.change != Change::Removed;
+            say(&event.file.path, event.position, there);
         })?;
-        Ok(paths.into_iter().collect())
+        let there = paths.into_iter().filter(|(_, (_, there))| *there);
+        Ok(there.map(|(path, _)| path).collect())
     })
 }
 
@@ -318,6 +344,15 @@ impl Sessions {
         match (numbers.next(), numbers.next()) {
             (Some(Ok(last)), Some(Ok(begun))) => Sessions { last, begun },
             _ => Sessions::default(),
+        }
+    }
+
+    /// What is known of a topic, when everything up to a position was acknowledged.
+    fn known(self, position: Option<Position>) -> merge::Known {
+        merge::Known {
+            position,
+            begun: self.begun,
+            last: self.last,
         }
     }
 
@@ -359,9 +394,10 @@ impl Publishing {
                 },
                 kind: unit_kind(group.unit_of_work),
                 acked: known.position,
+                sent: None,
                 begin: known.begin,
                 asked: known.asked,
-                next: None,
+                next: Vec::new(),
             })
             .collect();
         Publishing {
@@ -532,6 +568,7 @@ impl Publishing {
         for Report {
             item,
             topic,
+            partition,
             result,
         } in reports
         {
@@ -541,12 +578,16 @@ impl Publishing {
                     return Err(self.refused(item, &topic, code, position.as_deref()));
                 }
             };
-            if let Some(stream) = self.streams.iter_mut().find(|stream| stream.topic == topic) {
+            let stream = self.streams.iter_mut().find(|stream| stream.topic == topic);
+            if let Some(next) = stream.and_then(|stream| {
+                let at = usize::try_from(partition).ok()?;
+                stream.next.get_mut(at)
+            }) {
                 // Not known (-1) after some repetitions; the next one tells again.
-                if offset >= 0 && stream.next.is_some_and(|next| next != offset) {
+                if offset >= 0 && next.is_some_and(|next| next != offset) {
                     return Err(format!("somebody else sends to the topic {topic}"));
                 }
-                stream.next = (offset >= 0).then_some(offset + 1);
+                *next = (offset >= 0).then_some(offset + 1);
             }
             if item == BEGINNING {
                 self.beginnings -= 1;
@@ -672,7 +713,7 @@ impl Publishing {
             if self.in_flight == 0 {
                 self.heard = Instant::now();
             }
-            let stream = &self.streams[*stream];
+            let stream = &mut self.streams[*stream];
             let count = events.len();
             let mut sent = 0;
             for (event, index) in events.iter().zip(1..) {
@@ -680,11 +721,17 @@ impl Publishing {
                     unit: event.position.lsn,
                     last_of: (index == count).then_some(u32::try_from(count).unwrap_or(u32::MAX)),
                 });
-                let message = stream.sender.event(event, place, stream.kind);
+                let message = v1::ChangeEvent {
+                    previous: stream.sent.map(Into::into),
+                    ..stream.sender.event(event, place, stream.kind)
+                };
+                stream.sent = Some(event.position);
+                let partition = spread::partition(self.kafka.ordering, &message, stream.next.len());
                 for outgoing in self.form.outgoing(&stream.topic, &message) {
                     *bytes += outgoing.value.len();
                     sent += 1;
-                    if let Err(error) = produce(producer, &stream.topic, &outgoing, number) {
+                    let produced = produce(producer, &stream.topic, partition, &outgoing, number);
+                    if let Err(error) = produced {
                         let topic = stream.topic.clone();
                         let code = error.rdkafka_error_code();
                         let position = position_text(event.position);
@@ -848,39 +895,47 @@ impl Publishing {
         let mut ends = Vec::new();
         for stream in &self.streams {
             let name = format!("{}/{}", stream.sender.site, stream.sender.group);
-            if !topics::exists(&reader, &stream.topic).map_err(because)? {
-                topics::create(&self.kafka, &route, &stream.topic)?;
-                tracing::info!("the topic {} was made", stream.topic);
-            }
+            let count = match topics::partitions(&reader, &stream.topic).map_err(because)? {
+                Some(count) => count,
+                None => {
+                    topics::create(&self.kafka, &route, &stream.topic)?;
+                    tracing::info!("the topic {} was made", stream.topic);
+                    // As it is on the brokers, also if somebody else made it just now.
+                    topics::partitions(&reader, &stream.topic)?
+                        .unwrap_or_else(|| usize::from(self.kafka.partitions_made()))
+                }
+            };
+            topics::check_partitions(&self.kafka, &stream.topic, count)?;
+            let known = self.sessions.known(stream.acked);
+            let is_new = stream.begin.is_some();
             ends.push(
-                topics::end(&reader, &stream.topic, &name, self.sessions.begun).map_err(because)?,
+                topics::end(&reader, &stream.topic, &name, count, &known, is_new)
+                    .map_err(because)?,
             );
         }
-        for (stream, end) in self.streams.iter().zip(&ends) {
-            if self.sessions.last > 0 && end.session > self.sessions.last {
+        for (stream, End { tail, .. }) in self.streams.iter().zip(&ends) {
+            if self.sessions.last > 0 && tail.session > self.sessions.last {
                 return Err(Refused::Never(format!(
                     "another publisher has sent to the topic {} since this one did (session {} after {}), so this one must not: if it is to take over again, stop the other, move the state directory {} away and start; every file is then read",
                     stream.topic,
-                    end.session,
+                    tail.session,
                     self.sessions.last,
                     self.config.site.state.display()
                 )));
             }
             let topic = &stream.topic;
             match stream.begin {
-                Some(begin)
-                    if end.position >= Some(begin) || !stream.asked && end.position.is_some() =>
-                {
+                Some(begin) if tail.seen >= Some(begin) || !stream.asked && tail.seen.is_some() => {
                     return Err(Refused::Restart(format!(
                         "the topic {topic} is further than this journal"
                     )));
                 }
-                None if end.position < stream.acked => {
+                None if tail.whole < stream.acked => {
                     return Err(Refused::Restart(format!(
                         "the topic {topic} has lost what was sent to it"
                     )));
                 }
-                None if end.position > stream.acked.max(Some(self.journal_end))
+                None if tail.whole > stream.acked.max(Some(self.journal_end))
                     && self.producer_is_first() =>
                 {
                     return Err(Refused::Restart(format!(
@@ -891,7 +946,7 @@ impl Publishing {
             }
         }
         self.look_up_schemas()?;
-        let last = ends.iter().map(|end| end.session).max().unwrap_or(0);
+        let last = ends.iter().map(|end| end.tail.session).max().unwrap_or(0);
         let now = u64::try_from(clock::wall()).unwrap_or(0);
         let session = now.max(last + 1).max(self.sessions.last + 1);
         self.sessions.last = session;
@@ -930,23 +985,29 @@ impl Publishing {
         self.in_flight = 0;
         for (stream, end) in self.streams.iter_mut().zip(&ends) {
             stream.sender.session = session;
-            stream.next = Some(end.high);
-            let position = stream.begin.or(end.position).unwrap_or_default();
+            stream.next = end.marks.iter().map(|marks| Some(marks.high)).collect();
+            let position = stream.begin.or(end.tail.whole).unwrap_or_default();
             let message = stream
                 .sender
                 .begin(position, stream.begin.is_some(), clock::wall());
-            for outgoing in self.form.outgoing(&stream.topic, &message) {
-                produce(&producer, &stream.topic, &outgoing, BEGINNING).map_err(|error| {
-                    anyhow::anyhow!("sending to the topic {}: {error}", stream.topic)
-                })?;
-                self.beginnings += 1;
+            for partition in topics::numbers(end.marks.len()) {
+                for outgoing in self.form.outgoing(&stream.topic, &message) {
+                    produce(&producer, &stream.topic, partition, &outgoing, BEGINNING).map_err(
+                        |error| anyhow::anyhow!("sending to the topic {}: {error}", stream.topic),
+                    )?;
+                    self.beginnings += 1;
+                }
             }
-            stream.acked = stream.acked.max(end.position);
+            if stream.begin.is_none() {
+                stream.acked = stream.acked.max(end.tail.whole);
+            }
+            stream.sent = Some(position);
         }
         self.forget_sent();
         self.heard = Instant::now();
         self.producer = Some(producer);
-        // The beginning is the first message of its session: once it is there, so is what it announces.
+        // The beginnings are the first messages of their session, one on each partition: none of its events is anywhere before
+        // all of them are there.
         self.await_beginnings()?;
         Ok(())
     }
@@ -998,7 +1059,11 @@ impl Publishing {
         for stream in &mut self.streams {
             if let Some(begin) = stream.begin.take() {
                 // Without it, a request is heeded once too often.
-                let begun = [(PARTITION, stream.next.map_or(0, |next| next - 1))].into();
+                let offsets = stream
+                    .next
+                    .iter()
+                    .map(|next| next.map_or(0, |next| next - 1));
+                let begun = topics::numbers(stream.next.len()).zip(offsets).collect();
                 if let Err(error) = Anew::begun(&self.config, &stream.topic, begun) {
                     tracing::warn!("{error:#}");
                 }
@@ -1043,12 +1108,13 @@ impl Publishing {
 fn produce(
     producer: &BaseProducer<Reports>,
     topic: &str,
+    partition: i32,
     outgoing: &super::message::Outgoing,
     item: usize,
 ) -> Result<(), KafkaError> {
     loop {
         let record = BaseRecord::with_opaque_to(topic, item)
-            .partition(PARTITION)
+            .partition(partition)
             .key(&outgoing.key)
             .timestamp(outgoing.at_ms)
             .headers(outgoing.headers.clone());

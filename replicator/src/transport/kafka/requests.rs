@@ -6,22 +6,26 @@
 //! only a request that looked further is heeded, and each is heeded once, whoever is restarted in between. Beyond that there
 //! is a shortest time between two; whoever may write to the topic can't make a site do nothing but read.
 
-use super::topics;
+use super::topics::{self, Marks};
 use super::{Reader, Told, client_config, reader};
-use crate::config::{Config, Kafka, Route};
+use crate::config::{Config, Kafka, Ordering, Route};
 use crate::progress::Progress;
 use anyhow::{Context as _, Result};
 use counterfoil_lane::clock;
 use rdkafka::config::FromClientConfigAndContext as _;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::message::Message as _;
 use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
+use rdkafka::{Offset, TopicPartitionList};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+/// The partition of the topic, which has only one.
+const PARTITION: i32 = 0;
 /// The one thing that is asked for.
 const READ_AGAIN: &str = "read-again";
 /// Requests with more bytes are none.
@@ -126,7 +130,7 @@ impl Asking {
             let record = BaseRecord::to(&topic)
                 .key(&self.asker)
                 .payload(&text)
-                .partition(topics::PARTITION);
+                .partition(PARTITION);
             producer
                 .send(record)
                 .map_err(|(error, _)| error)
@@ -276,8 +280,9 @@ impl Listening {
                     self.kafka.topic_prefix, self.config.site.name
                 );
                 let (reader, _) = reader(&self.kafka, route, &group)?;
-                if !topics::exists(&reader, &topic)? {
+                if topics::partitions(&reader, &topic)?.is_none() {
                     let mut kafka = self.kafka.clone();
+                    (kafka.ordering, kafka.partitions) = (Ordering::Group, None);
                     kafka.topic = BTreeMap::from([
                         ("cleanup.policy".to_owned(), "delete".to_owned()),
                         ("retention.ms".to_owned(), KEPT_MS.to_string()),
@@ -288,14 +293,17 @@ impl Listening {
                 reader_of.insert(reader)
             }
         };
-        let (low, high) = topics::watermarks(reader, &topic)?;
+        let Marks { low, high } = topics::marks(reader, &topic, 1)?[0];
         let from = self
             .next
             .filter(|next| (low..=high).contains(next))
             .unwrap_or(low);
         if from < high {
             let mut found = Vec::new();
-            topics::read_from(reader, &topic, from)?;
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&topic, PARTITION, Offset::Offset(from))
+                .and_then(|()| reader.assign(&list))
+                .with_context(|| format!("reading the topic {topic}"))?;
             let until = Instant::now() + super::ANSWER_WITHIN;
             let mut next = from;
             while next < high && Instant::now() < until && !self.progress.is_stopping() {
@@ -327,7 +335,7 @@ impl Listening {
 
     fn serve(&mut self) {
         const SUBJECT: &str = "requests";
-        if self.progress.refilling.load(Ordering::SeqCst) {
+        if self.progress.refilling.load(SeqCst) {
             // It is being done; where that begins on the topics will say whether it was what this one asks for.
             return;
         }

@@ -5,7 +5,7 @@ use super::receiving::Receiving;
 use crate::config::Config;
 use crate::event::{Change, Event, Parcel};
 use crate::progress::Progress;
-use crate::transport::{Inlet, Outlet, channel};
+use crate::transport::{Inlet, Outlet, channel, shared_channel};
 use counterfoil_proto::Position;
 use counterfoil_records::{Layout, Organization, RecordFormat};
 use counterfoil_sinks::FileDescription;
@@ -89,18 +89,60 @@ fn units(lsns: std::ops::Range<u64>, bytes: usize) -> Vec<Event> {
         .collect()
 }
 
+/// Takes what a sink would, which says where it stands when it is asked.
+struct Taker {
+    inlet: Inlet,
+    stored: Option<Position>,
+    events: Vec<Event>,
+}
+
+impl Taker {
+    /// Takes what there is now.
+    fn take(&mut self) {
+        while let Some(parcel) = self.inlet.try_receive() {
+            for ask in &parcel.asks {
+                ask.answer.send(self.stored).expect("who asks waits");
+            }
+            for &(_, position) in &parcel.begins {
+                self.stored = self.stored.max(Some(position));
+            }
+            for event in &parcel.events {
+                if Some(event.position) > self.stored {
+                    self.events.push(event.clone());
+                }
+            }
+            self.stored = self
+                .stored
+                .max(self.events.last().map(|event| event.position));
+        }
+    }
+
+    /// Takes events until the last is at `lsn`.
+    fn take_until(&mut self, lsn: u64) -> Vec<Event> {
+        wait_until("events", || {
+            self.take();
+            (self.events.last()?.position.lsn >= lsn).then_some(())
+        });
+        std::mem::take(&mut self.events)
+    }
+}
+
 impl Scene {
     fn new() -> Scene {
+        Scene::with(1, "")
+    }
+
+    fn with(partitions: i32, lines: &str) -> Scene {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         cluster
-            .create_topic("cf.hq.g", 1, 1)
-            .expect("a topic with one partition");
+            .create_topic("cf.hq.g", partitions, 1)
+            .expect("a topic");
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
             "[site]\nname = 'hq'\nstate = 'state'\n\
              [[group]]\nname = 'g'\n[[group.file]]\npath = '/a.dat'\norganization = 'stream'\nlayout = 'newline'\n\
-             [kafka]\ntopic_prefix = 'cf'\nroutes = [{{ name = 'mock', bootstrap = '{}' }}]\n\
+             [kafka]\ntopic_prefix = 'cf'\nroutes = [{{ name = 'mock', bootstrap = '{}' }}]\n{lines}\n\
              [kafka.client]\n'reconnect.backoff.ms' = 20\n",
             cluster.bootstrap_servers()
         );
@@ -132,19 +174,28 @@ impl Scene {
         (outlet, Running { progress, thread })
     }
 
-    fn receive(&self, stored: Option<Position>) -> (Inlet, Running) {
+    fn receive(&self, stored: Option<Position>) -> (Taker, Running) {
+        self.receive_for(SINK, stored)
+    }
+
+    fn receive_for(&self, sink: &str, stored: Option<Position>) -> (Taker, Running) {
         let progress = Arc::new(Progress::default());
-        let (outlet, mut inlets) = channel(1);
+        let (outlet, inlet, refusals) = shared_channel();
         let receiving = Receiving::new(
             &self.config,
             self.kafka(),
-            SINK,
-            &[stored],
+            sink,
             outlet,
+            refusals,
             Arc::clone(&progress),
         );
         let thread = std::thread::spawn(move || receiving.run());
-        (inlets.pop().expect("one"), Running { progress, thread })
+        let taker = Taker {
+            inlet,
+            stored,
+            events: Vec::new(),
+        };
+        (taker, Running { progress, thread })
     }
 }
 
@@ -166,18 +217,6 @@ fn acknowledged(running: &Running, end: u64) {
     });
 }
 
-/// Takes events until the last is at `lsn`.
-fn take_until(inlet: &Inlet, lsn: u64) -> Vec<Event> {
-    let mut events: Vec<Event> = Vec::new();
-    wait_until("events", || {
-        while let Some(parcel) = inlet.try_receive() {
-            events.extend(parcel.events.iter().cloned());
-        }
-        (events.last()?.position.lsn >= lsn).then_some(())
-    });
-    events
-}
-
 fn fresh() -> Known {
     Known {
         position: None,
@@ -188,9 +227,23 @@ fn fresh() -> Known {
 
 #[test]
 fn errors_of_brokers_lose_and_repeat_nothing() {
-    let scene = Scene::new();
+    stand_errors_of_brokers(&Scene::new());
+}
+
+#[test]
+fn several_partitions_are_one_stream_again_whatever_fails() {
+    let scene = Scene::with(5, "ordering = 'record'\npartitions = 5");
+    stand_errors_of_brokers(&scene);
+    // The records of a unit did go to several partitions, and so did all that begins sessions.
+    let route = &scene.kafka().routes[0];
+    let (reader, _) = super::reader(&scene.kafka(), route, "test").expect("a reader");
+    let marks = super::topics::marks(&reader, "cf.hq.g", 5).expect("where partitions end");
+    assert!(marks.iter().all(|marks| marks.high > 50), "{marks:?}");
+}
+
+fn stand_errors_of_brokers(scene: &Scene) {
     let (outlet, publishing) = scene.publish(fresh());
-    let (inlet, receiving) = scene.receive(None);
+    let (mut taker, receiving) = scene.receive(None);
     let all = units(1..400, 100);
     for (number, some) in all
         .chunk_by(|a, b| a.position.lsn / 20 == b.position.lsn / 20)
@@ -222,7 +275,7 @@ fn errors_of_brokers_lose_and_repeat_nothing() {
         send(&outlet, some.to_vec());
     }
     acknowledged(&publishing, 400);
-    assert_eq!(take_until(&inlet, 399), all);
+    assert_eq!(taker.take_until(399), all);
     drop(outlet);
     publishing.stop();
     receiving.stop();
@@ -245,8 +298,8 @@ fn what_is_on_the_topic_is_not_sent_again_by_the_next_session() {
     let (outlet, publishing) = scene.publish(known);
     send(&outlet, units(21..80, 100));
     acknowledged(&publishing, 80);
-    let (inlet, receiving) = scene.receive(None);
-    assert_eq!(take_until(&inlet, 79), units(1..80, 100));
+    let (mut taker, receiving) = scene.receive(None);
+    assert_eq!(taker.take_until(79), units(1..80, 100));
     let messages = receiving.progress.journal_end.load(Ordering::SeqCst);
     assert_eq!(
         messages,
@@ -254,8 +307,8 @@ fn what_is_on_the_topic_is_not_sent_again_by_the_next_session() {
         "with two beginnings"
     );
     // What a sink has it isn't given again.
-    let (other_inlet, other) = scene.receive(Some(at(60, u32::MAX)));
-    assert_eq!(take_until(&other_inlet, 79), units(61..80, 100));
+    let (mut other_taker, other) = scene.receive_for("there", Some(at(60, u32::MAX)));
+    assert_eq!(other_taker.take_until(79), units(61..80, 100));
     drop(outlet);
     publishing.stop();
     receiving.stop();
@@ -287,9 +340,9 @@ fn a_publisher_that_was_replaced_stops() {
     send(&second_outlet, units(110..120, 100));
     acknowledged(&second, 120);
     // What the first one sent meanwhile is void.
-    let (inlet, receiving) = scene.receive(None);
+    let (mut taker, receiving) = scene.receive(None);
     let expected: Vec<Event> = [units(1..10, 100), units(101..120, 100)].concat();
-    assert_eq!(take_until(&inlet, 119), expected);
+    assert_eq!(taker.take_until(119), expected);
     drop((first_outlet, second_outlet));
     first.stop();
     second.stop();
@@ -305,24 +358,19 @@ fn nothing_is_applied_of_a_topic_that_has_lost_what_is_missing() {
         send(&outlet, units(from..from + 30, 20_000));
     }
     acknowledged(&publishing, 301);
-    let (inlet, receiving) = scene.receive(Some(at(2, 9)));
-    let complaint = |running: &Running| {
-        wait_until("the gap to be told", || {
-            let problems = running.progress.problems();
-            problems
-                .into_iter()
-                .find(|problem| problem.contains("--read-again"))
-        })
-    };
-    assert!(complaint(&receiving).contains("cf.hq.g"));
-    assert!(
-        inlet
-            .try_receive()
-            .is_none_or(|parcel| parcel.events.is_empty())
-    );
+    let (mut taker, receiving) = scene.receive(Some(at(2, 9)));
+    let complaint = wait_until("the gap to be told", || {
+        taker.take();
+        let problems = receiving.progress.problems();
+        let is_gap = |problem: &String| problem.contains("--read-again");
+        problems.into_iter().find(is_gap)
+    });
+    assert!(complaint.contains("cf.hq.g"), "{complaint}");
+    assert!(complaint.contains("(1/2+9)"), "{complaint}");
+    assert!(taker.events.is_empty());
     // One that has what is still there goes on.
-    let (follower_inlet, follower) = scene.receive(Some(at(295, u32::MAX)));
-    assert_eq!(take_until(&follower_inlet, 300), units(296..301, 20_000));
+    let (mut follower_taker, follower) = scene.receive_for("there", Some(at(295, u32::MAX)));
+    assert_eq!(follower_taker.take_until(300), units(296..301, 20_000));
     drop(outlet);
     publishing.stop();
     // A session that publishes everything anew ends the wait.
@@ -333,7 +381,7 @@ fn nothing_is_applied_of_a_topic_that_has_lost_what_is_missing() {
     });
     send(&outlet, units(401..410, 100));
     acknowledged(&publishing, 410);
-    assert_eq!(take_until(&inlet, 409), units(401..410, 100));
+    assert_eq!(taker.take_until(409), units(401..410, 100));
     wait_until("the problem to be gone", || {
         receiving.progress.problems().is_empty().then_some(())
     });
@@ -356,8 +404,8 @@ fn events_too_large_for_the_broker_go_in_parts() {
     let expected = [unit(1, 2, 900_000), units(2..500, 100)].concat();
     send(&outlet, expected.clone());
     acknowledged(&publishing, 500);
-    let (inlet, receiving) = scene.receive(None);
-    assert_eq!(take_until(&inlet, 499), expected);
+    let (mut taker, receiving) = scene.receive(None);
+    assert_eq!(taker.take_until(499), expected);
     assert!(receiving.progress.journal_end.load(Ordering::SeqCst) >= 5);
     drop(outlet);
     publishing.stop();
@@ -391,4 +439,46 @@ fn what_waits_in_memory_is_bounded() {
     sender.join().expect("it doesn't panic");
     publishing.stop();
     assert_eq!(sent.load(Ordering::SeqCst), 200);
+}
+
+/// Another process has applied something: what was under way is forgotten, and the sink's own position is what counts.
+#[test]
+fn what_a_sink_refuses_is_begun_with_anew() {
+    let scene = Scene::with(3, "ordering = 'record'\npartitions = 3");
+    let (outlet, publishing) = scene.publish(fresh());
+    send(&outlet, units(1..50, 100));
+    acknowledged(&publishing, 50);
+    let (mut taker, receiving) = scene.receive(None);
+    assert_eq!(taker.take_until(49), units(1..50, 100));
+    for stored in [20, 35] {
+        taker.stored = Some(at(stored, u32::MAX));
+        assert!(taker.inlet.refuse(0));
+        assert_eq!(taker.take_until(49), units(stored + 1..50, 100));
+    }
+    send(&outlet, units(50..60, 100));
+    assert_eq!(taker.take_until(59), units(50..60, 100));
+    assert!(receiving.progress.problems().is_empty());
+    drop(outlet);
+    publishing.stop();
+    receiving.stop();
+}
+
+/// A topic that is not what the configuration says is told, and nothing is sent to it.
+#[test]
+fn another_number_of_partitions_is_told() {
+    let scene = Scene::with(3, "ordering = 'file'\npartitions = 2");
+    let (outlet, publishing) = scene.publish(fresh());
+    send(&outlet, units(1..5, 100));
+    wait_until("the problem to be told", || {
+        let problems = publishing.progress.problems();
+        let is_it = |problem: &String| problem.contains("write partitions = 3");
+        problems.iter().any(is_it).then_some(())
+    });
+    let (reader, _) =
+        super::reader(&scene.kafka(), &scene.kafka().routes[0], "test").expect("a reader");
+    let marks = super::topics::marks(&reader, "cf.hq.g", 3).expect("where partitions end");
+    assert!(marks.iter().all(|marks| marks.high == 0), "{marks:?}");
+    publishing.progress.stop();
+    drop(outlet);
+    publishing.stop();
 }

@@ -157,7 +157,7 @@ impl Watch {
         let mut interval = *INTERVAL.end();
         for stream in self.streams.clone() {
             let topic = self.kafka.topic(&stream);
-            if !topics::exists(&reader, &topic)? {
+            if topics::partitions(&reader, &topic)?.is_none() {
                 interval = *INTERVAL.start();
                 continue;
             }
