@@ -17,6 +17,7 @@ mod init;
 mod preload;
 mod restore;
 mod run;
+mod schema;
 mod status;
 mod verify;
 
@@ -53,6 +54,7 @@ enum Verb {
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
+    Schema(schema::Args),
     Demo(demo::Args),
 }
 
@@ -76,6 +78,7 @@ impl Cli {
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),
+            Verb::Schema(args) => schema::run(args, config),
             Verb::Demo(args) => demo::run(args),
         }
     }

@@ -4,6 +4,7 @@
 //! keys. Keys of the design that this version can't honour yet are read (into [`Later`]) so that
 //! they get an error that says so, and are never ignored.
 
+use counterfoil_records::schema::{FieldSpec, ItemSpec};
 use counterfoil_records::{Layout, Organization};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,14 +15,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &[
-    "copybook",
-    "postgres",
-    "mysql",
-    "odbc",
-    "files",
-    "on_refused_row",
-];
+pub(super) const NOT_YET: &[&str] = &["postgres", "mysql", "odbc", "files", "on_refused_row"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -181,7 +175,16 @@ pub(super) struct FileTable {
     pub(super) record_size: Option<Spanned<i64>>,
     pub(super) varseq_format: Option<Spanned<i64>>,
     pub(super) table: Option<Spanned<String>>,
-    pub(super) copybook: Later,
+    pub(super) copybook: Option<Spanned<String>>,
+    pub(super) copybook_format: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) copy_path: Vec<Spanned<String>>,
+    pub(super) dialect: Option<Spanned<String>>,
+    pub(super) record: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) field: Vec<Spanned<FieldSpec>>,
+    #[serde(default)]
+    pub(super) item: Vec<Spanned<ItemSpec>>,
 }
 
 /// `[[group.tree]]`

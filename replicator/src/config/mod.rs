@@ -3,8 +3,8 @@
 //! [`Config::load`] either returns a configuration that can be used as it is, or a [`ConfigError`]
 //! that shows every problem with its line and says what to write instead. Unknown keys are
 //! problems, and so are keys this version knows but can't honour: nothing written in the file is
-//! ever ignored. Loading reads the configuration and the sink files it includes, and touches
-//! nothing else; whether the files it speaks of are there and fit is what `counterfoil check` tells.
+//! ever ignored. Loading reads the configuration, the sink files it includes and the copybooks it names, and
+//! touches nothing else; whether the files it speaks of are there and fit is what `counterfoil check` tells.
 //!
 //! Which files are captured is decided by [`Config::rule_for`]; captured programs decide with the
 //! same patterns and the same matcher (`counterfoil_lane::glob`), so both sides always agree.
@@ -14,6 +14,7 @@ mod file;
 mod pattern;
 mod resolve;
 mod scan;
+mod schema;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
@@ -21,10 +22,12 @@ pub use scan::{FoundFile, Scan, ScanError};
 
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
+use counterfoil_records::schema::RecordSchema;
 use counterfoil_sinks::SqliteConfig;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A checked configuration. All paths are absolute.
@@ -234,6 +237,8 @@ pub struct FileRule {
     pub exclude: Vec<Pattern>,
     /// How their records lie on disk; its codec exists.
     pub format: RecordFormat,
+    /// What is in their records, where a copybook or a field list says that.
+    pub schema: Option<Arc<RecordSchema>>,
     /// The table for the records, when the pattern has no wildcards and one is asked for.
     pub table: Option<String>,
     /// The line of the configuration it is on, from 1.

@@ -12,6 +12,7 @@ use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Policy, Route, SinkConfig, Site,
     Target, Unavailable, UnitOfWork,
 };
+use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::SqliteConfig;
 use std::collections::{BTreeMap, HashMap};
@@ -116,9 +117,9 @@ fn read(path: &Path) -> Result<Source, Problem> {
 }
 
 /// What the checks of one file share.
-struct Resolver<'a> {
-    source: &'a Source,
-    problems: Vec<Problem>,
+pub(super) struct Resolver<'a> {
+    pub(super) source: &'a Source,
+    pub(super) problems: Vec<Problem>,
 }
 
 /// Where a rule was written, to speak of it later.
@@ -129,7 +130,12 @@ struct RulePlace<'a> {
 }
 
 impl Resolver<'_> {
-    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let problem = self.source.problem(span, message).help(help);
         self.problems.push(problem);
     }
@@ -502,11 +508,6 @@ impl Resolver<'_> {
     }
 
     fn rule(&mut self, table: &FileTable) -> Option<FileRule> {
-        self.later(
-            &table.copybook,
-            "`copybook`",
-            "this version mirrors records as bytes and has no typed columns yet; leave it out",
-        );
         let pattern = self.pattern(&table.path, Pattern::absolute);
         let exclude: Vec<Option<Pattern>> = table
             .exclude
@@ -521,7 +522,12 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let format = self.format(table);
+        let schema = self.schema(table);
+        // Without what the schema says of the record's length, there would be a second problem of the same cause.
+        let format = match &schema {
+            Ok(schema) => self.format(table, schema.as_deref()),
+            Err(_) => None,
+        };
         if let (Some(name), Some(pattern)) = (&table.table, &pattern) {
             self.table_name(name);
             if pattern.literal().is_none() {
@@ -537,6 +543,7 @@ impl Resolver<'_> {
             tree: None,
             exclude: exclude.into_iter().collect::<Option<_>>()?,
             format: format?,
+            schema: schema.ok()?,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
             line: self.line_of(table.path.span().start),
         })
@@ -579,12 +586,13 @@ impl Resolver<'_> {
                 .flat_map(|pattern| [pattern.below(), pattern])
                 .collect(),
             format: RecordFormat::STATIC,
+            schema: None,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
             line: self.line_of(table.path.span().start),
         })
     }
 
-    fn format(&mut self, table: &FileTable) -> Option<RecordFormat> {
+    fn format(&mut self, table: &FileTable, schema: Option<&RecordSchema>) -> Option<RecordFormat> {
         let varseq_format = match &table.varseq_format {
             None => None,
             Some(number) => {
@@ -606,10 +614,11 @@ impl Resolver<'_> {
             .record_size
             .as_ref()
             .map(|_| self.number("record_size", &table.record_size, 0, 1..=RECORD_SIZE_MAX));
+        let of_schema = self.size_of_schema(table, record_size, schema);
         let format = RecordFormat {
             organization: *table.organization.get_ref(),
             layout: *table.layout.get_ref(),
-            record_size: record_size.filter(|size| *size > 0),
+            record_size: record_size.filter(|size| *size > 0).or(of_schema),
             varseq_format,
         };
         match format.codec() {
@@ -1026,7 +1035,7 @@ impl Resolver<'_> {
     }
 
     /// A path without wildcards, made absolute, with `.` and `..` taken out.
-    fn path(&mut self, written: &Spanned<String>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, written: &Spanned<String>) -> Option<PathBuf> {
         let text = written.get_ref();
         if text.is_empty() || text.contains('\0') {
             self.problem(
