@@ -285,7 +285,7 @@ fn resolve_in(item: &mut Item, known: &[Known]) -> Result<(), SchemaError> {
 /// tables before it are longest. `boundary` becomes the widest that SYNCHRONIZED items in it have to lie at, which each
 /// occurrence of a table is padded to.
 ///
-/// GnuCOBOL (3.1) has its own ways there, which `tests/cobol_oracle.rs` shows: a group forgets the boundaries of what is
+/// GnuCOBOL (3.1) has its own ways there, which `tests/copybook_oracle.rs` shows: a group forgets the boundaries of what is
 /// before it, and the padding lies before the last field of an occurrence, unless that is in a table of its own.
 fn lay_out(
     item: &mut Item,
