@@ -1,8 +1,9 @@
 //! What `decode` and `encode` share: which records a file has, and what is in them.
 
 use anyhow::{Context as _, Result, bail};
-use counterfoil::config::Config;
-use counterfoil_records::copybook::{Copybook, Library, Options, SourceFormat, Text};
+use counterfoil::config::{Config, FileRule};
+use counterfoil::copybooks::{self, Directories};
+use counterfoil_records::copybook::{Options, SourceFormat};
 use counterfoil_records::schema::{
     CodePage, Dialect, Family, FieldType, ItemSpec, RecordSchema, WhenSpec, Zones,
 };
@@ -18,18 +19,12 @@ pub(super) mod json;
 pub(super) mod kept;
 pub(super) mod table;
 
-/// Longest copybook that is read, in bytes.
-const COPYBOOK_BYTES_MAX: u64 = 16 << 20;
-
-/// Endings of names that a COPY leaves out.
-const COPY_ENDINGS: [&str; 7] = ["", ".cpy", ".CPY", ".cbl", ".CBL", ".cob", ".COB"];
-
 /// What the bytes of a file are.
 #[derive(clap::Args, Debug)]
 pub(super) struct Form {
-    /// The copybook that describes a record
+    /// The copybook that describes a record [default: what the configuration has for the file]
     #[arg(long, short = 'b', value_name = "FILE")]
-    copybook: PathBuf,
+    copybook: Option<PathBuf>,
     /// Which record of the copybook, by its level 01 name; needed if it has several
     #[arg(long, value_name = "NAME")]
     record_name: Option<String>,
@@ -75,60 +70,6 @@ pub(super) struct Records {
     pub(super) decoder: RecordDecoder,
     /// Where the format is from, if nobody said it.
     pub(super) assumed: Option<String>,
-}
-
-/// Texts in directories.
-struct Directories<'a> {
-    paths: &'a [PathBuf],
-}
-
-impl Library for Directories<'_> {
-    fn find(&self, name: &str, library: Option<&str>, from: &str) -> Result<Text, String> {
-        let own = Path::new(from).parent().map(Path::to_path_buf);
-        let mut looked = Vec::new();
-        for dir in own.iter().chain(self.paths) {
-            let dir = library.map_or_else(|| dir.clone(), |library| dir.join(library));
-            for stem in [
-                name.to_owned(),
-                name.to_ascii_lowercase(),
-                name.to_ascii_uppercase(),
-            ] {
-                for ending in COPY_ENDINGS {
-                    let path = dir.join(format!("{stem}{ending}"));
-                    if path.is_file() {
-                        return text(&path).map_err(|error| format!("{error:#}"));
-                    }
-                }
-            }
-            looked.push(if dir.as_os_str().is_empty() {
-                ".".to_owned()
-            } else {
-                dir.display().to_string()
-            });
-        }
-        Err(format!(
-            "there is no such text in {}; name more directories with --copy-path",
-            looked.join(", ")
-        ))
-    }
-}
-
-fn text(path: &Path) -> Result<Text> {
-    let reading = || format!("reading the copybook {}", path.display());
-    let size = std::fs::metadata(path).with_context(reading)?.len();
-    if size > COPYBOOK_BYTES_MAX {
-        bail!("{}: it has {size} bytes; that is no copybook", reading());
-    }
-    let bytes = std::fs::read(path).with_context(reading)?;
-    // Comments may be in any code page.
-    let text = match String::from_utf8(bytes) {
-        Ok(text) => text,
-        Err(error) => error.into_bytes().iter().copied().map(char::from).collect(),
-    };
-    Ok(Text {
-        name: path.display().to_string(),
-        text,
-    })
 }
 
 fn parse_date(text: &str) -> Result<ItemSpec, String> {
@@ -181,23 +122,16 @@ impl Form {
         Ok(dialect)
     }
 
-    fn schema(&self) -> Result<Arc<RecordSchema>> {
-        let options = Options {
-            dialect: self.dialect()?,
-            format: self.source_format,
+    /// What is in a record; `configured` is what the configuration says of it.
+    fn schema(&self, configured: Option<&RecordSchema>) -> Result<Arc<RecordSchema>> {
+        let mut schema = match (&self.copybook, configured) {
+            (Some(copybook), _) => self.of_copybook(copybook)?,
+            (None, Some(schema)) => schema.clone(),
+            (None, None) => bail!(
+                "what is in a record isn't known: name its copybook with --copybook, or add `copybook` or fields to the file in the \
+                 configuration (--config)"
+            ),
         };
-        let library = Directories {
-            paths: &self.copy_path,
-        };
-        let copybook = Copybook::parse(&text(&self.copybook)?, &options, &library)?;
-        for warning in &copybook.warnings {
-            eprintln!("{warning}");
-        }
-        let record = copybook.record(self.record_name.as_deref());
-        let record = record.map_err(|error| {
-            anyhow::anyhow!("{}: {error} (--record-name)", self.copybook.display())
-        })?;
-        let mut schema = record.clone();
         for (option, specs) in [("--date", &self.date), ("--when", &self.when)] {
             for spec in specs {
                 schema = schema
@@ -208,14 +142,34 @@ impl Form {
         Ok(Arc::new(schema))
     }
 
+    fn of_copybook(&self, path: &Path) -> Result<RecordSchema> {
+        let options = Options {
+            dialect: self.dialect()?,
+            format: self.source_format,
+        };
+        let directories = Directories(self.copy_path.clone());
+        let copybook = copybooks::load(path, &options, &directories)?;
+        for warning in &copybook.warnings {
+            eprintln!("{warning}");
+        }
+        let record = copybook.record(self.record_name.as_deref());
+        record
+            .cloned()
+            .map_err(|error| anyhow::anyhow!("{}: {error} (--record-name)", path.display()))
+    }
+
     /// What the arguments say of a file, or else the configuration, or else what its size and first bytes fit.
     pub(super) fn records(&self, file: Option<&Path>, config: &Path) -> Result<Records> {
-        let schema = self.schema()?;
-        let size = self.record_size.unwrap_or_else(|| schema.len_max().into());
-        let configured = match file {
-            Some(file) if self.layout.is_none() => configured(file, config)?,
-            _ => None,
+        let rule = match file {
+            Some(file) => configured(file, config)?,
+            None => None,
         };
+        let schema = rule.as_ref().and_then(|rule| rule.schema.as_ref());
+        let schema = self.schema(schema.map(|schema| &*schema.0))?;
+        let size = self.record_size.unwrap_or_else(|| schema.len_max().into());
+        let configured = rule
+            .filter(|_| self.layout.is_none())
+            .map(|rule| rule.format);
         let (mut format, assumed) = match (self.layout, configured, file) {
             (Some(layout), _, _) => (self.said(layout), None),
             (None, Some(format), _) => {
@@ -295,8 +249,8 @@ fn is_sized(format: &RecordFormat) -> bool {
         )
 }
 
-/// The format that the configuration has for a file, if there is a configuration and it has.
-fn configured(file: &Path, config: &Path) -> Result<Option<RecordFormat>> {
+/// The rule that the configuration has for a file, if there is a configuration and it has.
+fn configured(file: &Path, config: &Path) -> Result<Option<FileRule>> {
     if !config.exists() {
         return Ok(None);
     }
@@ -305,9 +259,7 @@ fn configured(file: &Path, config: &Path) -> Result<Option<RecordFormat>> {
     };
     let config = Config::load(config)?;
     let rule = config.rule(path.as_os_str().as_bytes());
-    Ok(rule
-        .filter(|rule| rule.tree.is_none())
-        .map(|rule| rule.format.clone()))
+    Ok(rule.filter(|rule| rule.tree.is_none()).cloned())
 }
 
 /// Whether all fields are written in characters.

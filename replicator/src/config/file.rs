@@ -4,6 +4,7 @@
 //! keys. Keys of the design that this version can't honour yet are read (into [`Later`]) so that
 //! they get an error that says so, and are never ignored.
 
+use counterfoil_records::schema::{FieldSpec, ItemSpec};
 use counterfoil_records::{Layout, Organization};
 use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
@@ -214,8 +215,15 @@ pub(super) struct FileTable {
     pub(super) varseq_format: Option<Spanned<i64>>,
     pub(super) table: Option<Spanned<String>>,
     pub(super) copybook: Option<Spanned<String>>,
-    pub(super) copybook_record: Option<Spanned<String>>,
+    pub(super) copybook_format: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) copy_path: Vec<Spanned<String>>,
     pub(super) dialect: Option<Spanned<String>>,
+    pub(super) record: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) field: Vec<Spanned<FieldSpec>>,
+    #[serde(default)]
+    pub(super) item: Vec<Spanned<ItemSpec>>,
 }
 
 /// `[[group.tree]]`

@@ -3,18 +3,18 @@
 //! [`Config::load`] either returns a configuration that can be used as it is, or a [`ConfigError`]
 //! that shows every problem with its line and says what to write instead. Unknown keys are
 //! problems, and so are keys this version knows but can't honour: nothing written in the file is
-//! ever ignored. Loading reads the configuration and the sink files it includes, and touches
-//! nothing else; whether the files it speaks of are there and fit is what `counterfoil check` tells.
+//! ever ignored. Loading reads the configuration, the sink files it includes and the copybooks it names, and
+//! touches nothing else; whether the files it speaks of are there and fit is what `counterfoil check` tells.
 //!
 //! Which files are captured is decided by [`Config::rule_for`]; captured programs decide with the
 //! same patterns and the same matcher (`counterfoil_lane::glob`), so both sides always agree.
 
-pub mod copybook;
 mod error;
 mod file;
 mod pattern;
 mod resolve;
 mod scan;
+mod schema;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
@@ -311,7 +311,7 @@ pub struct FileRule {
     pub format: RecordFormat,
     /// The table for the records, when the pattern has no wildcards and one is asked for.
     pub table: Option<String>,
-    /// What is in their records, where a copybook says it.
+    /// What is in their records, where a copybook or a field list says that.
     pub schema: Option<FileSchema>,
     /// The line of the configuration it is on, from 1.
     pub line: usize,

@@ -12,7 +12,7 @@ use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Ordering, Policy, Registry, Route,
     SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
 };
-use counterfoil_records::schema::{Dialect, DialectError};
+use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::{FileSchema, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
@@ -21,7 +21,6 @@ use std::io::Read;
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 use walkdir::WalkDir;
@@ -123,9 +122,9 @@ fn read(path: &Path) -> Result<Source, Problem> {
 }
 
 /// What the checks of one file share.
-struct Resolver<'a> {
-    source: &'a Source,
-    problems: Vec<Problem>,
+pub(super) struct Resolver<'a> {
+    pub(super) source: &'a Source,
+    pub(super) problems: Vec<Problem>,
 }
 
 /// Where a rule was written, to speak of it later.
@@ -136,7 +135,12 @@ struct RulePlace<'a> {
 }
 
 impl Resolver<'_> {
-    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn problem(
+        &mut self,
+        span: Range<usize>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
         let problem = self.source.problem(span, message).help(help);
         self.problems.push(problem);
     }
@@ -599,7 +603,6 @@ impl Resolver<'_> {
     }
 
     fn rule(&mut self, table: &FileTable) -> Option<FileRule> {
-        let schema = self.schema(table);
         let pattern = self.pattern(&table.path, Pattern::absolute);
         let exclude: Vec<Option<Pattern>> = table
             .exclude
@@ -614,7 +617,12 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let format = self.format(table);
+        let schema = self.schema(table);
+        // Without what the schema says of the record's length, there would be a second problem of the same cause.
+        let format = match &schema {
+            Ok(schema) => self.format(table, schema.as_deref()),
+            Err(_) => None,
+        };
         if let (Some(name), Some(pattern)) = (&table.table, &pattern) {
             self.table_name(name);
             if pattern.literal().is_none() {
@@ -630,58 +638,10 @@ impl Resolver<'_> {
             tree: None,
             exclude: exclude.into_iter().collect::<Option<_>>()?,
             format: format?,
+            schema: schema.ok()?.map(FileSchema),
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
-            schema,
             line: self.line_of(table.path.span().start),
         })
-    }
-
-    /// What is in a file's records, by its copybook.
-    fn schema(&mut self, table: &FileTable) -> Option<FileSchema> {
-        let Some(copybook) = &table.copybook else {
-            for (key, set) in [
-                ("copybook_record", &table.copybook_record),
-                ("dialect", &table.dialect),
-            ] {
-                if let Some(set) = set {
-                    self.problem(
-                        set.span(),
-                        format!("`{key}` without `copybook`"),
-                        "leave it out, or name the copybook",
-                    );
-                }
-            }
-            return None;
-        };
-        let dialect = match &table.dialect {
-            None => Dialect::default(),
-            Some(dialect) => match dialect.get_ref().parse() {
-                Ok(known) => known,
-                Err(error) => {
-                    let error: DialectError = error;
-                    self.problem(
-                        dialect.span(),
-                        error.to_string(),
-                        "write the compiler, and what differs from its habits, as in \"ibm,binary=2-4-8\"",
-                    );
-                    return None;
-                }
-            },
-        };
-        let path = self.path(copybook)?;
-        let record = table.copybook_record.as_ref();
-        let record = record.map(|record| record.get_ref().as_str());
-        match super::copybook::read(&path, record, dialect, None) {
-            Ok(schema) => Some(FileSchema(Arc::new(schema))),
-            Err(error) => {
-                self.problem(
-                    copybook.span(),
-                    format!("the copybook {}: {error}", path.display()),
-                    "mend it, or leave `copybook` out: records are mirrored as bytes then",
-                );
-                None
-            }
-        }
     }
 
     fn tree(&mut self, table: &TreeTable) -> Option<FileRule> {
@@ -727,7 +687,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn format(&mut self, table: &FileTable) -> Option<RecordFormat> {
+    fn format(&mut self, table: &FileTable, schema: Option<&RecordSchema>) -> Option<RecordFormat> {
         let varseq_format = match &table.varseq_format {
             None => None,
             Some(number) => {
@@ -749,10 +709,11 @@ impl Resolver<'_> {
             .record_size
             .as_ref()
             .map(|_| self.number("record_size", &table.record_size, 0, 1..=RECORD_SIZE_MAX));
+        let of_schema = self.size_of_schema(table, record_size, schema);
         let format = RecordFormat {
             organization: *table.organization.get_ref(),
             layout: *table.layout.get_ref(),
-            record_size: record_size.filter(|size| *size > 0),
+            record_size: record_size.filter(|size| *size > 0).or(of_schema),
             varseq_format,
         };
         match format.codec() {
@@ -1271,7 +1232,7 @@ impl Resolver<'_> {
     }
 
     /// A path without wildcards, made absolute, with `.` and `..` taken out.
-    fn path(&mut self, written: &Spanned<String>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, written: &Spanned<String>) -> Option<PathBuf> {
         let text = written.get_ref();
         if text.is_empty() || text.contains('\0') {
             self.problem(

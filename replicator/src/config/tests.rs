@@ -757,13 +757,127 @@ fn a_registry_is_named_where_the_wire_format_takes_one() {
     }
 }
 
+const CARDS: &str = "       01  CARD.
+           05  CARD-NUMBER     PIC X(16).
+           05  ADDRESS.
+               COPY ADDR.
+           05  OPENED          PIC 9(8).
+       01  OTHER               PIC X(3).
+";
+
+/// A directory with a copybook, and `MINIMAL` without its size.
+fn with_copybook(copybook: &str) -> (TempDir, String) {
+    let directory = TempDir::new().unwrap();
+    fs::create_dir(directory.path().join("copy")).unwrap();
+    fs::write(directory.path().join("cards.cpy"), copybook).unwrap();
+    let addr = "           10  STREET  PIC X(20).\n";
+    fs::write(directory.path().join("copy/addr.CPY"), addr).unwrap();
+    let text = MINIMAL.replace(
+        "record_size = 80\n",
+        "copybook = \"cards.cpy\"\ncopy_path = [\"copy\"]\n",
+    );
+    (directory, text)
+}
+
 #[test]
-fn a_copybook_is_read_and_what_is_wrong_with_it_said() {
-    let (line, shown) = problem(&format!("{MINIMAL}copybook = \"nothing.cpy\""));
+fn a_copybook_gives_columns_and_the_size_of_records() {
+    let (directory, text) = with_copybook(CARDS);
+    let text = format!(
+        "{text}record = \"card\"\n[[group.file.item]]\nname = \"OPENED\"\ndate = \"YYYYMMDD\"\n"
+    );
+    let config = load_in(&directory, &text).unwrap_or_else(|error| panic!("{error}"));
+    let rule = &config.groups[0].files[0];
+    assert_eq!(rule.format.record_size, Some(44));
+    let columns: Vec<String> = rule
+        .schema
+        .as_ref()
+        .unwrap()
+        .0
+        .columns()
+        .iter()
+        .map(|column| format!("{} {}", column.name, column.field))
+        .collect();
+    assert_eq!(
+        columns,
+        [
+            "card_number text(16) latin-1",
+            "street text(20) latin-1",
+            "opened zoned(8) ascii as YYYYMMDD"
+        ]
+    );
+}
+
+#[test]
+fn a_field_list_does_what_a_copybook_does() {
+    let list = "dialect = \"ibm\"
+[[group.file.field]]
+name = \"id\"
+type = \"zoned(6)\"
+[[group.file.field]]
+type = \"raw(4)\"
+[[group.file.field]]
+name = \"line\"
+occurs = 2
+fields = [{ name = \"amount\", type = \"packed(9,2) signed\" }, { name = \"note\", type = \"text(3)\" }]
+";
+    let text = MINIMAL.replace("record_size = 80\n", "") + list;
+    let config = load(&text).unwrap_or_else(|error| panic!("{error}"));
+    let schema = config.groups[0].files[0].schema.clone().unwrap().0;
+    assert_eq!(schema.len_max(), 6 + 4 + 2 * 8);
+    let names: Vec<&str> = schema.columns().iter().map(|it| it.name.as_str()).collect();
+    assert_eq!(names, ["id", "amount_1", "note_1", "amount_2", "note_2"]);
+    assert_eq!(schema.columns()[4].field.to_string(), "text(3) cp037");
+    let (line, shown) = problem(&text.replace("raw(4)", "rwa(4)"));
+    assert_eq!(line, 16, "{shown}");
+    assert!(shown.contains("there is no type \"rwa\""), "{shown}");
+    let (_, shown) = problem(&text.replace("occurs = 2", "ocurs = 2"));
+    assert!(shown.contains("unknown key `ocurs`"), "{shown}");
+    let (_, shown) = problem(&text.replace("occurs = 2", "redefines = \"it\""));
     assert!(
-        line > 1 && shown.contains("nothing.cpy: No such file"),
+        shown.contains("line redefines it, but no item before it"),
         "{shown}"
     );
-    let (_, shown) = problem(&format!("{MINIMAL}dialect = \"ibm\""));
-    assert!(shown.contains("`dialect` without `copybook`"), "{shown}");
+}
+
+#[test]
+fn what_is_wrong_with_a_copybook_is_shown_where_it_is() {
+    let shown = |(directory, text): (TempDir, String), more: &str| {
+        let error = load_in(&directory, &format!("{text}{more}")).unwrap_err();
+        assert_eq!(error.problems.len(), 1, "{error}");
+        error.to_string()
+    };
+    let (directory, text) = with_copybook(CARDS);
+    let both = shown((directory, text), "record = \"card\"\nrecord_size = 40\n");
+    assert!(
+        both.contains("record_size is 40, but CARD takes 44 bytes"),
+        "{both}"
+    );
+    let which = shown(with_copybook(CARDS), "");
+    assert!(which.contains("name one of: CARD, OTHER"), "{which}");
+    let broken = shown(with_copybook(&CARDS.replace("9(8)", "Q(8)")), "");
+    assert!(
+        broken.contains("cards.cpy:5:36: error: 'Q' isn't a symbol"),
+        "{broken}"
+    );
+    let lost = shown(with_copybook(&CARDS.replace("ADDR.", "NONE.")), "");
+    assert!(
+        lost.contains("COPY NONE: there is no such file in"),
+        "{lost}"
+    );
+    let dialect = shown(with_copybook(CARDS), "dialect = \"cobol\"\n");
+    assert!(
+        dialect.contains("a dialect begins with gnucobol, ibm or mf"),
+        "{dialect}"
+    );
+    let item = "record = \"card\"\n[[group.file.item]]\nname = \"NOBODY\"\n";
+    let item = shown(with_copybook(CARDS), item);
+    assert!(
+        item.contains("there is no item \"NOBODY\" in CARD"),
+        "{item}"
+    );
+    let (_, alone) = problem(&format!("{MINIMAL}dialect = \"ibm\"\n"));
+    assert!(
+        alone.contains("this says how to read a copybook, and there is none"),
+        "{alone}"
+    );
 }

@@ -260,7 +260,7 @@ fn slack_bytes_are_where_the_compiler_puts_them() {
 24 6 05 E x3
 24 1 10 F text(1) latin-1
 26 2 10 G int16(4) big
-28 1 10 H text(1) latin-1"
+29 1 10 H text(1) latin-1"
     );
     let packed = &parse(text, "mf").records[0];
     assert_eq!(packed.len_max(), 14 + 12);

@@ -6,7 +6,7 @@ use super::entries::{Entry, SignClause, Usage};
 use super::picture::{Picture, PictureKind};
 use super::tokens::Pos;
 use crate::schema::{
-    BinaryRange, BinarySizes, Condition, Decimal, Dialect, FieldType, Item, ItemRef,
+    BinaryRange, BinarySizes, Condition, Decimal, Dialect, Family, FieldType, Item, ItemRef,
     NationalEncoding, NationalForm, Occurs, RecordSchema, Rename, SourcePlace, ZonedSign,
 };
 use std::sync::Arc;
@@ -416,6 +416,13 @@ impl Tree<'_> {
             Usage::Binary | Usage::Native | Usage::CompX | Usage::CompN => {
                 let sizes = match usage {
                     Usage::CompX | Usage::CompN => BinarySizes::Fewest,
+                    // GnuCOBOL has COMP-5 of one byte even where COMP takes two.
+                    Usage::Native
+                        if dialect.family == Family::Gnucobol
+                            && dialect.binary_sizes == BinarySizes::TwoFourEight =>
+                    {
+                        BinarySizes::OneTwoFourEight
+                    }
                     _ => dialect.binary_sizes,
                 };
                 FieldType::Binary {

@@ -1,7 +1,8 @@
 //! Where each item lies: offsets, lengths and slack bytes, worked out once.
 
 use super::{
-    Content, Dialect, FieldType, Item, ItemId, ItemRef, RecordSchema, Rename, SourcePlace, columns,
+    Content, Dialect, Family, FieldType, Item, ItemId, ItemRef, RecordSchema, Rename, SourcePlace,
+    columns,
 };
 use crate::RECORD_SIZE_MAX;
 
@@ -58,7 +59,7 @@ impl RecordSchema {
                 "a record itself can't occur several times",
             ));
         }
-        lay_out(&mut root, Some(0), 0, &dialect)?;
+        lay_out(&mut root, Some(0), 0, &mut 1, &dialect)?;
         if !dialect.odo_slides {
             root.len_min = shortest(&root);
         }
@@ -281,11 +282,16 @@ fn resolve_in(item: &mut Item, known: &[Known]) -> Result<(), SchemaError> {
 }
 
 /// Sets offsets and lengths. `fixed` is where the item begins if that is fixed, `longest` where it begins when all
-/// tables before it are longest.
+/// tables before it are longest. `boundary` becomes the widest that SYNCHRONIZED items in it have to lie at, which each
+/// occurrence of a table is padded to.
+///
+/// GnuCOBOL (3.1) has its own ways there, which `tests/copybook_oracle.rs` shows: a group forgets the boundaries of what is
+/// before it, and the padding lies before the last field of an occurrence, unless that is in a table of its own.
 fn lay_out(
     item: &mut Item,
     fixed: Option<u32>,
     longest: u32,
+    boundary: &mut u32,
     dialect: &Dialect,
 ) -> Result<(), SchemaError> {
     item.offset = fixed;
@@ -309,7 +315,7 @@ fn lay_out(
         Content::Group(items) => {
             let (mut len, mut len_min) = (0u32, 0u32);
             let mut sliding = false;
-            let mut boundary = 1;
+            let outer = std::mem::replace(boundary, 1);
             // Where each item that others redefine begins in the shortest group.
             let mut begins_min: Vec<(ItemId, u32)> = Vec::new();
             for at in 0..items.len() {
@@ -332,7 +338,6 @@ fn lay_out(
                     let align = if dialect.sync { child.align.max(1) } else { 1 };
                     let behind = longest + len;
                     child.slack = (align - behind % align) % align;
-                    boundary = boundary.max(align);
                     begin = limited(len.saturating_add(child.slack))?;
                     begin_min = len_min.saturating_add(child.slack);
                     child.offset_in_group = (!sliding).then_some(begin);
@@ -341,22 +346,53 @@ fn lay_out(
                     begins_min.push((child.id, begin_min));
                 }
                 let offset = fixed.and_then(|fixed| Some(fixed + child.offset_in_group?));
-                lay_out(child, offset, longest + begin, dialect)?;
+                lay_out(child, offset, longest + begin, boundary, dialect)?;
+                if dialect.sync {
+                    *boundary = (*boundary).max(child.align);
+                }
                 // A redefinition may end behind what it redefines; then what follows begins there.
                 len = len.max(limited(begin.saturating_add(child.len_occurrences()))?);
                 len_min = len_min.max(begin_min.saturating_add(len_of_fewest(child, dialect)));
                 sliding |= dialect.odo_slides && varies(child);
             }
             if is_table {
-                item.padding = (boundary - len % boundary) % boundary;
-                len = limited(len.saturating_add(item.padding))?;
-                len_min = len_min.saturating_add(item.padding);
+                let padding = (*boundary - len % *boundary) % *boundary;
+                len = limited(len.saturating_add(padding))?;
+                len_min = len_min.saturating_add(padding);
+                match last_field(items) {
+                    Some(last) if dialect.family == Family::Gnucobol => {
+                        last.slack += padding;
+                        last.offset_max += padding;
+                        last.offset = last.offset.map(|offset| offset + padding);
+                        last.offset_in_group = last.offset_in_group.map(|offset| offset + padding);
+                    }
+                    _ => item.padding = padding,
+                }
+            }
+            if dialect.family != Family::Gnucobol {
+                *boundary = outer.max(*boundary);
             }
             (item.len, item.len_min) = (len, len_min);
         }
     }
     limited(item.len_occurrences())?;
     Ok(())
+}
+
+/// The field that an occurrence with these items ends with, unless it is in a table there, or redefines something.
+fn last_field(items: &mut [Item]) -> Option<&mut Item> {
+    let last = items.last_mut()?;
+    if last.redefines.is_some() {
+        return None;
+    }
+    match &last.content {
+        Content::Field(_) => Some(last),
+        Content::Group(_) if last.occurs.is_some() => None,
+        Content::Group(_) => match &mut last.content {
+            Content::Group(items) => last_field(items),
+            Content::Field(_) => None,
+        },
+    }
 }
 
 /// Whether the bytes of all its occurrences together are more in one record and fewer in another.
