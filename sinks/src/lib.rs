@@ -7,11 +7,14 @@
 //! | feature    | target                                                        |
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
+//! | `mysql`    | a database of a MySQL or MariaDB server                        |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod naming;
 mod sink;
 #[cfg(feature = "sqlite")]
@@ -21,6 +24,8 @@ pub use batch::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, StoredFile,
     StoredPiece,
 };
+#[cfg(feature = "mysql")]
+pub use mysql::{MysqlConfig, MysqlSink};
 pub use sink::{Sink, SinkError, Snapshot};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteSink};
