@@ -84,11 +84,11 @@ fn sink_error(doing: String, error: &Error) -> SinkError {
                 Meaning::Stays(next) => permanent(doing, cause, next),
             }
         }
-        Error::Io(IoError::Tls(error)) => permanent(
-            doing,
-            format!("TLS: {error}"),
-            "check `ca_file`, `tls` and the server's certificate, which has to be for the host in `url`",
-        ),
+        Error::Io(IoError::Tls(error)) => tls(doing, &error.to_string()),
+        // What TLS can't make sense of comes as this.
+        Error::Io(IoError::Io(error)) if error.kind() == std::io::ErrorKind::InvalidData => {
+            tls(doing, &error.to_string())
+        }
         Error::Io(IoError::Io(error)) => transient(doing, error.to_string()),
         Error::Driver(DriverError::NoClientSslFlagFromServer) => permanent(
             doing,
@@ -120,6 +120,14 @@ fn sink_error(doing: String, error: &Error) -> SinkError {
         // Closed, out of order, not understood: the connection is of no use any more, the next one may be.
         other => transient(doing, other.to_string()),
     }
+}
+
+fn tls(doing: String, cause: &str) -> SinkError {
+    permanent(
+        doing,
+        format!("TLS: {cause}"),
+        "check `ca_file`, `tls` and the server's certificate, which has to be for the host in `url`",
+    )
 }
 
 enum Meaning {

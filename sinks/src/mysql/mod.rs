@@ -57,10 +57,25 @@ pub struct MysqlSink {
     target: Target,
 }
 
+/// What [`MysqlSink::probe`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// The server's version, in its own words.
+    pub version: String,
+    /// Whether something has been mirrored into the database.
+    pub has_tables: bool,
+    /// Whether `LOAD DATA LOCAL` is allowed.
+    pub loads: bool,
+    /// The largest record that the server takes, in bytes, about.
+    pub packet_bytes_max: usize,
+}
+
 /// What happens within the runtime.
 struct Target {
     config: MysqlConfig,
     access: Access,
+    /// Whether the tables were looked at.
+    is_prepared: bool,
     /// `None` after it was lost: the next call connects anew.
     session: Option<Session>,
     known: HashMap<String, Known>,
@@ -97,29 +112,62 @@ impl MysqlSink {
         Self::with_access(config, Access::ReadOnly)
     }
 
+    /// A sink for applying that connects when it is first used, for a server that can't be reached yet.
+    ///
+    /// # Errors
+    /// When the operating system doesn't give what connecting takes.
+    pub fn open_later(config: &MysqlConfig) -> Result<Self, SinkError> {
+        Self::unconnected(config, Access::Write)
+    }
+
+    /// Connects, and says what is there. Makes and changes nothing.
+    ///
+    /// # Errors
+    /// As [`MysqlSink::open_read_only`], but for tables that aren't there.
+    pub fn probe(config: &MysqlConfig) -> Result<Reached, SinkError> {
+        let mut sink = Self::unconnected(config, Access::ReadOnly)?;
+        let reached = sink.runtime.block_on(async {
+            let mut session = Session::open(&sink.target.config).await?;
+            let reached = Reached {
+                version: session.version().await?,
+                has_tables: schema::check(&mut session).await?.is_some(),
+                loads: session.may_load,
+                packet_bytes_max: session.packet_bytes_max,
+            };
+            sink.target.session = Some(session);
+            Ok(reached)
+        });
+        reached.map_err(|error: SinkError| error.at(&sink.place))
+    }
+
     fn with_access(config: &MysqlConfig, access: Access) -> Result<Self, SinkError> {
+        let mut sink = Self::unconnected(config, access)?;
+        match sink.runtime.block_on(sink.target.begin()) {
+            Ok(()) => Ok(sink),
+            Err(error) => Err(error.at(&sink.place)),
+        }
+    }
+
+    fn unconnected(config: &MysqlConfig, access: Access) -> Result<Self, SinkError> {
         let place = format!("in {}", config.place());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| transient("starting", error.to_string()).at(&place))?;
-        let mut sink = MysqlSink {
+        Ok(MysqlSink {
             place,
             runtime,
             target: Target {
                 config: config.clone(),
                 access,
+                is_prepared: false,
                 session: None,
                 known: HashMap::new(),
                 left_behind: None,
                 in_doubt: None,
                 upkeep: None,
             },
-        };
-        match sink.runtime.block_on(sink.target.begin()) {
-            Ok(()) => Ok(sink),
-            Err(error) => Err(error.at(&sink.place)),
-        }
+        })
     }
 }
 
@@ -168,21 +216,7 @@ impl Sink for MysqlSink {
 impl Target {
     /// Connects for the first time.
     async fn begin(&mut self) -> Result<(), SinkError> {
-        let mut session = Session::open(&self.config).await?;
-        if self.access == Access::ReadOnly {
-            if schema::check(&mut session).await?.is_none() {
-                return Err(permanent(
-                    "opening",
-                    "there are none of Counterfoil's tables",
-                    "check the name of the database, and whether anything has been mirrored into this sink yet",
-                ));
-            }
-        } else {
-            schema::prepare(&mut session).await?;
-            if structure::is_pending(&mut session).await? {
-                self.upkeep = Some(Instant::now());
-            }
-        }
+        let session = self.connected().await?;
         self.session = Some(session);
         self.keep_up().await;
         Ok(())
@@ -200,7 +234,27 @@ impl Target {
             end_connection(&mut session, id).await?;
             self.left_behind = None;
         }
+        if !self.is_prepared {
+            self.prepare(&mut session).await?;
+            self.is_prepared = true;
+        }
         Ok(session)
+    }
+
+    async fn prepare(&mut self, session: &mut Session) -> Result<(), SinkError> {
+        if self.access == Access::Write {
+            schema::prepare(session).await?;
+            if structure::is_pending(session).await? {
+                self.upkeep = Some(Instant::now());
+            }
+        } else if schema::check(session).await?.is_none() {
+            return Err(permanent(
+                "opening",
+                "there are none of Counterfoil's tables",
+                "check the name of the database, and whether anything has been mirrored into this sink yet",
+            ));
+        }
+        Ok(())
     }
 
     /// A connection in a transaction. One that the server has closed meanwhile, as it does with those who are silent for
@@ -353,11 +407,11 @@ impl Target {
 /// Ends a connection of ours that was lost: the server may not have noticed, and keeps its transaction, with its locks.
 async fn end_connection(session: &mut Session, id: u32) -> Result<(), SinkError> {
     let ending = || "ending a connection that was lost".to_owned();
-    // After a restart the number may be somebody else's; never end that.
+    // After a restart of the server the number may be somebody else's, or this connection's: never end those.
     let found = session
         .first(
             "SELECT COUNT(*) FROM information_schema.processlist
-             WHERE id = ? AND user = SUBSTRING_INDEX(USER(), '@', 1) AND db = DATABASE()",
+             WHERE id = ? AND id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(USER(), '@', 1) AND db = DATABASE()",
             (id,),
         )
         .await

@@ -83,6 +83,15 @@ impl Session {
         Ok(session)
     }
 
+    /// The server's version, in its own words.
+    pub(super) async fn version(&mut self) -> Result<String, SinkError> {
+        let asking = || "asking for the server's version".to_owned();
+        match self.first("SELECT VERSION()", ()).await.doing(asking)? {
+            Some(row) => column(&row, 0).doing(asking),
+            None => Ok(String::new()),
+        }
+    }
+
     /// Whether nothing can be run any more.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken
