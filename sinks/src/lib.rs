@@ -8,6 +8,7 @@
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
 //! | `mysql`    | a database of a MySQL or MariaDB server                        |
+//! | `postgres` | a schema of a PostgreSQL database                              |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
@@ -16,7 +17,11 @@ pub mod contract;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod sink;
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -26,6 +31,8 @@ pub use batch::{
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresConfig, PostgresSink};
 pub use sink::{Sink, SinkError, Snapshot};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteSink};

@@ -5,6 +5,8 @@
 //! they get an error that says so, and are never ignored.
 
 use counterfoil_records::{Layout, Organization};
+use counterfoil_sinks::mysql::Tls;
+use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -14,14 +16,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &[
-    "copybook",
-    "postgres",
-    "mysql",
-    "odbc",
-    "files",
-    "on_refused_row",
-];
+pub(super) const NOT_YET: &[&str] = &["copybook", "odbc", "files", "on_refused_row"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -199,9 +194,9 @@ pub(super) struct TreeTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct SinkTable {
     pub(super) name: Spanned<String>,
-    pub(super) sqlite: Option<SqliteTable>,
-    pub(super) postgres: Later,
-    pub(super) mysql: Later,
+    pub(super) sqlite: Option<Spanned<SqliteTable>>,
+    pub(super) postgres: Option<Spanned<PostgresTable>>,
+    pub(super) mysql: Option<Spanned<MysqlTable>>,
     pub(super) odbc: Later,
     pub(super) files: Later,
     pub(super) table: Later,
@@ -214,6 +209,38 @@ pub(super) struct SqliteTable {
     pub(super) path: Spanned<String>,
     pub(super) busy_timeout_ms: Option<Spanned<i64>>,
     pub(super) size_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[sink.postgres]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostgresTable {
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) service: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) schema: Option<Spanned<String>>,
+    pub(super) sslmode: Option<Spanned<SslMode>>,
+    pub(super) ca_file: Option<Spanned<String>>,
+    pub(super) application_name: Option<Spanned<String>>,
+    pub(super) connect_timeout_ms: Option<Spanned<i64>>,
+    pub(super) statement_timeout_ms: Option<Spanned<i64>>,
+    pub(super) lock_timeout_ms: Option<Spanned<i64>>,
+    pub(super) keepalive_s: Option<Spanned<i64>>,
+}
+
+/// `[sink.mysql]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MysqlTable {
+    pub(super) url: Spanned<String>,
+    pub(super) socket: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) tls: Option<Spanned<Tls>>,
+    pub(super) ca_file: Option<Spanned<String>>,
+    pub(super) connect_timeout_ms: Option<Spanned<i64>>,
+    pub(super) statement_timeout_ms: Option<Spanned<i64>>,
+    pub(super) lock_wait_timeout_s: Option<Spanned<i64>>,
+    pub(super) load_data: Option<bool>,
 }
 
 /// `[sinks]`

@@ -21,7 +21,7 @@ pub use scan::{FoundFile, Scan, ScanError};
 
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::SqliteConfig;
+use counterfoil_sinks::{MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -267,6 +267,21 @@ pub struct SinkConfig {
 pub enum Target {
     /// A SQLite database, made when it isn't there.
     Sqlite(SqliteConfig),
+    /// A schema of a PostgreSQL database, made when it isn't there.
+    Postgres(PostgresConfig),
+    /// A database of a MySQL or MariaDB server.
+    Mysql(MysqlConfig),
+}
+
+impl Target {
+    /// The same text for the same place, as far as the configuration tells.
+    fn place(&self) -> String {
+        match self {
+            Target::Sqlite(config) => config.path.display().to_string(),
+            Target::Mysql(config) => config.place(),
+            Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
+        }
+    }
 }
 
 impl Config {

@@ -4,8 +4,8 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, TreeTable, UnavailableWord,
-    UnitWord,
+    Later, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable, SiteTable,
+    SqliteTable, TreeTable, UnavailableWord, UnitWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
@@ -13,7 +13,8 @@ use super::{
     Target, Unavailable, UnitOfWork,
 };
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
-use counterfoil_sinks::SqliteConfig;
+use counterfoil_sinks::mysql::Tls;
+use counterfoil_sinks::{MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -658,7 +659,7 @@ impl Resolver<'_> {
             }
         }
         let mut names: BTreeMap<String, String> = BTreeMap::new();
-        let mut targets: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let mut targets: BTreeMap<String, String> = BTreeMap::new();
         for (sink, place) in &sinks {
             let here = place
                 .place
@@ -674,15 +675,14 @@ impl Resolver<'_> {
                 self.problems
                     .push(problem.help("give each sink a name of its own"));
             }
-            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target;
-            if let Some(there) = targets.insert(path.clone(), here) {
+            if let Some(there) = targets.insert(sink.target.place(), here) {
                 let mut problem = place.clone();
                 problem.message = format!(
                     "sink {:?} writes to the same database as the one in {there}",
                     sink.name
                 );
                 self.problems
-                    .push(problem.help("give each sink a database of its own"));
+                    .push(problem.help("give each sink a database or a schema of its own"));
             }
         }
         sinks.into_iter().map(|(sink, _)| sink).collect()
@@ -692,16 +692,11 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        for (later, key) in [
-            (&table.postgres, "postgres"),
-            (&table.mysql, "mysql"),
-            (&table.odbc, "odbc"),
-            (&table.files, "files"),
-        ] {
+        for (later, key) in [(&table.odbc, "odbc"), (&table.files, "files")] {
             self.later(
                 later,
                 &format!("[{key}]"),
-                "this version writes to SQLite only: use [sqlite] with a `path`",
+                "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`)",
             );
         }
         self.later(
@@ -709,7 +704,27 @@ impl Resolver<'_> {
             "[table]",
             "this version makes one table per file by itself; leave it out",
         );
-        let Some(sqlite) = &table.sqlite else {
+        let mut targets = Vec::new();
+        if let Some(sqlite) = &table.sqlite {
+            targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
+        }
+        if let Some(postgres) = &table.postgres {
+            targets.push((postgres.span(), self.postgres(postgres)));
+        }
+        if let Some(mysql) = &table.mysql {
+            targets.push((mysql.span(), self.mysql(mysql.get_ref())));
+        }
+        if let Some((span, _)) = targets.get(1) {
+            self.problem(
+                span.clone(),
+                format!(
+                    "sink {:?} says twice where to write to",
+                    table.name.get_ref()
+                ),
+                "write a sink of its own for each target",
+            );
+        }
+        let Some((_, target)) = targets.into_iter().next() else {
             if self.problems.len() == before {
                 self.problem(
                     table.name.span(),
@@ -717,32 +732,166 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it",
                 );
             }
             return None;
         };
-        let mut config = SqliteConfig::new(self.path(&sqlite.path)?);
+        let sink = SinkConfig {
+            name: table.name.get_ref().clone(),
+            target: target?,
+        };
+        Some((sink, self.source.problem(table.name.span(), "")))
+    }
+
+    fn sqlite(&mut self, table: &SqliteTable) -> Option<Target> {
+        let mut config = SqliteConfig::new(self.path(&table.path)?);
         config.busy_timeout_ms = self.number(
             "busy_timeout_ms",
-            &sqlite.busy_timeout_ms,
+            &table.busy_timeout_ms,
             config.busy_timeout_ms,
             0..=3_600_000,
         );
-        if sqlite.size_bytes_max.is_some() {
+        if table.size_bytes_max.is_some() {
             let limit = self.number(
                 "size_bytes_max",
-                &sqlite.size_bytes_max,
+                &table.size_bytes_max,
                 0,
                 (1 << 20)..=(1 << 47),
             );
             config.size_max_bytes = Some(limit);
         }
-        let sink = SinkConfig {
-            name: table.name.get_ref().clone(),
-            target: Target::Sqlite(config),
+        Some(Target::Sqlite(config))
+    }
+
+    fn postgres(&mut self, written: &Spanned<PostgresTable>) -> Option<Target> {
+        let table = written.get_ref();
+        let text = |value: &Option<Spanned<String>>| value.as_ref().map(|v| v.get_ref().clone());
+        let mut config = PostgresConfig::new("");
+        config.url = text(&table.url);
+        config.service = text(&table.service);
+        config.schema = text(&table.schema);
+        config.sslmode = table.sslmode.as_ref().map(|mode| *mode.get_ref());
+        if let Some(url) = &table.url
+            && let Err(wrong) = PostgresConfig::check_url(url.get_ref())
+        {
+            // The line itself isn't shown: it may have the password in it.
+            let mut problem = self.source.problem_here(format!(
+                "line {}: the `url` of [postgres] can't be used: {wrong}",
+                self.line_of(url.span().start)
+            ));
+            problem = problem.help(
+                "write postgres://USER@HOST:PORT/DATABASE; a password goes into a file that `password_file` names",
+            );
+            self.problems.push(problem);
+        }
+        if config.url.is_none() && config.service.is_none() {
+            self.problem(
+                written.span(),
+                "[postgres] doesn't say where the database is",
+                "add `url = \"postgres://USER@HOST/DATABASE\"`, or `service`, a name from pg_service.conf",
+            );
+        }
+        for name in [&table.schema, &table.service, &table.application_name]
+            .into_iter()
+            .flatten()
+        {
+            let value = name.get_ref();
+            if value.is_empty()
+                || value.len() > TABLE_BYTES_MAX
+                || value.chars().any(char::is_control)
+            {
+                self.problem(
+                    name.span(),
+                    format!("{value:?} can't be a name in PostgreSQL"),
+                    format!("1 to {TABLE_BYTES_MAX} bytes without control characters"),
+                );
+            }
+        }
+        if let Some(schema) = &table.schema
+            && schema.get_ref().starts_with("pg_")
+        {
+            self.problem(
+                schema.span(),
+                "names of schemas that begin with \"pg_\" are PostgreSQL's own",
+                "choose another",
+            );
+        }
+        config.password_file = table.password_file.as_ref().and_then(|f| self.path(f));
+        config.ca_file = table.ca_file.as_ref().and_then(|f| self.path(f));
+        if let Some(name) = text(&table.application_name) {
+            config.application_name = name;
+        }
+        for (key, value, field) in [
+            (
+                "connect_timeout_ms",
+                &table.connect_timeout_ms,
+                &mut config.connect_timeout_ms,
+            ),
+            (
+                "statement_timeout_ms",
+                &table.statement_timeout_ms,
+                &mut config.statement_timeout_ms,
+            ),
+            (
+                "lock_timeout_ms",
+                &table.lock_timeout_ms,
+                &mut config.lock_timeout_ms,
+            ),
+            ("keepalive_s", &table.keepalive_s, &mut config.keepalive_s),
+        ] {
+            *field = self.number(key, value, *field, 0..=3_600_000);
+        }
+        Some(Target::Postgres(config))
+    }
+
+    fn mysql(&mut self, table: &MysqlTable) -> Option<Target> {
+        let mut config = match MysqlConfig::new(table.url.get_ref()) {
+            Ok(config) => config,
+            Err(wrong) => {
+                // The line itself isn't shown: it may have the password in it.
+                let mut problem = self.source.problem_here(format!(
+                    "line {}: the `url` of [mysql] can't be used: {wrong}",
+                    self.line_of(table.url.span().start)
+                ));
+                problem = problem.help(
+                    "write mysql://USER@HOST:PORT/DATABASE; a password goes into a file that `password_file` names",
+                );
+                self.problems.push(problem);
+                return None;
+            }
         };
-        Some((sink, self.source.problem(table.name.span(), "")))
+        config.socket = table.socket.as_ref().and_then(|file| self.path(file));
+        config.password_file = table
+            .password_file
+            .as_ref()
+            .and_then(|file| self.path(file));
+        config.ca_file = table.ca_file.as_ref().and_then(|file| self.path(file));
+        if let Some(tls) = &table.tls {
+            config.tls = *tls.get_ref();
+        } else if config.ca_file.is_some() {
+            config.tls = Tls::Verify;
+        }
+        config.connect_timeout_ms = self.number(
+            "connect_timeout_ms",
+            &table.connect_timeout_ms,
+            config.connect_timeout_ms,
+            1..=3_600_000,
+        );
+        config.statement_timeout_ms = self.number(
+            "statement_timeout_ms",
+            &table.statement_timeout_ms,
+            config.statement_timeout_ms,
+            0..=86_400_000,
+        );
+        config.lock_wait_timeout_s = self.number(
+            "lock_wait_timeout_s",
+            &table.lock_wait_timeout_s,
+            config.lock_wait_timeout_s,
+            1..=86_400,
+        );
+        config.load_data = table.load_data.unwrap_or(config.load_data);
+        Some(Target::Mysql(config))
     }
 
     /// The files that an `include` finds, in order of name.
@@ -864,7 +1013,9 @@ impl Resolver<'_> {
             ),
         ];
         for sink in sinks {
-            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target;
+            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target else {
+                continue;
+            };
             for suffix in ["", "-wal", "-shm", "-journal"] {
                 let mut file = path.clone().into_os_string();
                 file.push(suffix);

@@ -272,32 +272,36 @@ struct Contents {
 type Everything = BTreeMap<String, Contents>;
 
 fn everything(sink: &mut dyn Sink) -> Everything {
-    let streams = sink
-        .snapshot()
-        .and_then(|mut snapshot| snapshot.streams())
-        .expect("listing the streams");
-    let contents = |stream: &String| {
-        let files = sink.files(stream).expect("listing the files");
-        Contents {
-            position: sink.position(stream).expect("reading the position"),
+    let mut snapshot = sink.snapshot().expect("opening a snapshot");
+    let streams = snapshot.streams().expect("listing the streams");
+    let mut everything = Everything::new();
+    for stream in streams {
+        let files = snapshot.files(&stream).expect("listing the files");
+        let mut pieces = BTreeMap::new();
+        for file in &files {
+            let path = &file.description.path;
+            let mut found = Vec::new();
+            let mut each = |StoredPiece { id, image }| {
+                found.push((id, image));
+                true
+            };
+            snapshot
+                .pieces(&stream, path, &mut each)
+                .expect("reading pieces");
+            pieces.insert(path.clone(), found);
+        }
+        let contents = Contents {
+            position: snapshot.position(&stream).expect("reading the position"),
             tables: files.iter().map(|file| file.table.clone()).collect(),
-            pieces: files
-                .iter()
-                .map(|file| &file.description.path)
-                .map(|path| (path.clone(), content(sink, stream, path)))
-                .collect(),
+            pieces,
             files: files
                 .into_iter()
                 .map(|file| (file.description, file.attributes))
                 .collect(),
-        }
-    };
-    streams
-        .iter()
-        .map(contents)
-        .zip(&streams)
-        .map(|(contents, stream)| (stream.clone(), contents))
-        .collect()
+        };
+        everything.insert(stream, contents);
+    }
+    everything
 }
 
 pub(super) fn content(sink: &mut dyn Sink, stream: &str, path: &[u8]) -> Vec<(u64, Image)> {

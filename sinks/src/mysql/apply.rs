@@ -190,7 +190,7 @@ async fn write_images(
         match image {
             Image::Record { data, rest } => {
                 if file.rows.file_id.is_some() && !rest.is_empty() {
-                    return Err(super::error::permanent(
+                    return Err(crate::sql::permanent(
                         writing(id),
                         "a block of a static file has nothing beside its content",
                         "report this: it is a fault of Counterfoil",

@@ -4,12 +4,14 @@
 //! nobody else has applied anything. After an error it is forgotten.
 
 use super::config::MysqlConfig;
-use super::entry::{self, Entry, SELECT_ENTRIES, format_columns};
-use super::error::{Doing, permanent};
+use super::entry::{self, Entry, SELECT_ENTRIES};
+use super::error::Doing;
 use super::rows::Rows;
 use super::session::{Session, column};
 use super::structure::Structure;
 use crate::naming::wanted_name;
+use crate::sql::FormatWords;
+use crate::sql::permanent;
 use crate::{Attributes, FileDescription, FileKind, SinkError};
 use counterfoil_proto::{Position, path_text};
 use mysql_async::Value;
@@ -240,18 +242,17 @@ impl Work<'_> {
                 (None, number, table)
             }
         };
-        let [organization, layout, record_size, varseq_format] =
-            format_columns(&description.format)?;
+        let format = FormatWords::of(&description.format)?;
         let params: Vec<Value> = vec![
             self.stream.into(),
             description.path.as_slice().into(),
             description.path.as_slice().into(),
             path_text(&description.path).into(),
             description.group.as_str().into(),
-            organization,
-            layout,
-            record_size,
-            varseq_format,
+            format.organization.into(),
+            format.layout.into(),
+            format.record_size.into(),
+            format.varseq_format.into(),
             description.format.identity_name().into(),
             tree_id.into(),
             number.into(),
@@ -334,17 +335,16 @@ impl Work<'_> {
                 self.mark_stale(&file.table).await?;
             }
         }
-        let [organization, layout, record_size, varseq_format] =
-            format_columns(&description.format)?;
+        let format = FormatWords::of(&description.format)?;
         let params: Vec<Value> = vec![
             description.path.as_slice().into(),
             description.path.as_slice().into(),
             path_text(&description.path).into(),
             description.group.as_str().into(),
-            organization,
-            layout,
-            record_size,
-            varseq_format,
+            format.organization.into(),
+            format.layout.into(),
+            format.record_size.into(),
+            format.varseq_format.into(),
             identity.into(),
             file.table.as_str().into(),
             description.table.as_deref().into(),

@@ -1,6 +1,7 @@
 //! Where the server is, and how to get there: a `[mysql]` table of a sink's configuration.
 
 use mysql_async::Opts;
+use serde::Deserialize;
 use std::path::PathBuf;
 
 /// A database of a MySQL or MariaDB server.
@@ -27,7 +28,8 @@ pub struct MysqlConfig {
 }
 
 /// How a connection is protected. A connection through a Unix socket needs no TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Tls {
     /// Not at all.
     Off,
@@ -35,20 +37,6 @@ pub enum Tls {
     Unverified,
     /// Encrypted, with a server whose certificate is trusted and made out for the host.
     Verify,
-}
-
-impl Tls {
-    /// Every way.
-    pub const ALL: [Tls; 3] = [Tls::Off, Tls::Unverified, Tls::Verify];
-
-    /// Its name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Tls::Off => "off",
-            Tls::Unverified => "unverified",
-            Tls::Verify => "verify",
-        }
-    }
 }
 
 /// What a URL says.

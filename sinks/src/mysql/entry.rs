@@ -1,12 +1,11 @@
 //! A row of `counterfoil_files`.
 
-use super::error::{Doing, permanent};
+use super::error::Doing;
 use super::session::{Session, column};
-use crate::{Attributes, FileDescription, FileKind, SinkError};
+use crate::sql::{FormatWords, kind_named};
+use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
-use counterfoil_records::RecordFormat;
-use mysql_async::{Row, Value};
-use serde_json::Map;
+use mysql_async::Row;
 
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
 pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
@@ -44,25 +43,14 @@ pub(super) async fn find(
 pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
     let reading = || "reading the catalogue of files".to_owned();
     let path: Vec<u8> = column(row, 1).doing(reading)?;
-    let mut format = Map::new();
-    for (index, key) in [(3, "organization"), (4, "layout")] {
-        let text: String = column(row, index).doing(reading)?;
-        format.insert(key.into(), text.into());
-    }
-    for (index, key) in [(5, "record_size"), (6, "varseq_format")] {
-        if let Some(number) = column::<Option<u64>>(row, index).doing(reading)? {
-            format.insert(key.into(), number.into());
-        }
-    }
-    let format: RecordFormat = serde_json::from_value(format.into()).map_err(|error| {
-        permanent(
-            format!("reading the catalogue entry of {}", path_text(&path)),
-            format!("the format in it is not one that this version knows: {error}"),
-            "use the version of Counterfoil that wrote it",
-        )
-    })?;
+    let words = FormatWords {
+        organization: column(row, 3).doing(reading)?,
+        layout: column(row, 4).doing(reading)?,
+        record_size: column(row, 5).doing(reading)?,
+        varseq_format: column(row, 6).doing(reading)?,
+    };
+    let format = words.format(|| format!("reading the catalogue entry of {}", path_text(&path)))?;
     let kind: Option<String> = column(row, 14).doing(reading)?;
-    let kind = kind.and_then(|name| FileKind::ALL.into_iter().find(|kind| kind.name() == name));
     Ok(Entry {
         file_id: column(row, 0).doing(reading)?,
         description: FileDescription {
@@ -79,28 +67,8 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
             uid: column(row, 11).doing(reading)?,
             gid: column(row, 12).doing(reading)?,
             modified_ns: column(row, 13).doing(reading)?,
-            kind,
+            kind: kind.as_deref().and_then(kind_named),
         },
         rows: column(row, 16).doing(reading)?,
     })
-}
-
-/// Organisation, layout, record size and variant, as the catalogue has them: the words that a configuration uses.
-pub(super) fn format_columns(format: &RecordFormat) -> Result<[Value; 4], SinkError> {
-    let value = serde_json::to_value(format).map_err(|error| {
-        permanent(
-            "describing a record format",
-            error.to_string(),
-            "report this: it is a fault of Counterfoil",
-        )
-    })?;
-    Ok(
-        ["organization", "layout", "record_size", "varseq_format"].map(|key| {
-            match value.get(key) {
-                Some(serde_json::Value::String(text)) => Value::from(text.as_str()),
-                Some(serde_json::Value::Number(number)) => Value::from(number.as_u64()),
-                _ => Value::NULL,
-            }
-        }),
-    )
 }

@@ -1,6 +1,7 @@
 //! What a server says, turned into what it means for the applier and for the person on duty.
 
 use crate::SinkError;
+use crate::sql::permanent;
 use mysql_async::{DriverError, Error, IoError};
 
 /// Adds what was being done to an error of the server's or of the way to it.
@@ -12,19 +13,6 @@ pub(super) trait Doing<T> {
 impl<T> Doing<T> for Result<T, Error> {
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T, SinkError> {
         self.map_err(|error| sink_error(doing(), &error))
-    }
-}
-
-/// Something that no retry mends.
-pub(super) fn permanent(
-    doing: impl Into<String>,
-    cause: impl Into<String>,
-    next: impl Into<String>,
-) -> SinkError {
-    SinkError::Permanent {
-        doing: doing.into(),
-        cause: cause.into(),
-        next: next.into(),
     }
 }
 

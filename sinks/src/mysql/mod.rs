@@ -35,15 +35,16 @@ mod tests;
 pub use config::{MysqlConfig, Tls};
 pub use schema::SCHEMA_VERSION;
 
+use crate::sql::{now_ns, permanent};
 use crate::{Batch, Sink, SinkError, Snapshot};
 use apply::{Lock, applying};
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
-use error::{Doing, permanent, transient};
+use error::{Doing, transient};
 use session::{Session, column};
 use snapshot::MysqlSnapshot;
 use std::collections::HashMap;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use structure::{Left, Structure};
 use tokio::runtime::Runtime;
 
@@ -428,11 +429,4 @@ async fn end_connection(session: &mut Session, id: u32) -> Result<(), SinkError>
         }
     }
     Ok(())
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

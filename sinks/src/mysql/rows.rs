@@ -9,12 +9,11 @@
 //! many. A load goes on after a row that it can't take, so what it says is checked: anything but all
 //! rows without a warning is an error.
 
-use super::error::{
-    DUPLICATE, Doing, NO_LOCAL_INFILE, NULL_IDENTITY, duplicate, is_code, permanent,
-};
+use super::error::{DUPLICATE, Doing, NO_LOCAL_INFILE, NULL_IDENTITY, duplicate, is_code};
 use super::schema::rows_table;
 use super::session::{PACKET_REST_BYTES, Session, column};
 use crate::SinkError;
+use crate::sql::permanent;
 use bytes::Bytes;
 use mysql_async::Value;
 use std::fmt::Write as _;

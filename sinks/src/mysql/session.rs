@@ -1,8 +1,9 @@
 //! A connection: how it is made, what is set in it, and what is run through it.
 
 use super::config::{MysqlConfig, Tls};
-use super::error::{Doing, permanent};
+use super::error::Doing;
 use crate::SinkError;
+use crate::sql::permanent;
 use mysql_async::prelude::{FromValue, Queryable};
 use mysql_async::{Conn, Error, IoError, OptsBuilder, Params, Row, SslOpts};
 use std::future::Future;
