@@ -2,7 +2,7 @@
 //!
 //! Each mirrored file has a table with its rows, named by a number, and a view of it, named for the
 //! file. Beside them are tables of Counterfoil's own: the position of each stream, the catalogue of
-//! files, and the residue (on-disk bytes that are no record). `docs/sinks.md` shows them as people see
+//! files, and the residue (on-disk bytes that are no record). `docs/mysql.md` shows them as people see
 //! them, `docs/decisions/0027` says why they are so.
 //!
 //! # Promises
