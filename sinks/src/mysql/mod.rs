@@ -302,26 +302,40 @@ impl Target {
         };
         if let Err(error) = apply::apply(&mut work, batch).await {
             self.abandon(session).await;
-            let was_applied = matches!(
-                (&error, &self.in_doubt),
-                (SinkError::NotAfter { stored: Some(stored), .. }, Some((stream, position)))
-                    if *stream == batch.stream && position == stored && *stored == batch.position
-            );
-            self.in_doubt = None;
+            if let Some(structure) = structure {
+                structure.abandon().await;
+            }
+            let SinkError::NotAfter { stored, .. } = &error else {
+                return Err(error);
+            };
+            let doubted = self.in_doubt.take();
+            let was_applied = *stored == Some(batch.position)
+                && doubted == Some((batch.stream.clone(), batch.position));
             return if was_applied { Ok(()) } else { Err(error) };
         }
         self.in_doubt = None;
-        if let Err(error) = session.text("COMMIT").await {
-            let is_lost = session.is_broken();
-            self.abandon(session).await;
-            if !is_lost {
-                return Err(error).doing(|| applying(batch));
+        let committed = match session.text("COMMIT").await {
+            Ok(()) => {
+                self.session = Some(session);
+                self.known.insert(batch.stream.clone(), known);
+                Ok(())
             }
-            self.in_doubt = Some((batch.stream.clone(), batch.position));
-            self.find_out(batch, &error).await?;
-        } else {
-            self.session = Some(session);
-            self.known.insert(batch.stream.clone(), known);
+            Err(error) => {
+                let is_lost = session.is_broken();
+                self.abandon(session).await;
+                if is_lost {
+                    self.in_doubt = Some((batch.stream.clone(), batch.position));
+                    self.find_out(batch, &error).await
+                } else {
+                    Err(error).doing(|| applying(batch))
+                }
+            }
+        };
+        if let Err(error) = committed {
+            if let Some(structure) = structure {
+                structure.abandon().await;
+            }
+            return Err(error);
         }
         if let Some(structure) = structure {
             self.settle(structure).await;

@@ -190,6 +190,12 @@ impl Structure {
         }
     }
 
+    /// Lets go of the lock at once: the batch isn't applied.
+    pub(super) async fn abandon(self) {
+        // A connection that can't be closed is closed by the server, and the lock goes with it.
+        let _ = self.session.close().await;
+    }
+
     /// Makes the views as the catalogue has them, drops tables that were released, and lets go of the lock.
     pub(super) async fn settle(mut self) -> Result<Left, SinkError> {
         let views = self.refresh_views().await?;
