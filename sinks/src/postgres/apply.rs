@@ -3,10 +3,11 @@
 use super::catalogue::Memory;
 use super::error::Doing;
 use super::rows::{self, Pending};
-use super::session::Session;
+use super::session::{Parameters, Session};
 use crate::sql::{integer, now_ns, unsigned};
 use crate::{Batch, FileChanges, FileFate, SinkError};
 use counterfoil_proto::Position;
+use futures_util::future::join;
 use tokio_postgres::Row;
 
 /// Applies all of `batch`; after an error the transaction is to be rolled back. Gives back what is to be remembered.
@@ -21,8 +22,7 @@ pub(super) async fn apply(
             batch.position, batch.stream
         )
     };
-    session.run("BEGIN").await.doing(applying)?;
-    let stored = lock_position(session, &batch.stream).await?;
+    let stored = begin(session, &batch.stream).await?;
     batch.check_follows(stored)?;
     if memory.position != stored {
         // Somebody else was here since, or this is the first time.
@@ -42,32 +42,43 @@ pub(super) async fn apply(
         "UPDATE {} SET epoch = $2, lsn = $3, idx = $4, captured_ns = $5, applied_ns = $6 WHERE stream = $1",
         session.name("counterfoil_position")
     );
-    session
-        .execute(
-            &update,
-            &[
-                &batch.stream,
-                &epoch,
-                &lsn,
-                &i64::from(batch.position.index),
-                &batch.captured_ns,
-                &now_ns(),
-            ],
-        )
-        .await
-        .doing(storing)?;
-    session.run("COMMIT").await.doing(applying)?;
+    let update = session.prepare(&update).await.doing(storing)?;
+    let (index, now) = (i64::from(batch.position.index), now_ns());
+    let parameters: Parameters<'_> = &[
+        &batch.stream,
+        &epoch,
+        &lsn,
+        &index,
+        &batch.captured_ns,
+        &now,
+    ];
+    // Sent together: where the first fails, the second commits nothing.
+    let (stored, committed) = join(
+        session.client.execute(&update, parameters),
+        session.client.batch_execute("COMMIT"),
+    )
+    .await;
+    stored.doing(storing)?;
+    committed.doing(applying)?;
     memory.position = Some(batch.position);
     Ok(memory)
 }
 
-/// The stored position of a stream, which nobody else can move until the transaction ends.
-async fn lock_position(session: &mut Session, stream: &str) -> Result<Option<Position>, SinkError> {
+/// Begins the transaction. Gives the stored position of the stream, which nobody else can move until it ends.
+async fn begin(session: &mut Session, stream: &str) -> Result<Option<Position>, SinkError> {
     let locking = || format!("locking the position of {stream}");
     let table = session.name("counterfoil_position");
     let select = format!("SELECT epoch, lsn, idx FROM {table} WHERE stream = $1 FOR UPDATE");
-    let rows = session.query(&select, &[&stream]).await.doing(locking)?;
-    if let Some(row) = rows.first() {
+    let statement = session.prepare(&select).await.doing(locking)?;
+    let parameters: Parameters<'_> = &[&stream];
+    // Sent together.
+    let (begun, rows) = join(
+        session.client.batch_execute("BEGIN"),
+        session.client.query(&statement, parameters),
+    )
+    .await;
+    begun.doing(locking)?;
+    if let Some(row) = rows.doing(locking)?.first() {
         return read_position(row).map(Some).doing(locking);
     }
     // There is no row to lock, so one is made. Another session that makes it too waits here for the end of this one.

@@ -83,26 +83,29 @@ fn is_transient_state(said: &DbError) -> bool {
     ]
     .contains(code)
         // Connections, resources (disk, memory, connections).
-        || ["08", "53"].contains(&&code.code()[..2])
+        || ["08", "53"].iter().any(|class| code.code().starts_with(class))
 }
 
 fn is_about_tls(error: &Error) -> bool {
     let mut source = error.source();
+    let mut is_about_network = false;
     while let Some(cause) = source {
         if cause.is::<rustls::Error>() {
             return true;
         }
-        // An I/O error shows what it wraps only this way.
-        if let Some(inner) = cause
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref)
-            && inner.is::<rustls::Error>()
-        {
-            return true;
+        if let Some(failure) = cause.downcast_ref::<std::io::Error>() {
+            // An I/O error shows what it wraps only this way.
+            if failure
+                .get_ref()
+                .is_some_and(|inner| inner.is::<rustls::Error>())
+            {
+                return true;
+            }
+            is_about_network = true;
         }
         source = cause.source();
     }
-    error.to_string().contains("TLS")
+    !is_about_network && error.to_string().contains("TLS")
 }
 
 /// Not the network's fault, nor the server's: what was asked for can't be said in the protocol, or the answer not read.

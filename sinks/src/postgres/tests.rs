@@ -784,3 +784,44 @@ fn a_view_shows_what_is_in_a_tree() {
         ]
     );
 }
+
+/// Every query of `docs/postgresql.md` works, and every column is documented there or in `docs/sinks.md`.
+#[test]
+fn the_documented_queries_work() {
+    const PAGE: &str = include_str!("../../../docs/postgresql.md");
+    const COMMON: &str = include_str!("../../../docs/sinks.md");
+    let config = config_of(shared());
+    let schema = config.schema.clone().unwrap_or_default();
+    let mut sink = PostgresSink::open(&config).expect("opening");
+    let images = [
+        (5, record("4000001200000007000001500")),
+        (6, residue("4000")),
+    ];
+    sink.apply(&batch(1, [changes(&file("/srv/pay/cards.dat"), images)]))
+        .expect("applying");
+    let in_schema = |text: &str| sql(&format!("SET search_path = \"{schema}\"; {text}"));
+    let queries: Vec<_> = PAGE
+        .split("```sql\n")
+        .skip(1)
+        .filter_map(|part| part.split("```").next())
+        .collect();
+    assert!(queries.len() >= 4, "{queries:?}");
+    for query in queries {
+        let rows = in_schema(query);
+        assert!(
+            !rows.is_empty() || query.starts_with("CREATE"),
+            "no rows: {query}"
+        );
+    }
+    let columns = sql(&format!(
+        "SELECT column_name FROM information_schema.columns
+         WHERE table_schema = '{schema}' AND table_name LIKE 'counterfoil_%'"
+    ));
+    for column in columns.lines() {
+        let documented = format!("`{column}`");
+        assert!(
+            PAGE.contains(&documented) || COMMON.contains(&documented),
+            "{column} is not documented"
+        );
+    }
+}
