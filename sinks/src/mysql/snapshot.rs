@@ -263,8 +263,10 @@ impl Records {
             let walked = session
                 .walk(&sql, params, |row| -> Result<bool, Error> {
                     let id: u64 = column(&row, 0)?;
-                    while let Some(piece) = residue.pop_front_if(|piece| piece.id < id) {
-                        if !each(piece) {
+                    while residue.front().is_some_and(|piece| piece.id < id) {
+                        if let Some(piece) = residue.pop_front()
+                            && !each(piece)
+                        {
                             return Ok(false);
                         }
                     }

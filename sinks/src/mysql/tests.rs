@@ -849,7 +849,7 @@ fn a_server_may_come_and_go() {
         .expect("making it read-only");
     let mirror = MysqlConfig {
         url: format!("mysql://mirror@localhost/{database}"),
-        ..config.clone()
+        ..config
     };
     let mut sink = open(&mirror);
     let next = batch(5, [changes(&cards, [(1, record("x"))])]);
