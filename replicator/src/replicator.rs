@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
-use counterfoil_sinks::{PostgresSink, Sink, SqliteSink};
+use counterfoil_sinks::{MysqlSink, PostgresSink, Sink, SqliteSink};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -80,6 +80,18 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             let opened = SqliteSink::open(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }
+        Target::Mysql(config) => {
+            let opened = match MysqlSink::open(config) {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!("sink {}: {error}", sink.name);
+                    MysqlSink::open_later(config)
+                }
+                opened => opened,
+            };
+            Ok(Box::new(
+                opened.with_context(|| format!("sink {}", sink.name))?,
+            ))
+        }
         Target::Postgres(config) => {
             let opened = match PostgresSink::open(config) {
                 Err(error) if error.is_transient() => {
@@ -108,6 +120,11 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             }
             let opened = SqliteSink::open_read_only(config)
                 .with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+        Target::Mysql(config) => {
+            let opened =
+                MysqlSink::open_read_only(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }
         Target::Postgres(config) => {

@@ -4,6 +4,9 @@
 //! Prints a line for each measurement, `CASE ours|best ROWS_PER_SECOND`, and `memory MIB`: what the process had at most while
 //! batches were made and applied, the batch included.
 
+#[path = "apply_leg/mariadb.rs"]
+mod mariadb;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use counterfoil_proto::Position;
 use counterfoil_records::{Layout, Organization, RecordFormat};
@@ -38,6 +41,7 @@ fn main() -> Outcome<()> {
         .enable_all()
         .build()?;
     let client = runtime.block_on(connect(&server))?;
+    let mut mariadb = mariadb::Bench::start()?;
     for round in 0..rounds {
         for size in [100, 500] {
             // Whoever comes second may find warmer caches, or fuller ones.
@@ -72,6 +76,9 @@ fn main() -> Outcome<()> {
                 }
                 // What one leaves behind isn't written back in the other's time.
                 server.sql("postgres", "CHECKPOINT")?;
+            }
+            for ours in [round % 2 == 0, round % 2 != 0] {
+                mariadb.round(ours, rows, size)?;
             }
             let directory = tempfile::tempdir()?;
             for ours in [round % 2 == 0, round % 2 != 0] {

@@ -7,17 +7,20 @@
 //! | feature    | target                                                        |
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
+//! | `mysql`    | a database of a MySQL or MariaDB server                        |
 //! | `postgres` | a schema of a PostgreSQL database                              |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "mysql")]
+pub mod mysql;
 pub mod naming;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sink;
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "mysql", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -26,6 +29,8 @@ pub use batch::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image,
     StoredFile, StoredPiece,
 };
+#[cfg(feature = "mysql")]
+pub use mysql::{MysqlConfig, MysqlSink};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresSink};
 pub use sink::{Sink, SinkError, Snapshot};

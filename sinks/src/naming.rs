@@ -6,6 +6,8 @@
 
 use crate::{FileDescription, SinkError};
 use counterfoil_proto::path_text;
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+use std::collections::{HashMap, HashSet};
 
 /// Tables with names like this are Counterfoil's own.
 pub const OWN_PREFIX: &str = "counterfoil_";
@@ -68,6 +70,42 @@ pub fn numbered(wanted: &str, number: u32) -> String {
         wanted.to_owned()
     } else {
         format!("{wanted}_{number}")
+    }
+}
+
+/// The names in use in a database. None is told from another by case alone, for not all databases do.
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+#[derive(Default)]
+pub(crate) struct Names {
+    used: HashSet<String>,
+    /// Where to go on looking for a free number for a name, so that a thousand files of one name
+    /// don't take a million look-ups.
+    next_numbers: HashMap<String, u32>,
+}
+
+#[cfg(any(feature = "mysql", feature = "sqlite"))]
+impl Names {
+    /// This name is in use.
+    pub(crate) fn add(&mut self, name: &str) {
+        self.used.insert(name.to_lowercase());
+    }
+
+    /// A name like this one that isn't in use, and is from now on; `choice` makes the first, second, ... choice for it.
+    pub(crate) fn take(&mut self, wanted: &str, choice: fn(&str, u32) -> String) -> String {
+        let next_number = self.next_numbers.entry(wanted.to_lowercase()).or_insert(1);
+        loop {
+            let name = choice(wanted, *next_number);
+            *next_number = next_number.saturating_add(1);
+            if self.used.insert(name.to_lowercase()) {
+                return name;
+            }
+        }
+    }
+
+    /// This name is in use no longer.
+    pub(crate) fn release(&mut self, name: &str) {
+        self.used.remove(&name.to_lowercase());
+        self.next_numbers.clear();
     }
 }
 

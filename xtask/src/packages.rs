@@ -57,6 +57,9 @@ pub(crate) fn install_missing() -> Result<()> {
     if !Path::new("/usr/lib/postgresql").exists() {
         missing.push("postgresql");
     }
+    if !Path::new("/usr/sbin/mariadbd").exists() {
+        missing.push("mariadb-server");
+    }
     if missing.is_empty() {
         return Ok(());
     }

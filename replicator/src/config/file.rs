@@ -6,6 +6,7 @@
 
 use counterfoil_records::schema::{FieldSpec, ItemSpec};
 use counterfoil_records::{Layout, Organization};
+use counterfoil_sinks::mysql::Tls;
 use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -16,7 +17,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &["mysql", "odbc", "files", "on_refused_row"];
+pub(super) const NOT_YET: &[&str] = &["odbc", "files", "on_refused_row"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -243,7 +244,7 @@ pub(super) struct SinkTable {
     pub(super) name: Spanned<String>,
     pub(super) sqlite: Option<Spanned<SqliteTable>>,
     pub(super) postgres: Option<Spanned<PostgresTable>>,
-    pub(super) mysql: Later,
+    pub(super) mysql: Option<Spanned<MysqlTable>>,
     pub(super) odbc: Later,
     pub(super) files: Later,
     pub(super) table: Later,
@@ -273,6 +274,21 @@ pub(super) struct PostgresTable {
     pub(super) statement_timeout_ms: Option<Spanned<i64>>,
     pub(super) lock_timeout_ms: Option<Spanned<i64>>,
     pub(super) keepalive_s: Option<Spanned<i64>>,
+}
+
+/// `[sink.mysql]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MysqlTable {
+    pub(super) url: Spanned<String>,
+    pub(super) socket: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) tls: Option<Spanned<Tls>>,
+    pub(super) ca_file: Option<Spanned<String>>,
+    pub(super) connect_timeout_ms: Option<Spanned<i64>>,
+    pub(super) statement_timeout_ms: Option<Spanned<i64>>,
+    pub(super) lock_wait_timeout_s: Option<Spanned<i64>>,
+    pub(super) load_data: Option<bool>,
 }
 
 /// `[sinks]`

@@ -23,7 +23,7 @@ pub use scan::{FoundFile, Scan, ScanError};
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::{FileSchema, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -351,6 +351,8 @@ pub enum Target {
     Sqlite(SqliteConfig),
     /// A schema of a PostgreSQL database, made when it isn't there.
     Postgres(PostgresConfig),
+    /// A database of a MySQL or MariaDB server.
+    Mysql(MysqlConfig),
 }
 
 impl Target {
@@ -358,6 +360,7 @@ impl Target {
     fn place(&self) -> String {
         match self {
             Target::Sqlite(config) => config.path.display().to_string(),
+            Target::Mysql(config) => config.place(),
             Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
         }
     }

@@ -4,8 +4,8 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable, SiteTable, SqliteTable,
-    SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
+    Later, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable, SiteTable,
+    SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
@@ -14,7 +14,8 @@ use super::{
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
-use counterfoil_sinks::{FileSchema, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::mysql::Tls;
+use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -795,15 +796,11 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        for (later, key) in [
-            (&table.mysql, "mysql"),
-            (&table.odbc, "odbc"),
-            (&table.files, "files"),
-        ] {
+        for (later, key) in [(&table.odbc, "odbc"), (&table.files, "files")] {
             self.later(
                 later,
                 &format!("[{key}]"),
-                "this version writes to SQLite ([sqlite] with a `path`) and PostgreSQL ([postgres] with a `url`)",
+                "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`)",
             );
         }
         self.later(
@@ -817,6 +814,9 @@ impl Resolver<'_> {
         }
         if let Some(postgres) = &table.postgres {
             targets.push((postgres.span(), self.postgres(postgres)));
+        }
+        if let Some(mysql) = &table.mysql {
+            targets.push((mysql.span(), self.mysql(mysql.get_ref())));
         }
         if let Some((span, _)) = targets.get(1) {
             self.problem(
@@ -836,7 +836,7 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }` or `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it",
                 );
             }
             return None;
@@ -947,6 +947,55 @@ impl Resolver<'_> {
             *field = self.number(key, value, *field, 0..=3_600_000);
         }
         Some(Target::Postgres(config))
+    }
+
+    fn mysql(&mut self, table: &MysqlTable) -> Option<Target> {
+        let mut config = match MysqlConfig::new(table.url.get_ref()) {
+            Ok(config) => config,
+            Err(wrong) => {
+                // The line itself isn't shown: it may have the password in it.
+                let mut problem = self.source.problem_here(format!(
+                    "line {}: the `url` of [mysql] can't be used: {wrong}",
+                    self.line_of(table.url.span().start)
+                ));
+                problem = problem.help(
+                    "write mysql://USER@HOST:PORT/DATABASE; a password goes into a file that `password_file` names",
+                );
+                self.problems.push(problem);
+                return None;
+            }
+        };
+        config.socket = table.socket.as_ref().and_then(|file| self.path(file));
+        config.password_file = table
+            .password_file
+            .as_ref()
+            .and_then(|file| self.path(file));
+        config.ca_file = table.ca_file.as_ref().and_then(|file| self.path(file));
+        if let Some(tls) = &table.tls {
+            config.tls = *tls.get_ref();
+        } else if config.ca_file.is_some() {
+            config.tls = Tls::Verify;
+        }
+        config.connect_timeout_ms = self.number(
+            "connect_timeout_ms",
+            &table.connect_timeout_ms,
+            config.connect_timeout_ms,
+            1..=3_600_000,
+        );
+        config.statement_timeout_ms = self.number(
+            "statement_timeout_ms",
+            &table.statement_timeout_ms,
+            config.statement_timeout_ms,
+            0..=86_400_000,
+        );
+        config.lock_wait_timeout_s = self.number(
+            "lock_wait_timeout_s",
+            &table.lock_wait_timeout_s,
+            config.lock_wait_timeout_s,
+            1..=86_400,
+        );
+        config.load_data = table.load_data.unwrap_or(config.load_data);
+        Some(Target::Mysql(config))
     }
 
     /// The files that an `include` finds, in order of name.

@@ -1,5 +1,6 @@
 use super::*;
 use counterfoil_records::{Layout, Organization};
+use counterfoil_sinks::mysql::Tls;
 use counterfoil_sinks::postgres::SslMode;
 use std::fs;
 use tempfile::TempDir;
@@ -390,6 +391,54 @@ fn a_postgres_sink_is_read_from_its_own_file() {
         ("service = \"pay\"\n[sqlite]\npath = \"x\"", "says twice"),
     ] {
         let shown = load(&format!("name = \"dr\"\n[postgres]\n{lines}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(shown.contains(says) && !shown.contains("geheim"), "{shown}");
+    }
+}
+
+#[test]
+fn a_mysql_sink_is_read_from_its_own_file() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    let text = format!("{MINIMAL}\n[sinks]\ninclude = [\"dr.toml\"]\n");
+    let load = |sink: &str| {
+        fs::write(directory.path().join("dr.toml"), sink).unwrap();
+        load_in(&directory, &text)
+    };
+    let config = load(
+        "name = \"dr\"\n[mysql]\nurl = \"mysql://mirror@localhost/pay\"\npassword_file = \"secret\"\n\
+         socket = \"/run/my.sock\"\ntls = \"unverified\"\nlock_wait_timeout_s = 3\nload_data = false\n",
+    )
+    .unwrap();
+    let expected = MysqlConfig {
+        socket: Some("/run/my.sock".into()),
+        password_file: Some(base.join("secret")),
+        tls: Tls::Unverified,
+        lock_wait_timeout_s: 3,
+        load_data: false,
+        ..MysqlConfig::new("mysql://mirror@localhost/pay").unwrap()
+    };
+    assert_eq!(config.sinks[0].target, Target::Mysql(expected));
+
+    for (lines, says) in [
+        ("", "missing field `url`"),
+        ("url = \"dr-db\"", "dr.toml: line 3: the `url` of [mysql]"),
+        ("url = \"mysql://u:geheim@h/x\"", "`password_file`"),
+        (
+            "url = \"mysql://u@h/x\"\nshema = \"x\"",
+            "dr.toml:4:1: unknown key `shema`",
+        ),
+        (
+            "url = \"mysql://u@h/x\"\ntls = \"prefer\"",
+            "unknown value `prefer`",
+        ),
+        (
+            "url = \"mysql://u@h/x\"\nlock_wait_timeout_s = 0",
+            "dr.toml:4:23",
+        ),
+    ] {
+        let shown = load(&format!("name = \"dr\"\n[mysql]\n{lines}\n"))
             .unwrap_err()
             .to_string();
         assert!(shown.contains(says) && !shown.contains("geheim"), "{shown}");

@@ -7,11 +7,11 @@ use super::entry::{self, format_columns};
 use super::error::{Doing, permanent};
 use super::file::{File, Table};
 use super::schema::{create_shared_table, create_table, create_view, quoted};
-use crate::naming::{numbered, wanted_name};
+use crate::naming::{Names, numbered, wanted_name};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// So many files are remembered; when there are more, all are forgotten and loaded anew as needed.
@@ -34,14 +34,6 @@ struct Tree {
     table: Arc<Table>,
     view: String,
     table_configured: Option<String>,
-}
-
-/// The names in use in the database (in lower case, for SQLite doesn't tell `A` from `a`).
-struct Names {
-    used: HashSet<String>,
-    /// Where to go on looking for a free number for a name, so that a thousand files of one name
-    /// don't take a million look-ups.
-    next_numbers: HashMap<String, u32>,
 }
 
 impl Catalogue {
@@ -493,38 +485,27 @@ impl Catalogue {
     ) -> Result<String, SinkError> {
         let names = match &mut self.names {
             Some(names) => names,
-            None => self.names.insert(Names::load(connection)?),
+            None => self.names.insert(list_names(connection)?),
         };
-        let next_number = names
-            .next_numbers
-            .entry(wanted.to_ascii_lowercase())
-            .or_insert(1);
-        loop {
-            let name = numbered(wanted, *next_number);
-            *next_number = next_number.saturating_add(1);
-            if names.used.insert(name.to_ascii_lowercase()) {
-                return Ok(name);
-            }
-        }
+        Ok(names.take(wanted, numbered))
     }
 
     fn release(&mut self, name: &str) {
         if let Some(names) = &mut self.names {
-            names.used.remove(&name.to_ascii_lowercase());
-            names.next_numbers.clear();
+            names.release(name);
         }
     }
 }
 
-impl Names {
-    fn load(connection: &Connection) -> Result<Self, SinkError> {
-        let used = connection
-            .prepare("SELECT lower(name) FROM sqlite_schema")
-            .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
-            .doing(|| "listing the tables".into())?;
-        Ok(Names {
-            used,
-            next_numbers: HashMap::new(),
-        })
+/// The names of everything in the database.
+fn list_names(connection: &Connection) -> Result<Names, SinkError> {
+    let used: Vec<String> = connection
+        .prepare("SELECT name FROM sqlite_schema")
+        .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect())
+        .doing(|| "listing the tables".into())?;
+    let mut names = Names::default();
+    for name in &used {
+        names.add(name);
     }
+    Ok(names)
 }

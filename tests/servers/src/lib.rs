@@ -7,6 +7,7 @@
 //! Conditions are waited for ([`wait_until`]), never slept on.
 
 mod keeper;
+mod mariadb;
 mod poll;
 mod postgres;
 mod process;
@@ -14,6 +15,7 @@ mod proxy;
 mod user;
 
 pub use keeper::{Keeper, free_port};
+pub use mariadb::Mariadb;
 pub use poll::{LIMIT, wait_until};
 pub use postgres::Postgres;
 pub use process::{Finished, Process};

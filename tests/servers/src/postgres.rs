@@ -273,7 +273,7 @@ fn template(bin: &Path, user: ServerUser) -> Result<PathBuf> {
 }
 
 /// An authority, and a certificate of its for `localhost`.
-fn certificates(directory: &Path, data: &Path) -> Result<()> {
+pub(crate) fn certificates(directory: &Path, data: &Path) -> Result<()> {
     let path = |name: &str| directory.join(name);
     let openssl = |arguments: &[&str]| {
         run(Command::new("openssl")
@@ -303,7 +303,7 @@ fn certificates(directory: &Path, data: &Path) -> Result<()> {
 }
 
 /// Runs a program to its end; returns what it wrote.
-fn run(command: &mut Command) -> Result<String> {
+pub(crate) fn run(command: &mut Command) -> Result<String> {
     let what = format!("{command:?}");
     let output = command
         .stdin(Stdio::null())
@@ -320,6 +320,6 @@ fn run(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))
 }

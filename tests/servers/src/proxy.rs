@@ -83,8 +83,12 @@ fn forward(client: &UnixStream, server: &UnixStream, cut: &Mutex<Option<Cut>>) {
         seen.extend_from_slice(&buffer[..read]);
         let due = {
             let mut cut = cut.lock().unwrap_or_else(PoisonError::into_inner);
+            // What went through before the cut was ordered doesn't count.
             let is_due = |cut: &mut Cut| match cut {
-                Cut::Request(bytes) | Cut::Answer(bytes) => contains(&seen, bytes),
+                Cut::Request(bytes) | Cut::Answer(bytes) => {
+                    let new = (read + bytes.len()).saturating_sub(1).min(seen.len());
+                    contains(&seen[seen.len() - new..], bytes)
+                }
             };
             cut.take_if(is_due)
         };

@@ -2,8 +2,9 @@
 //! turns.
 //!
 //! PostgreSQL's best is one `COPY` of all rows into a table with a primary key, and one upsert of all rows from a table that
-//! they were copied into; SQLite's is a prepared statement in transactions as large as the batches. Batches are made before
-//! the clock runs, as the applier's are while the last one is applied.
+//! they were copied into; MariaDB's is one `LOAD DATA` of all rows, and one that replaces all; SQLite's is a prepared statement
+//! in transactions as large as the batches. Batches are made before the clock runs, as the applier's are while the last one
+//! is applied.
 
 use crate::cargo;
 use crate::stats::{Aim, compare, median};

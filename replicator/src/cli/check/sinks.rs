@@ -3,7 +3,9 @@
 use super::Finding;
 use super::state::{FileSystem, allowed, file_system};
 use counterfoil::config::{Config, SinkConfig, Target};
-use counterfoil_sinks::{PostgresConfig, PostgresSink, SinkError, SqliteSink};
+use counterfoil_sinks::{
+    MysqlConfig, MysqlSink, PostgresConfig, PostgresSink, SinkError, SqliteSink,
+};
 use rustix::fs::Access;
 use std::path::Path;
 
@@ -15,28 +17,59 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
         .flat_map(|sink| match &sink.target {
             Target::Sqlite(_) => sqlite(sink, &config.site.state),
             Target::Postgres(postgres_config) => postgres(sink, postgres_config),
+            Target::Mysql(mysql_config) => vec![mysql(sink, mysql_config)],
             // Kinds of target that come later bring their own check.
             _ => Vec::new(),
         })
         .collect()
 }
 
+/// A server that can't be reached, or not so.
+fn unreachable(subject: String, error: SinkError) -> Finding {
+    match error {
+        SinkError::Permanent { doing, cause, next } => {
+            Finding::error("sink", subject, format!("{doing}: {cause}"), next)
+        }
+        error => Finding::error(
+            "sink",
+            subject,
+            error.to_string(),
+            "start the server, or correct `url`; capturing goes on without it once it was reached for the first time",
+        ),
+    }
+}
+
+fn mysql(sink: &SinkConfig, config: &MysqlConfig) -> Finding {
+    let subject = format!("{} ({})", sink.name, config.place());
+    let reached = match MysqlSink::probe(config) {
+        Ok(reached) => reached,
+        Err(error) => return unreachable(subject, error),
+    };
+    let tables = if reached.has_tables {
+        "mirrored into already"
+    } else {
+        "its tables will be made"
+    };
+    let ways = if reached.loads {
+        "new rows are loaded"
+    } else {
+        "rows are inserted, for LOAD DATA LOCAL isn't allowed"
+    };
+    Finding::ok(
+        "sink",
+        subject,
+        format!(
+            "{}: {tables}; {ways}; records of up to {} bytes",
+            reached.version, reached.packet_bytes_max
+        ),
+    )
+}
+
 fn postgres(sink: &SinkConfig, config: &PostgresConfig) -> Vec<Finding> {
     let subject = format!("{} ({})", sink.name, config.place());
     let reached = match PostgresSink::probe(config) {
         Ok(reached) => reached,
-        Err(SinkError::Permanent { doing, cause, next }) => {
-            let found = format!("{doing}: {cause}");
-            return vec![Finding::error("sink", subject, found, next)];
-        }
-        Err(error) => {
-            return vec![Finding::error(
-                "sink",
-                subject,
-                error.to_string(),
-                "start the server, or correct `url`; capturing goes on without it once it was reached for the first time",
-            )];
-        }
+        Err(error) => return vec![unreachable(subject, error)],
     };
     if reached.missing.is_empty() {
         let version: Vec<&str> = reached.version.split(' ').take(2).collect();

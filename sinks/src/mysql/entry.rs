@@ -1,0 +1,75 @@
+//! A row of `counterfoil_files`.
+
+use super::error::Doing;
+use super::session::{Session, column};
+use crate::sql::{FormatWords, kind_named};
+use crate::{Attributes, FileDescription, SinkError};
+use counterfoil_proto::path_text;
+use mysql_async::Row;
+
+/// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
+pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
+         COALESCE(t.table_name, f.table_name), \
+         CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
+         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table) \
+     FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id";
+
+/// A row of the catalogue.
+pub(super) struct Entry {
+    pub(super) file_id: u64,
+    pub(super) description: FileDescription,
+    /// The view.
+    pub(super) table: String,
+    pub(super) attributes: Attributes,
+    /// The number of the table with the rows.
+    pub(super) rows: u64,
+}
+
+/// The entry of the file with this path, if there is one.
+pub(super) async fn find(
+    session: &mut Session,
+    stream: &str,
+    path: &[u8],
+) -> Result<Option<Entry>, SinkError> {
+    let sql = format!("{SELECT_ENTRIES} WHERE f.stream = ? AND f.path_hash = UNHEX(SHA2(?, 256))");
+    let row = session
+        .first(&sql, (stream, path))
+        .await
+        .doing(|| format!("looking up {}", path_text(path)))?;
+    row.as_ref().map(read).transpose()
+}
+
+/// Reads a row of [`SELECT_ENTRIES`].
+pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
+    let reading = || "reading the catalogue of files".to_owned();
+    let path: Vec<u8> = column(row, 1).doing(reading)?;
+    let words = FormatWords {
+        organization: column(row, 3).doing(reading)?,
+        layout: column(row, 4).doing(reading)?,
+        record_size: column(row, 5).doing(reading)?,
+        varseq_format: column(row, 6).doing(reading)?,
+    };
+    let format = words.format(|| format!("reading the catalogue entry of {}", path_text(&path)))?;
+    let kind: Option<String> = column(row, 14).doing(reading)?;
+    Ok(Entry {
+        file_id: column(row, 0).doing(reading)?,
+        description: FileDescription {
+            path,
+            group: column(row, 2).doing(reading)?,
+            format,
+            table: column(row, 8).doing(reading)?,
+            tree: column(row, 15).doing(reading)?,
+            schema: None,
+        },
+        table: column(row, 7).doing(reading)?,
+        attributes: Attributes {
+            size: column(row, 9).doing(reading)?,
+            mode: column(row, 10).doing(reading)?,
+            uid: column(row, 11).doing(reading)?,
+            gid: column(row, 12).doing(reading)?,
+            modified_ns: column(row, 13).doing(reading)?,
+            kind: kind.as_deref().and_then(kind_named),
+        },
+        rows: column(row, 16).doing(reading)?,
+    })
+}
