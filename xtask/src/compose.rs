@@ -5,7 +5,7 @@
 //! needs nothing of the kernel but namespaces; containers have no network. It ends with `counterfoil verify` in the
 //! replicator's container, after rows have been seen to arrive.
 
-use crate::cargo::{self, Profile, shown, workspace};
+use crate::cargo::{self, Profile, With, shown, workspace};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// Builds what the images hold into the directory that the Dockerfile takes it from.
 fn build(directory: &Path) -> Result<()> {
-    let built = cargo::build(Profile::Release)?;
+    let built = cargo::build(Profile::Release, With::Everything)?;
     let to = directory.join("built");
     fs::create_dir_all(&to)?;
     for name in ["counterfoil", "libcounterfoil_interposer.so"] {
