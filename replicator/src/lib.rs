@@ -6,6 +6,7 @@
 pub mod apply;
 pub mod capture;
 pub mod config;
+pub mod console;
 pub mod coverage;
 pub mod event;
 pub mod progress;

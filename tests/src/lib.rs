@@ -17,6 +17,7 @@
 mod binaries;
 mod broker;
 mod chance;
+mod console;
 mod decoded;
 mod disk_model;
 mod evidence;
@@ -31,6 +32,7 @@ mod tree;
 pub use binaries::{counterfoil, interposer, report};
 pub use broker::Broker;
 pub use chance::{Chance, rounds};
+pub use console::{Console, Metrics};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};
 pub use evidence::{By, Evidence};

@@ -27,6 +27,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("setpriv", "util-linux"),
     ("systemd-analyze", "systemd"),
     ("docker-compose", "docker-compose"),
+    ("/usr/lib/python3/dist-packages/yaml", "python3-yaml"),
     ("valgrind", "valgrind"),
     ("java", "default-jdk-headless"),
     ("javac", "default-jdk-headless"),

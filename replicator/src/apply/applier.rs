@@ -3,7 +3,7 @@
 use super::fold::Fold;
 use crate::config::Config;
 use crate::event::Parcel;
-use crate::progress::Progress;
+use crate::progress::{Progress, Pulse};
 use crate::transport::Inlet;
 use counterfoil_lane::clock;
 use counterfoil_proto::Position;
@@ -29,6 +29,7 @@ pub struct Applier {
     /// What each stream has applied.
     applied: Vec<Option<Position>>,
     progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
     oldest: Option<Instant>,
@@ -45,6 +46,7 @@ impl Applier {
         applied: Vec<Option<Position>>,
         progress: Arc<Progress>,
     ) -> Applier {
+        let pulse = progress.pulse(&format!("apply {name}"));
         let folds = streams.iter().cloned().map(Fold::new).collect();
         Applier {
             config,
@@ -54,6 +56,7 @@ impl Applier {
             inlet,
             folds,
             applied,
+            pulse,
             progress,
             taken_end: 0,
             oldest: None,
@@ -63,6 +66,7 @@ impl Applier {
     /// Works until the publisher is gone; then applies what is left.
     pub fn run(mut self) {
         loop {
+            self.pulse.beat();
             // While something waits for more to join it, only for as long as it may.
             let limit = self.oldest.map_or(WAIT, |oldest| {
                 self.config
@@ -205,7 +209,7 @@ impl Applier {
     fn apply_batch(&mut self, batch: &Batch) -> bool {
         let mut pause = RETRY_MIN;
         loop {
-            let error = match self.sink.apply(batch) {
+            let error = match self.pulse.wait(|| self.sink.apply(batch)) {
                 Ok(()) => {
                     self.progress
                         .update_sink(&self.name, |sink| sink.error = None);
@@ -235,6 +239,7 @@ impl Applier {
                 if self.progress.is_stopping() {
                     return false;
                 }
+                self.pulse.beat();
                 std::thread::sleep(RETRY_MIN);
             }
             pause = (pause * 2).min(RETRY_MAX);

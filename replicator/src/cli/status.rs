@@ -167,6 +167,9 @@ fn print(report: &Report) {
         }
     }
     println!("{table}");
+    for url in &status.metrics {
+        println!("metrics: {url}");
+    }
     print_programs(&status.coverage);
     print_units(status);
     print_files(status);

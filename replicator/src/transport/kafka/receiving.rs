@@ -13,7 +13,7 @@ use super::topics::{self, PARTITION, unusable};
 use super::{ANSWER_WITHIN, BetterRoute, Reader, reader};
 use crate::config::{Config, Kafka};
 use crate::event::{Event, Parcel};
-use crate::progress::Progress;
+use crate::progress::{Progress, Pulse};
 use crate::transport::assembly::{Assembled, Assembly};
 use crate::transport::wire::Decoder;
 use crate::transport::{Closed, Outlet};
@@ -71,6 +71,7 @@ pub struct Receiving {
     sink: String,
     outlet: Outlet,
     progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
     streams: Vec<Stream>,
     route: usize,
     parcel: Parcel,
@@ -126,6 +127,7 @@ impl Receiving {
             kafka,
             sink: sink.to_owned(),
             outlet,
+            pulse: progress.pulse(&format!("receive {sink}")),
             progress,
             streams,
             route: 0,
@@ -141,6 +143,7 @@ impl Receiving {
     /// Works until everything is to stop.
     pub fn run(mut self) {
         while !self.progress.is_stopping() {
+            self.pulse.beat();
             match self.session() {
                 Ok(Go::Stop) => return,
                 Ok(Go::OtherRoute) => {}
@@ -164,10 +167,13 @@ impl Receiving {
     fn session(&mut self) -> Result<Go> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &self.group)?;
-        self.begin(&reader).map_err(|error| match told.take() {
-            Some(reason) => error.context(reason),
-            None => error,
-        })?;
+        let pulse = Arc::clone(&self.pulse);
+        pulse
+            .wait(|| self.begin(&reader))
+            .map_err(|error| match told.take() {
+                Some(reason) => error.context(reason),
+                None => error,
+            })?;
         self.failed = None;
         self.heard = Instant::now();
         self.tell();
@@ -175,6 +181,7 @@ impl Receiving {
             .update_sink(&self.sink, |sink| sink.route = Some(route.name.clone()));
         let better = BetterRoute::look_for(&self.kafka, self.route, &self.group);
         while !self.progress.is_stopping() {
+            self.pulse.beat();
             match reader.poll(POLL) {
                 Some(Ok(message)) => {
                     self.heard = Instant::now();
@@ -366,7 +373,7 @@ impl Receiving {
         self.progress
             .events
             .fetch_add(parcel.events.len() as u64, Ordering::Relaxed);
-        self.outlet.send(parcel)?;
+        self.pulse.wait(|| self.outlet.send(parcel))?;
         self.progress
             .published_end
             .store(self.messages, Ordering::SeqCst);
@@ -460,7 +467,8 @@ impl Receiving {
     }
 
     fn tell(&self) {
-        let mut problems: Vec<String> = self.failed.iter().cloned().collect();
+        let mut obstacles: Vec<String> = self.failed.iter().cloned().collect();
+        let mut problems = Vec::new();
         if self.failed.is_none() && self.route > 0 {
             problems.push(format!(
                 "Kafka: the route {} isn't used since it doesn't answer; {} is",
@@ -468,9 +476,9 @@ impl Receiving {
             ));
         }
         for stream in &self.streams {
-            problems.extend(stream.held.clone());
+            obstacles.extend(stream.held.clone());
             if stream.gap && !stream.follows {
-                problems.push(format!(
+                obstacles.push(format!(
                     "the topic {} doesn't have everything between what sink {} has ({}) and its own beginning (offset {}); nothing is applied until every file is sent anew: `counterfoil capture --read-again` on the site that it is of does",
                     stream.topic,
                     self.sink,
@@ -479,8 +487,9 @@ impl Receiving {
                 ));
             }
         }
-        self.progress
-            .set_problems(&format!("kafka {}", self.sink), &problems);
+        let subject = format!("kafka {}", self.sink);
+        self.progress.set_obstacles(&subject, &obstacles);
+        self.progress.set_problems(&subject, &problems);
     }
 }
 
