@@ -10,7 +10,7 @@
 
 use super::message::{Parts, header};
 use super::topics::{self, PARTITION, unusable};
-use super::{ANSWER_WITHIN, BetterRoute, Reader, reader};
+use super::{ANSWER_WITHIN, BetterRoute, Departing, Reader, reader};
 use crate::config::{Config, Kafka};
 use crate::event::{Event, Parcel};
 use crate::progress::{Progress, Pulse};
@@ -167,6 +167,7 @@ impl Receiving {
     fn session(&mut self) -> Result<Go> {
         let route = self.kafka.routes[self.route].clone();
         let (reader, told) = reader(&self.kafka, &route, &self.group)?;
+        let reader = Departing::new(reader);
         let pulse = Arc::clone(&self.pulse);
         pulse
             .wait(|| self.begin(&reader))
