@@ -62,7 +62,14 @@ enum Task {
         dev: bool,
     },
     /// Build the images of docker-compose.yml and run them, as root, with a Docker of its own and no registry.
-    Compose,
+    Compose {
+        /// Apply to SQLite instead of the databases, to try the rest alone.
+        #[arg(long)]
+        sqlite: bool,
+        /// With what tests run instead of what is shipped.
+        #[arg(long, hide = true)]
+        dev: bool,
+    },
     /// Measure, and compare with the aims.
     Bench {
         #[command(subcommand)]
@@ -132,8 +139,8 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             install::install(&cargo::build(profile, with)?, &prefix)?;
             Ok(ExitCode::SUCCESS)
         }
-        Task::Compose => {
-            compose::run()?;
+        Task::Compose { sqlite, dev } => {
+            compose::run(if dev { Profile::Dev } else { Profile::Release }, sqlite)?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench { which } => bench::run(&which),

@@ -126,6 +126,21 @@ pub(crate) fn install_missing() -> Result<()> {
 /// The Kafka-protocol broker of the tests, by name and version.
 const BROKER: (&str, &str) = ("nisshi", "0.8.1");
 
+/// Where the broker is kept, outside of the checkout.
+fn broker_root() -> Result<std::path::PathBuf> {
+    let (name, version) = BROKER;
+    let home = std::env::var_os("HOME").context("HOME isn't set")?;
+    Ok(Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}")))
+}
+
+/// The broker's own file, once it is installed.
+pub(crate) fn broker() -> Result<std::path::PathBuf> {
+    if let Some(path) = std::env::var_os("COUNTERFOIL_NISSHI") {
+        return Ok(path.into());
+    }
+    Ok(broker_root()?.join("bin").join(BROKER.0))
+}
+
 /// Installs the broker outside of the checkout, once a machine, unless tests are to use another cluster. It takes some ten
 /// minutes, nearly all of them the compiler's.
 pub(crate) fn install_broker() -> Result<()> {
@@ -135,8 +150,7 @@ pub(crate) fn install_broker() -> Result<()> {
     {
         return Ok(());
     }
-    let home = std::env::var_os("HOME").context("HOME isn't set")?;
-    let root = Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}"));
+    let root = broker_root()?;
     if root.join("bin").join(name).exists() {
         return Ok(());
     }
