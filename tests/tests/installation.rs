@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_tests::{
-    Finished, Group, Program, Shape, Site, counterfoil, interposer, wait_until,
+    Finished, Group, Program, Shape, Site, c, counterfoil, interposer, wait_until,
 };
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -270,6 +270,21 @@ fn programs_of_other_users_are_captured_where_that_is_allowed() -> Result<()> {
                 Err(status.to_string())
             }
         })?;
+        // They may only read the board; that they are captured is seen all the same.
+        let mut holder = site.captured(&c("holder")?, &["held.dat", "open"]);
+        holder.uid(OTHER_USER).gid(OTHER_USER);
+        let mut holder = site.start(holder)?;
+        wait_until("the file to be open", || {
+            let said = holder.stdout();
+            said.contains("ready").then_some(()).ok_or(said)
+        })?;
+        let check = site.run(&["check"])?;
+        ensure!(
+            !check.stdout.contains("has the interposer loaded"),
+            "it is captured: {}",
+            check.stdout
+        );
+        holder.kill()?;
         let mode = lanes.metadata()?.mode() & 0o7777;
         ensure!(
             mode == if access == "all" { 0o1733 } else { 0o3730 },
