@@ -1,7 +1,7 @@
 //! What a process says over HTTP, asked as a scraper and a probe ask.
 
-use crate::poll::wait_until;
 use crate::site::Site;
+use crate::wait_until;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;

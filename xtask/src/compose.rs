@@ -43,9 +43,9 @@ services:
     build: *build
     volumes:
       - ./target/compose/sinks/mariadb.toml:/etc/counterfoil/sinks.d/mariadb.toml:ro
-  kafka: { entrypoint: [\"serve-kafka\"] }
-  postgres: { entrypoint: [\"serve-postgres\"] }
-  mariadb: { entrypoint: [\"serve-mariadb\"] }
+  kafka: { entrypoint: [\"/serve/kafka\"], volumes: [\"./target/compose/serve:/serve:ro\"] }
+  postgres: { entrypoint: [\"/serve/postgres\"], volumes: [\"./target/compose/serve:/serve:ro\"] }
+  mariadb: { entrypoint: [\"/serve/mariadb\"], volumes: [\"./target/compose/serve:/serve:ro\"] }
 secrets:
   postgres: { file: ./target/compose/secrets/postgres }
   mariadb: { file: ./target/compose/secrets/mariadb }
@@ -54,16 +54,15 @@ secrets:
 /// What the stand-ins start with: what the official images make of the same environment, volumes and secrets.
 const SERVE: [(&str, &str); 3] = [
     (
-        "serve-kafka",
+        "kafka",
         "#!/bin/sh
-set -eu
-cd /var/lib/kafka/data
-exec nisshi broker --cluster-id compose --listener-url tcp://0.0.0.0:9092 \\
-  --advertised-listener-url tcp://kafka:9092 --storage-engine 'sqlite://broker.db?maintenance_interval=5s'
+# In memory: on a busy machine it doesn't keep up with three clients on disk.
+exec /serve/nisshi broker --cluster-id compose --listener-url tcp://0.0.0.0:9092 \\
+  --advertised-listener-url tcp://kafka:9092 --storage-engine memory://compose/
 ",
     ),
     (
-        "serve-postgres",
+        "postgres",
         "#!/bin/sh
 set -eu
 PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
@@ -82,7 +81,7 @@ exec $as postgres -D $data -c listen_addresses='*'
 ",
     ),
     (
-        "serve-mariadb",
+        "mariadb",
         "#!/bin/sh
 set -eu
 data=/var/lib/mysql
@@ -135,12 +134,17 @@ fn build(profile: Profile, directory: &Path) -> Result<()> {
     succeed(&mut compiler)
 }
 
-/// Writes the override, secrets and the files of the targets.
+/// Writes the override, what servers start with, secrets and the files of the targets.
 fn configure(directory: &Path, sqlite: bool) -> Result<()> {
     fs::write(directory.join("override.yml"), OVERRIDE)?;
-    let (secrets, sinks) = (directory.join("secrets"), directory.join("sinks"));
-    for made in [&secrets, &sinks] {
+    let [secrets, sinks, serve] = ["secrets", "sinks", "serve"].map(|name| directory.join(name));
+    for made in [&secrets, &sinks, &serve] {
         fs::create_dir_all(made)?;
+    }
+    fs::copy(packages::broker()?, serve.join("nisshi")).context("copying the broker")?;
+    for (name, text) in SERVE {
+        fs::write(serve.join(name), text)?;
+        fs::set_permissions(serve.join(name), Permissions::from_mode(0o755))?;
     }
     fs::set_permissions(&secrets, Permissions::from_mode(0o700))?;
     for (name, _) in TARGETS {
@@ -151,7 +155,7 @@ fn configure(directory: &Path, sqlite: bool) -> Result<()> {
         fs::write(secrets.join(name), password + "\n")?;
         let file = format!("{name}.toml");
         let text = if sqlite {
-            format!("name = {name:?}\n[sqlite]\npath = \"/apply/mirror.db\"\n")
+            format!("name = {name:?}\n[sqlite]\npath = \"/apply/{name}.db\"\n")
         } else {
             fs::read_to_string(workspace().join("packaging/compose/sinks").join(&file))?
         };
@@ -423,13 +427,6 @@ fn install_servers(root: &Path) -> Result<()> {
             .args(["postgresql", "mariadb-server"])
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )?;
-    for (name, text) in SERVE {
-        let path = root.join("usr/local/bin").join(name);
-        fs::write(&path, text)?;
-        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
-    }
-    fs::copy(packages::broker()?, root.join("usr/local/bin/nisshi"))
-        .context("copying the broker")?;
     // What the packages made is not what the volumes are to begin with.
     for data in ["var/lib/mysql", "var/lib/postgresql", "var/lib/kafka/data"] {
         let _ = fs::remove_dir_all(root.join(data));

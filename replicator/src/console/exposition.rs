@@ -289,6 +289,12 @@ impl Scrape {
             each(|sink| sink.operations_behind as f64),
         )?;
         sheet.gauge(
+            "counterfoil_sink_spooled",
+            "What waits for the sink on disk while others are further on",
+            Some(&Unit::Bytes),
+            each(|sink| sink.spooled_bytes as f64),
+        )?;
+        sheet.gauge(
             "counterfoil_sink_refusing",
             "1 while the sink refuses what it is given",
             None,
