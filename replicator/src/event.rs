@@ -28,6 +28,17 @@ pub struct Event {
     pub pid: u32,
     /// It comes from reading the file, not from an operation.
     pub snapshot: bool,
+    /// The record that the stream last told of under the same identity, where the group asks for it and there was one.
+    pub before: Option<RecordImage>,
+}
+
+/// A record at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordImage {
+    /// Its content.
+    pub data: Vec<u8>,
+    /// Bytes that belong to it and aren't content.
+    pub rest: Vec<u8>,
 }
 
 /// The kinds of change.

@@ -16,4 +16,5 @@ pub mod restore;
 pub mod state;
 pub mod status;
 pub mod transport;
+pub mod typed;
 pub mod verify;

@@ -21,7 +21,7 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
-use counterfoil_sinks::{Sink, SqliteSink};
+use counterfoil_sinks::{PostgresSink, Sink, SqliteSink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -84,12 +84,24 @@ enum Lock {
     },
 }
 
-/// Opens a sink for applying.
+/// Opens a sink for applying. One whose server can't be reached just now is connected to when it is first used.
 pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
     match &sink.target {
         Target::Sqlite(config) => {
             let opened = SqliteSink::open(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
+        }
+        Target::Postgres(config) => {
+            let opened = match PostgresSink::open(config) {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!("sink {}: {error}", sink.name);
+                    PostgresSink::open_later(config)
+                }
+                opened => opened,
+            };
+            Ok(Box::new(
+                opened.with_context(|| format!("sink {}", sink.name))?,
+            ))
         }
     }
 }
@@ -106,6 +118,11 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
                 );
             }
             let opened = SqliteSink::open_read_only(config)
+                .with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+        Target::Postgres(config) => {
+            let opened = PostgresSink::open_read_only(config)
                 .with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }

@@ -3,6 +3,7 @@
 use crate::SinkError;
 use counterfoil_proto::Position;
 use counterfoil_records::RecordFormat;
+use counterfoil_records::schema::RecordSchema;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,7 +22,21 @@ pub struct FileDescription {
     /// The root directory of the tree that a static file belongs to: all files of a tree share a table, which is named for
     /// the root.
     pub tree: Option<Vec<u8>>,
+    /// What is in its records, where that is known.
+    pub schema: Option<FileSchema>,
 }
+
+/// What is in a file's records. Two are equal when their columns are.
+#[derive(Clone, Debug)]
+pub struct FileSchema(pub Arc<RecordSchema>);
+
+impl PartialEq for FileSchema {
+    fn eq(&self, other: &FileSchema) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.schema_id() == other.0.schema_id()
+    }
+}
+
+impl Eq for FileSchema {}
 
 impl FileDescription {
     /// The path that the table is named for.

@@ -7,20 +7,27 @@
 //! | feature    | target                                                        |
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
+//! | `postgres` | a schema of a PostgreSQL database                              |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod naming;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod sink;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 pub use batch::{
-    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, StoredFile,
-    StoredPiece,
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image,
+    StoredFile, StoredPiece,
 };
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresConfig, PostgresSink};
 pub use sink::{Sink, SinkError, Snapshot};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteSink};

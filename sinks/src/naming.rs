@@ -71,10 +71,52 @@ pub fn numbered(wanted: &str, number: u32) -> String {
     }
 }
 
+/// The same, cut so that it has at most `bytes_max` bytes. A name that is too long itself keeps its beginning, and gets
+/// eight digits that follow from all of it, so that two long names that begin alike stay two.
+pub fn numbered_within(wanted: &str, number: u32, bytes_max: usize) -> String {
+    let mut base = wanted.to_owned();
+    if wanted.len() > bytes_max {
+        // FNV-1a: it has only to differ where names do, and to be the same for ever.
+        let digest = wanted.bytes().fold(0x811c_9dc5_u32, |digest, byte| {
+            (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+        });
+        base = format!("{}_{digest:08x}", cut(wanted, bytes_max.saturating_sub(9)));
+    }
+    let name = numbered(&base, number);
+    if name.len() <= bytes_max {
+        return name;
+    }
+    let suffix = name.len() - base.len();
+    numbered(cut(&base, bytes_max.saturating_sub(suffix)), number)
+}
+
+/// The beginning of a text, at most so many bytes.
+fn cut(text: &str, bytes_max: usize) -> &str {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        assert_eq!(numbered_within("cards", 1, 63), "cards");
+        assert_eq!(numbered_within("cards", 2, 63), "cards_2");
+        assert_eq!(numbered_within(&"x".repeat(63), 1, 63), "x".repeat(63));
+        assert_eq!(
+            numbered_within(&"x".repeat(63), 12, 63),
+            format!("{}_12", "x".repeat(60))
+        );
+        let long = |end: &str| numbered_within(&format!("{}{end}", "\u{e9}".repeat(40)), 1, 63);
+        assert_ne!(long("a"), long("b"));
+        assert!(long("a").len() <= 63 && long("a").starts_with("\u{e9}\u{e9}"));
+    }
 
     #[test]
     fn names_are_readable() {

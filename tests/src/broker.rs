@@ -1,9 +1,9 @@
 //! A Kafka-protocol broker for a test: one of its own, or the cluster that `KAFKA_BOOTSTRAP` names.
 
-use crate::poll::wait_until;
-use crate::process::Process;
 use crate::site::Site;
 use anyhow::{Context as _, Result, bail};
+use counterfoil_servers::Process;
+use counterfoil_servers::wait_until;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -23,9 +23,9 @@ mod disk_model;
 mod evidence;
 mod image;
 mod operations;
-mod poll;
-mod process;
 mod programs;
+mod python_client;
+mod registry;
 mod site;
 mod tree;
 
@@ -38,10 +38,12 @@ pub use disk_model::{Disk, Op, Whence};
 pub use evidence::{By, Evidence};
 pub use image::Image;
 pub use operations::{Shape, script};
-pub use poll::{LIMIT, wait_until};
-pub use process::{Finished, Process};
+
+pub use counterfoil_servers::{Finished, LIMIT, Process, wait_until};
 pub use programs::{
     Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
 };
+pub use python_client::{compile_schema, example_consumer, python_client};
+pub use registry::{Registry, base64};
 pub use site::{Difference, File, Group, Site, Verdict};
 pub use tree::{Entry, assert_same_trees, tree};

@@ -128,7 +128,14 @@ pub fn cobol(name: &str) -> Result<Program> {
     let source = source(&format!("{name}.cob"))?;
     compile(&source, &format!("{name}-cobol"), |output| {
         let mut command = Command::new("cobc");
-        command.args(["-x", "-o"]).arg(output).arg(&source);
+        // Copybooks lie beside the programs.
+        command
+            .arg("-x")
+            .arg("-I")
+            .args(source.parent())
+            .arg("-o")
+            .arg(output)
+            .arg(&source);
         (
             command,
             "the Debian package gnucobol3 (`cargo xtask test` installs it where it may)",

@@ -3,11 +3,11 @@
 use crate::binaries;
 use crate::image::Image;
 use crate::operations::Shape;
-use crate::poll::wait_until;
-use crate::process::{Finished, Process};
 use crate::programs::Program;
 use crate::tree::{assert_same_trees, tree};
 use anyhow::{Context as _, Result, bail};
+use counterfoil_servers::wait_until;
+use counterfoil_servers::{Finished, Process};
 use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;

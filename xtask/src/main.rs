@@ -97,6 +97,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Task::Test { more } => {
             packages::install_missing()?;
             packages::install_broker()?;
+            packages::install_python_client()?;
             let dir = cargo::build(Profile::Dev, With::Everything)?;
             println!("# tests run {}/counterfoil", dir.display());
             let mut arguments = vec!["test", "--workspace"];

@@ -21,6 +21,8 @@ const BUILD: &[(&str, &str)] = &[
 
 /// What tests take beside all that.
 const NEEDED: &[(&str, &str)] = &[
+    // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
+    ("/usr/lib/postgresql", "postgresql"),
     ("cobc", "gnucobol3"),
     ("python3", "python3-minimal"),
     ("perl", "perl-base"),
@@ -40,6 +42,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("rsync", "rsync"),
     ("ed", "ed"),
     ("sqlite3", "sqlite3"),
+    ("openssl", "openssl"),
 ];
 
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.
@@ -97,7 +100,10 @@ pub(crate) fn require_to_build() -> Result<()> {
 
 /// Installs what is missing, as root. Otherwise the error has the command to be given.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing_of(&[COMPILER, BUILD, NEEDED]);
+    let mut missing = missing_of(&[COMPILER, BUILD, NEEDED]);
+    if !Path::new(SYSTEM_BIN).join("python3").exists() || !has_venv() {
+        missing.push("python3-venv");
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -188,6 +194,56 @@ pub(crate) fn install_broker() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Confluent's Python client and Google's protobuf compiler, as tests of consumers take them.
+const PYTHON_CLIENT: &[&str] = &[
+    "confluent-kafka[schemaregistry,protobuf]==2.16.0",
+    "grpcio-tools==1.85.0",
+    "protobuf==7.36.2",
+];
+/// Where they are; the same name is in `tests/src/python_client.rs`.
+const PYTHON_ENVIRONMENT: &str = ".cache/counterfoil-test/python-confluent-kafka-2.16.0";
+
+/// Makes an environment with Confluent's Python client outside of the checkout, once a machine.
+pub(crate) fn install_python_client() -> Result<()> {
+    if std::env::var_os("COUNTERFOIL_PYTHON_CLIENT").is_some() {
+        return Ok(());
+    }
+    let home = std::env::var_os("HOME").context("HOME isn't set")?;
+    let root = Path::new(&home).join(PYTHON_ENVIRONMENT);
+    // Written last: what was interrupted is made anew.
+    let done = root.join("complete");
+    if done.exists() {
+        return Ok(());
+    }
+    println!(
+        "# tests take Confluent's Python client; it is installed once, into {}",
+        root.display()
+    );
+    let mut make = Command::new(Path::new(SYSTEM_BIN).join("python3"));
+    make.args(["-m", "venv", "--clear"]).arg(&root);
+    let mut install = Command::new(root.join("bin/pip"));
+    install
+        .args(["install", "--quiet", "--disable-pip-version-check"])
+        .args(PYTHON_CLIENT);
+    for command in [&mut make, &mut install] {
+        let status = shown(command)?;
+        if !status.success() {
+            bail!(
+                "installing Confluent's Python client ended with {status}; look at what it says above"
+            );
+        }
+    }
+    std::fs::write(&done, "").with_context(|| format!("writing {}", done.display()))
+}
+
+/// Whether Python can make environments; Debian has that in a package of its own.
+fn has_venv() -> bool {
+    let python = Path::new(SYSTEM_BIN).join("python3");
+    let mut command = Command::new(python);
+    command.args(["-c", "import ensurepip"]);
+    command.output().is_ok_and(|output| output.status.success())
 }
 
 fn on_path(program: &str) -> bool {

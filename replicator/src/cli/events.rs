@@ -4,6 +4,8 @@ use anyhow::{Context as _, Result, bail};
 use counterfoil::config::{Config, Pattern};
 use counterfoil::transport::kafka::message::{op_name, time_text};
 use counterfoil::transport::kafka::{self, topics};
+use counterfoil::transport::wire;
+use counterfoil::typed::{TypedSchema, TypedSchemas};
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, path_text, v1};
 use prost::Message as _;
@@ -12,6 +14,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Bytes of a record's content that fit a line.
 const SHOWN_BYTES: usize = 60;
@@ -68,7 +71,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> Result<ExitCode> {
         let (reader, told) = kafka::reader(settings, route, &group)?;
         match topics::exists(&reader, &topic) {
             Ok(true) => {
-                show(&reader, &topic, args, &filter)?;
+                show(&reader, &topic, args, &filter, &config)?;
                 return Ok(ExitCode::SUCCESS);
             }
             Ok(false) => bail!("there is no topic {topic}; it is made once something is captured"),
@@ -94,7 +97,14 @@ fn topic(config: &Config, name: &str) -> String {
         .map_or_else(|| name.to_owned(), |kafka| kafka.topic(&stream))
 }
 
-fn show(reader: &kafka::Reader, topic: &str, args: &Args, filter: &Filter) -> Result<()> {
+fn show(
+    reader: &kafka::Reader,
+    topic: &str,
+    args: &Args,
+    filter: &Filter,
+    config: &Config,
+) -> Result<()> {
+    let columns = Columns::of(config);
     let (low, high) = topics::watermarks(reader, topic)?;
     let mut from = low;
     if args.since.is_some() {
@@ -110,7 +120,7 @@ fn show(reader: &kafka::Reader, topic: &str, args: &Args, filter: &Filter) -> Re
             return Ok(true);
         };
         // What isn't an event is shown too: that is what somebody may be looking for.
-        let event = match v1::ChangeEvent::decode(bytes) {
+        let event = match v1::ChangeEvent::decode(wire::unframed(bytes)) {
             Ok(event) if !filter.wants(&event) => return Ok(true),
             Ok(event) => event,
             Err(error) => {
@@ -119,7 +129,7 @@ fn show(reader: &kafka::Reader, topic: &str, args: &Args, filter: &Filter) -> Re
             }
         };
         let line = if args.json {
-            as_json(offset, &event).to_string()
+            as_json(offset, &event, &columns).to_string()
         } else {
             as_line(offset, &event)
         };
@@ -303,12 +313,34 @@ fn bytes(data: &[u8]) -> Value {
     }
 }
 
-fn as_json(offset: i64, event: &v1::ChangeEvent) -> Value {
+/// The columns of files that this site's configuration has copybooks for.
+struct Columns(Vec<Arc<TypedSchema>>);
+
+impl Columns {
+    fn of(config: &Config) -> Columns {
+        let known = TypedSchemas::default();
+        let rules = config.groups.iter().flat_map(|group| &group.files);
+        Columns(rules.filter_map(|rule| rule.typed(&known)).collect())
+    }
+
+    /// A record's columns by name; those of an unknown schema as bytes.
+    fn json(&self, schema_id: &str, typed: &[u8]) -> Value {
+        let mut known = self.0.iter();
+        known
+            .find(|known| known.schema_id() == schema_id)
+            .and_then(|known| known.read(typed).ok())
+            .unwrap_or_else(|| bytes(typed))
+    }
+}
+
+fn as_json(offset: i64, event: &v1::ChangeEvent, columns: &Columns) -> Value {
     let at = position(event);
     let source = event.source.clone().unwrap_or_default();
+    let schema_id = event.file.as_ref().map_or("", |file| &file.schema_id);
     let image = |image: &Option<v1::Image>| {
         image.as_ref().map(|image| {
             json!({
+                "columns": (!schema_id.is_empty()).then(|| columns.json(schema_id, &image.typed)),
                 "data": bytes(&image.data),
                 "rest": (!image.rest.is_empty()).then(|| bytes(&image.rest)),
                 "reason": (!image.reason.is_empty()).then_some(&image.reason),
@@ -328,6 +360,7 @@ fn as_json(offset: i64, event: &v1::ChangeEvent) -> Value {
         }),
         "op": op_name(event.op()),
         "file": event.file.as_ref().map(|file| file.path_text.clone()),
+        "schema_id": (!schema_id.is_empty()).then_some(schema_id),
         "size": event.file.as_ref().map(|file| file.size),
         "record": matches!(event.op(), v1::Op::Put | v1::Op::Delete | v1::Op::Residue)
             .then_some(event.record),

@@ -9,14 +9,18 @@ mod apply;
 mod broken_pipe;
 mod capture;
 mod check;
+mod decode;
 mod demo;
+mod encode;
 #[cfg(feature = "kafka")]
 mod events;
 mod exec;
 mod init;
 mod preload;
+mod records;
 mod restore;
 mod run;
+mod schema;
 mod status;
 mod verify;
 
@@ -50,9 +54,12 @@ enum Verb {
     Apply(apply::Args),
     #[cfg(feature = "kafka")]
     Events(events::Args),
+    Schema(schema::Args),
     Status(status::Args),
     Verify(verify::Args),
     Restore(restore::Args),
+    Decode(decode::Args),
+    Encode(encode::Args),
     Demo(demo::Args),
 }
 
@@ -73,9 +80,12 @@ impl Cli {
             Verb::Apply(args) => apply::run(args, config),
             #[cfg(feature = "kafka")]
             Verb::Events(args) => events::run(args, config),
+            Verb::Schema(args) => schema::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
             Verb::Restore(args) => restore::run(args, config),
+            Verb::Decode(args) => decode::run(args, config),
+            Verb::Encode(args) => encode::run(args, config),
             Verb::Demo(args) => demo::run(args),
         }
     }

@@ -5,6 +5,7 @@
 //! they get an error that says so, and are never ignored.
 
 use counterfoil_records::{Layout, Organization};
+use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
@@ -14,14 +15,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &[
-    "copybook",
-    "postgres",
-    "mysql",
-    "odbc",
-    "files",
-    "on_refused_row",
-];
+pub(super) const NOT_YET: &[&str] = &["mysql", "odbc", "files", "on_refused_row"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -73,7 +67,38 @@ pub(super) struct KafkaTable {
     #[serde(default)]
     pub(super) client: BTreeMap<String, Spanned<Setting>>,
     pub(super) password_file: Option<Spanned<String>>,
-    pub(super) schema_registry: Later,
+    #[serde(default)]
+    pub(super) tombstones: bool,
+    pub(super) wire_format: Option<Spanned<WireFormatWord>>,
+    pub(super) registry: Option<Spanned<RegistryTable>>,
+}
+
+/// `[kafka.registry]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RegistryTable {
+    pub(super) url: Spanned<String>,
+    pub(super) username: Option<String>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) ca: Option<Spanned<String>>,
+    pub(super) auto_register: Option<bool>,
+    pub(super) subject_names: Option<SubjectNamesWord>,
+}
+
+/// The words of `wire_format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum WireFormatWord {
+    Protobuf,
+    Confluent,
+}
+
+/// The words of `subject_names`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum SubjectNamesWord {
+    Topic,
+    Record,
 }
 
 /// `[[kafka.routes]]`
@@ -137,6 +162,8 @@ pub(super) struct GroupTable {
     pub(super) name: Spanned<String>,
     pub(super) unit_of_work: Option<Spanned<UnitWord>>,
     pub(super) unit_timeout_ms: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) before: bool,
     pub(super) on_backlog: Option<BacklogWord>,
     pub(super) on_unavailable: Option<UnavailableWord>,
     #[serde(default)]
@@ -194,7 +221,9 @@ pub(super) struct FileTable {
     pub(super) record_size: Option<Spanned<i64>>,
     pub(super) varseq_format: Option<Spanned<i64>>,
     pub(super) table: Option<Spanned<String>>,
-    pub(super) copybook: Later,
+    pub(super) copybook: Option<Spanned<String>>,
+    pub(super) copybook_record: Option<Spanned<String>>,
+    pub(super) dialect: Option<Spanned<String>>,
 }
 
 /// `[[group.tree]]`
@@ -212,8 +241,8 @@ pub(super) struct TreeTable {
 #[serde(deny_unknown_fields)]
 pub(super) struct SinkTable {
     pub(super) name: Spanned<String>,
-    pub(super) sqlite: Option<SqliteTable>,
-    pub(super) postgres: Later,
+    pub(super) sqlite: Option<Spanned<SqliteTable>>,
+    pub(super) postgres: Option<Spanned<PostgresTable>>,
     pub(super) mysql: Later,
     pub(super) odbc: Later,
     pub(super) files: Later,
@@ -227,6 +256,23 @@ pub(super) struct SqliteTable {
     pub(super) path: Spanned<String>,
     pub(super) busy_timeout_ms: Option<Spanned<i64>>,
     pub(super) size_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[sink.postgres]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostgresTable {
+    pub(super) url: Option<Spanned<String>>,
+    pub(super) service: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) schema: Option<Spanned<String>>,
+    pub(super) sslmode: Option<Spanned<SslMode>>,
+    pub(super) ca_file: Option<Spanned<String>>,
+    pub(super) application_name: Option<Spanned<String>>,
+    pub(super) connect_timeout_ms: Option<Spanned<i64>>,
+    pub(super) statement_timeout_ms: Option<Spanned<i64>>,
+    pub(super) lock_timeout_ms: Option<Spanned<i64>>,
+    pub(super) keepalive_s: Option<Spanned<i64>>,
 }
 
 /// `[sinks]`

@@ -9,6 +9,7 @@
 //! Which files are captured is decided by [`Config::rule_for`]; captured programs decide with the
 //! same patterns and the same matcher (`counterfoil_lane::glob`), so both sides always agree.
 
+pub mod copybook;
 mod error;
 mod file;
 mod pattern;
@@ -19,13 +20,15 @@ pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
 
+use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::SqliteConfig;
+use counterfoil_sinks::{FileSchema, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A checked configuration. All paths are absolute.
@@ -165,6 +168,37 @@ pub struct Kafka {
     pub client: BTreeMap<String, String>,
     /// File with the SASL password.
     pub password_file: Option<PathBuf>,
+    /// A delete is followed by a message without a value.
+    pub tombstones: bool,
+    /// The registry whose numbers of schemas are in messages; without it, messages are plain protobuf.
+    pub registry: Option<Registry>,
+}
+
+/// `[kafka.registry]`: a schema registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registry {
+    /// Where it is: `http://` or `https://`.
+    pub url: String,
+    /// Who asks, if it has to be told.
+    pub username: Option<String>,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// File with the certificates (PEM) that it has to be vouched for by; none: those that web browsers take.
+    pub ca: Option<PathBuf>,
+    /// Schemas that aren't there are registered.
+    pub auto_register: bool,
+    /// What schemas are called.
+    pub subject_names: SubjectNames,
+}
+
+/// How subjects of schemas are named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SubjectNames {
+    /// By topic.
+    #[default]
+    Topic,
+    /// By the message's full name.
+    Record,
 }
 
 /// `[[kafka.routes]]`: a way to the cluster.
@@ -214,6 +248,8 @@ pub struct Group {
     pub unit_of_work: UnitOfWork,
     /// How long a unit may stay open before it is cut.
     pub unit_timeout: Duration,
+    /// Events have the record as it was before, too.
+    pub before: bool,
     /// What programs do when they can't tell what they are about to do to files of the group.
     pub policy: Policy,
     /// Which files, and what is in them. The first rule that matches a file is its rule; trees come last.
@@ -263,11 +299,18 @@ pub struct FileRule {
     pub format: RecordFormat,
     /// The table for the records, when the pattern has no wildcards and one is asked for.
     pub table: Option<String>,
+    /// What is in their records, where a copybook says it.
+    pub schema: Option<FileSchema>,
     /// The line of the configuration it is on, from 1.
     pub line: usize,
 }
 
 impl FileRule {
+    /// What its records are in events, where they have columns.
+    pub fn typed(&self, known: &TypedSchemas) -> Option<Arc<TypedSchema>> {
+        Some(known.of_records(self.schema.as_ref()?, &self.format))
+    }
+
     /// Whether the rule is for this path (absolute, as bytes).
     pub fn matches(&self, path: &[u8]) -> bool {
         let root = self
@@ -294,6 +337,18 @@ pub struct SinkConfig {
 pub enum Target {
     /// A SQLite database, made when it isn't there.
     Sqlite(SqliteConfig),
+    /// A schema of a PostgreSQL database, made when it isn't there.
+    Postgres(PostgresConfig),
+}
+
+impl Target {
+    /// The same text for the same place, as far as the configuration tells.
+    fn place(&self) -> String {
+        match self {
+            Target::Sqlite(config) => config.path.display().to_string(),
+            Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
+        }
+    }
 }
 
 impl Config {

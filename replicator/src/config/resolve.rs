@@ -4,16 +4,17 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, MetricsTable, OrderingWord, Setting, SinkTable, SinksTable, SiteTable, TreeTable,
-    UnavailableWord, UnitWord,
+    Later, MetricsTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable, SiteTable,
+    SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Policy, Route,
-    SinkConfig, Site, Target, Unavailable, UnitOfWork,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Policy, Registry,
+    Route, SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
 };
+use counterfoil_records::schema::{Dialect, DialectError};
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
-use counterfoil_sinks::SqliteConfig;
+use counterfoil_sinks::{FileSchema, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -21,6 +22,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 use walkdir::WalkDir;
@@ -235,11 +237,6 @@ impl Resolver<'_> {
     }
 
     fn kafka(&mut self, table: &KafkaTable) -> Kafka {
-        self.later(
-            &table.schema_registry,
-            "`schema_registry`",
-            "events are published as plain protobuf; leave it out",
-        );
         if let Some(prefix) = &table.topic_prefix {
             self.name("topic prefix", prefix);
         }
@@ -335,7 +332,56 @@ impl Resolver<'_> {
                 .password_file
                 .as_ref()
                 .and_then(|file| self.path(file)),
+            tombstones: table.tombstones,
+            registry: self.registry(table),
         }
+    }
+
+    fn registry(&mut self, kafka: &KafkaTable) -> Option<Registry> {
+        let wanted = kafka.wire_format.as_ref();
+        let is_wanted = wanted.is_some_and(|word| *word.get_ref() == WireFormatWord::Confluent);
+        let table = match (&kafka.registry, wanted) {
+            (Some(table), _) if is_wanted => table.get_ref(),
+            (Some(table), _) => {
+                self.problem(
+                    table.span(),
+                    "[kafka.registry] without wire_format = \"confluent\"",
+                    "plain protobuf takes no registry: leave it out, or write wire_format = \"confluent\" in [kafka]",
+                );
+                return None;
+            }
+            (None, Some(word)) if is_wanted => {
+                self.problem(
+                    word.span(),
+                    "the wire format \"confluent\" takes a schema registry",
+                    "name it: registry = { url = \"https://registry:8081\" }",
+                );
+                return None;
+            }
+            (None, _) => return None,
+        };
+        let url = table.url.get_ref();
+        let host = ["http://", "https://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme));
+        if host.is_none_or(|host| host.is_empty() || host.contains(['@', ' ', '?', '#'])) {
+            self.problem(
+                table.url.span(),
+                format!("{url:?} isn't the address of a registry"),
+                "write http://host:port or https://host:port; name and password have keys of their own",
+            );
+        }
+        Some(Registry {
+            url: url.clone(),
+            username: table.username.clone(),
+            password_file: table.password_file.as_ref().and_then(|it| self.path(it)),
+            ca: table.ca.as_ref().and_then(|it| self.path(it)),
+            auto_register: table.auto_register.unwrap_or(true),
+            subject_names: match table.subject_names {
+                None | Some(SubjectNamesWord::Topic) => SubjectNames::Topic,
+                Some(SubjectNamesWord::Record) => SubjectNames::Record,
+            },
+        })
     }
 
     fn settings(
@@ -532,6 +578,7 @@ impl Resolver<'_> {
                 name: table.name.get_ref().clone(),
                 unit_of_work,
                 unit_timeout: Duration::from_millis(timeout),
+                before: table.before,
                 policy: Policy {
                     waits_for_room: matches!(table.on_backlog, Some(BacklogWord::Block)),
                     unavailable: match table.on_unavailable {
@@ -548,11 +595,7 @@ impl Resolver<'_> {
     }
 
     fn rule(&mut self, table: &FileTable) -> Option<FileRule> {
-        self.later(
-            &table.copybook,
-            "`copybook`",
-            "this version mirrors records as bytes and has no typed columns yet; leave it out",
-        );
+        let schema = self.schema(table);
         let pattern = self.pattern(&table.path, Pattern::absolute);
         let exclude: Vec<Option<Pattern>> = table
             .exclude
@@ -584,8 +627,57 @@ impl Resolver<'_> {
             exclude: exclude.into_iter().collect::<Option<_>>()?,
             format: format?,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            schema,
             line: self.line_of(table.path.span().start),
         })
+    }
+
+    /// What is in a file's records, by its copybook.
+    fn schema(&mut self, table: &FileTable) -> Option<FileSchema> {
+        let Some(copybook) = &table.copybook else {
+            for (key, set) in [
+                ("copybook_record", &table.copybook_record),
+                ("dialect", &table.dialect),
+            ] {
+                if let Some(set) = set {
+                    self.problem(
+                        set.span(),
+                        format!("`{key}` without `copybook`"),
+                        "leave it out, or name the copybook",
+                    );
+                }
+            }
+            return None;
+        };
+        let dialect = match &table.dialect {
+            None => Dialect::default(),
+            Some(dialect) => match dialect.get_ref().parse() {
+                Ok(known) => known,
+                Err(error) => {
+                    let error: DialectError = error;
+                    self.problem(
+                        dialect.span(),
+                        error.to_string(),
+                        "write the compiler, and what differs from its habits, as in \"ibm,binary=2-4-8\"",
+                    );
+                    return None;
+                }
+            },
+        };
+        let path = self.path(copybook)?;
+        let record = table.copybook_record.as_ref();
+        let record = record.map(|record| record.get_ref().as_str());
+        match super::copybook::read(&path, record, dialect, None) {
+            Ok(schema) => Some(FileSchema(Arc::new(schema))),
+            Err(error) => {
+                self.problem(
+                    copybook.span(),
+                    format!("the copybook {}: {error}", path.display()),
+                    "mend it, or leave `copybook` out: records are mirrored as bytes then",
+                );
+                None
+            }
+        }
     }
 
     fn tree(&mut self, table: &TreeTable) -> Option<FileRule> {
@@ -626,6 +718,7 @@ impl Resolver<'_> {
                 .collect(),
             format: RecordFormat::STATIC,
             table: table.table.as_ref().map(|table| table.get_ref().clone()),
+            schema: None,
             line: self.line_of(table.path.span().start),
         })
     }
@@ -704,7 +797,7 @@ impl Resolver<'_> {
             }
         }
         let mut names: BTreeMap<String, String> = BTreeMap::new();
-        let mut targets: BTreeMap<PathBuf, String> = BTreeMap::new();
+        let mut targets: BTreeMap<String, String> = BTreeMap::new();
         for (sink, place) in &sinks {
             let here = place
                 .place
@@ -720,15 +813,14 @@ impl Resolver<'_> {
                 self.problems
                     .push(problem.help("give each sink a name of its own"));
             }
-            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target;
-            if let Some(there) = targets.insert(path.clone(), here) {
+            if let Some(there) = targets.insert(sink.target.place(), here) {
                 let mut problem = place.clone();
                 problem.message = format!(
                     "sink {:?} writes to the same database as the one in {there}",
                     sink.name
                 );
                 self.problems
-                    .push(problem.help("give each sink a database of its own"));
+                    .push(problem.help("give each sink a database or a schema of its own"));
             }
         }
         sinks.into_iter().map(|(sink, _)| sink).collect()
@@ -739,7 +831,6 @@ impl Resolver<'_> {
         self.name("sink", &table.name);
         let before = self.problems.len();
         for (later, key) in [
-            (&table.postgres, "postgres"),
             (&table.mysql, "mysql"),
             (&table.odbc, "odbc"),
             (&table.files, "files"),
@@ -747,7 +838,7 @@ impl Resolver<'_> {
             self.later(
                 later,
                 &format!("[{key}]"),
-                "this version writes to SQLite only: use [sqlite] with a `path`",
+                "this version writes to SQLite ([sqlite] with a `path`) and PostgreSQL ([postgres] with a `url`)",
             );
         }
         self.later(
@@ -755,7 +846,24 @@ impl Resolver<'_> {
             "[table]",
             "this version makes one table per file by itself; leave it out",
         );
-        let Some(sqlite) = &table.sqlite else {
+        let mut targets = Vec::new();
+        if let Some(sqlite) = &table.sqlite {
+            targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
+        }
+        if let Some(postgres) = &table.postgres {
+            targets.push((postgres.span(), self.postgres(postgres)));
+        }
+        if let Some((span, _)) = targets.get(1) {
+            self.problem(
+                span.clone(),
+                format!(
+                    "sink {:?} says twice where to write to",
+                    table.name.get_ref()
+                ),
+                "write a sink of its own for each target",
+            );
+        }
+        let Some((_, target)) = targets.into_iter().next() else {
             if self.problems.len() == before {
                 self.problem(
                     table.name.span(),
@@ -763,32 +871,117 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }` or `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` to it",
                 );
             }
             return None;
         };
-        let mut config = SqliteConfig::new(self.path(&sqlite.path)?);
+        let sink = SinkConfig {
+            name: table.name.get_ref().clone(),
+            target: target?,
+        };
+        Some((sink, self.source.problem(table.name.span(), "")))
+    }
+
+    fn sqlite(&mut self, table: &SqliteTable) -> Option<Target> {
+        let mut config = SqliteConfig::new(self.path(&table.path)?);
         config.busy_timeout_ms = self.number(
             "busy_timeout_ms",
-            &sqlite.busy_timeout_ms,
+            &table.busy_timeout_ms,
             config.busy_timeout_ms,
             0..=3_600_000,
         );
-        if sqlite.size_bytes_max.is_some() {
+        if table.size_bytes_max.is_some() {
             let limit = self.number(
                 "size_bytes_max",
-                &sqlite.size_bytes_max,
+                &table.size_bytes_max,
                 0,
                 (1 << 20)..=(1 << 47),
             );
             config.size_max_bytes = Some(limit);
         }
-        let sink = SinkConfig {
-            name: table.name.get_ref().clone(),
-            target: Target::Sqlite(config),
-        };
-        Some((sink, self.source.problem(table.name.span(), "")))
+        Some(Target::Sqlite(config))
+    }
+
+    fn postgres(&mut self, written: &Spanned<PostgresTable>) -> Option<Target> {
+        let table = written.get_ref();
+        let text = |value: &Option<Spanned<String>>| value.as_ref().map(|v| v.get_ref().clone());
+        let mut config = PostgresConfig::new("");
+        config.url = text(&table.url);
+        config.service = text(&table.service);
+        config.schema = text(&table.schema);
+        config.sslmode = table.sslmode.as_ref().map(|mode| *mode.get_ref());
+        if let Some(url) = &table.url
+            && let Err(wrong) = PostgresConfig::check_url(url.get_ref())
+        {
+            // The line itself isn't shown: it may have the password in it.
+            let mut problem = self.source.problem_here(format!(
+                "line {}: the `url` of [postgres] can't be used: {wrong}",
+                self.line_of(url.span().start)
+            ));
+            problem = problem.help(
+                "write postgres://USER@HOST:PORT/DATABASE; a password goes into a file that `password_file` names",
+            );
+            self.problems.push(problem);
+        }
+        if config.url.is_none() && config.service.is_none() {
+            self.problem(
+                written.span(),
+                "[postgres] doesn't say where the database is",
+                "add `url = \"postgres://USER@HOST/DATABASE\"`, or `service`, a name from pg_service.conf",
+            );
+        }
+        for name in [&table.schema, &table.service, &table.application_name]
+            .into_iter()
+            .flatten()
+        {
+            let value = name.get_ref();
+            if value.is_empty()
+                || value.len() > TABLE_BYTES_MAX
+                || value.chars().any(char::is_control)
+            {
+                self.problem(
+                    name.span(),
+                    format!("{value:?} can't be a name in PostgreSQL"),
+                    format!("1 to {TABLE_BYTES_MAX} bytes without control characters"),
+                );
+            }
+        }
+        if let Some(schema) = &table.schema
+            && schema.get_ref().starts_with("pg_")
+        {
+            self.problem(
+                schema.span(),
+                "names of schemas that begin with \"pg_\" are PostgreSQL's own",
+                "choose another",
+            );
+        }
+        config.password_file = table.password_file.as_ref().and_then(|f| self.path(f));
+        config.ca_file = table.ca_file.as_ref().and_then(|f| self.path(f));
+        if let Some(name) = text(&table.application_name) {
+            config.application_name = name;
+        }
+        for (key, value, field) in [
+            (
+                "connect_timeout_ms",
+                &table.connect_timeout_ms,
+                &mut config.connect_timeout_ms,
+            ),
+            (
+                "statement_timeout_ms",
+                &table.statement_timeout_ms,
+                &mut config.statement_timeout_ms,
+            ),
+            (
+                "lock_timeout_ms",
+                &table.lock_timeout_ms,
+                &mut config.lock_timeout_ms,
+            ),
+            ("keepalive_s", &table.keepalive_s, &mut config.keepalive_s),
+        ] {
+            *field = self.number(key, value, *field, 0..=3_600_000);
+        }
+        Some(Target::Postgres(config))
     }
 
     /// The files that an `include` finds, in order of name.
@@ -910,7 +1103,9 @@ impl Resolver<'_> {
             ),
         ];
         for sink in sinks {
-            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target;
+            let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target else {
+                continue;
+            };
             for suffix in ["", "-wal", "-shm", "-journal"] {
                 let mut file = path.clone().into_os_string();
                 file.push(suffix);

@@ -1,5 +1,6 @@
 use super::*;
 use counterfoil_records::{Layout, Organization};
+use counterfoil_sinks::postgres::SslMode;
 use std::fs;
 use tempfile::TempDir;
 
@@ -149,7 +150,9 @@ sqlite = { path = "/mnt/mirror.db", busy_timeout_ms = 1, size_bytes_max = 1_048_
         Some(counterfoil_records::VarseqFormat::BigEndian16)
     );
     assert_eq!(config.sinks.len(), 2);
-    let Target::Sqlite(there) = &config.sinks[1].target;
+    let Target::Sqlite(there) = &config.sinks[1].target else {
+        panic!("not SQLite")
+    };
     assert_eq!(
         (there.busy_timeout_ms, there.size_max_bytes),
         (1, Some(1 << 20))
@@ -179,10 +182,6 @@ fn an_unknown_key_is_shown_with_its_line_and_the_nearest_known_one() {
     ] {
         assert!(shown.contains(part), "{part:?} isn't in:\n{shown}");
     }
-    assert!(
-        !shown.contains("copybook"),
-        "what isn't available isn't offered:\n{shown}"
-    );
 }
 
 #[test]
@@ -209,18 +208,14 @@ fn unknown_values_and_missing_keys_say_what_to_write() {
 fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
     for (text, what) in [
         (
-            format!("{MINIMAL}copybook = \"cards.cpy\""),
-            "`copybook` isn't available",
-        ),
-        (
             format!(
                 "{MINIMAL}\n[kafka]\nroutes = [{{ name = 'a', bootstrap = 'k:9092' }}]\nordering = 'record'"
             ),
             "several partitions aren't available",
         ),
         (
-            format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.postgres]\nurl = \"x\""),
-            "[postgres] isn't available",
+            format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.odbc]\ndsn = \"x\""),
+            "[odbc] isn't available",
         ),
         (
             format!(
@@ -351,6 +346,60 @@ fn counterfoil_does_not_capture_itself() {
     // SQLite's own files beside the database count as well.
     let (_, shown) = problem(&sink.replace("data/*.dat", "data/*-wal"));
     assert!(shown.contains("x.dat-wal"), "{shown}");
+}
+
+#[test]
+fn a_postgres_sink_is_read_from_its_own_file() {
+    let directory = TempDir::new().unwrap();
+    let base = directory.path().canonicalize().unwrap();
+    let text = format!("{MINIMAL}\n[sinks]\ninclude = [\"dr.toml\"]\n");
+    let load = |sink: &str| {
+        fs::write(directory.path().join("dr.toml"), sink).unwrap();
+        load_in(&directory, &text)
+    };
+    let config = load(
+        "name = \"dr\"\n[postgres]\nurl = \"postgres://mirror@dr-db/pay\"\npassword_file = \"secret\"\nschema = \"pay\"\n\
+         sslmode = \"verify-ca\"\nca_file = \"/etc/ca.pem\"\nstatement_timeout_ms = 60000\n",
+    )
+    .unwrap();
+    let expected = PostgresConfig {
+        password_file: Some(base.join("secret")),
+        schema: Some("pay".to_owned()),
+        sslmode: Some(SslMode::VerifyCa),
+        ca_file: Some("/etc/ca.pem".into()),
+        statement_timeout_ms: 60_000,
+        ..PostgresConfig::new("postgres://mirror@dr-db/pay")
+    };
+    assert_eq!(config.sinks[0].target, Target::Postgres(expected));
+
+    for (lines, says) in [
+        (
+            "",
+            "dr.toml:2:1: [postgres] doesn't say where the database is",
+        ),
+        (
+            "url = \"dr-db\"",
+            "dr.toml: line 3: the `url` of [postgres]",
+        ),
+        ("url = \"postgres://u:geheim@h/x\"", "`password_file`"),
+        (
+            "service = \"pay\"\nshema = \"x\"",
+            "dr.toml:4:1: unknown key `shema`",
+        ),
+        (
+            "service = \"pay\"\nsslmode = \"prefer\"",
+            "unknown value `prefer`",
+        ),
+        ("service = \"pay\"\nschema = \"\"", "can't be a name"),
+        ("service = \"pay\"\nschema = \"pg_x\"", "PostgreSQL's own"),
+        ("service = \"pay\"\nlock_timeout_ms = -1", "dr.toml:4:19"),
+        ("service = \"pay\"\n[sqlite]\npath = \"x\"", "says twice"),
+    ] {
+        let shown = load(&format!("name = \"dr\"\n[postgres]\n{lines}\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(shown.contains(says) && !shown.contains("geheim"), "{shown}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! becomes events. Of files of trees it has [`digests`] instead. It is a state machine of the journal alone: the same operations give the same events.
 
 pub mod digests;
+mod former;
 pub mod images;
 mod pieces;
 mod publisher;

@@ -8,13 +8,14 @@ mod handle;
 mod open;
 mod statics;
 
+use super::former::Former;
 use super::images::{Image, Images, ImagesError, StoredUnit};
 use super::pieces::{Parse, Span, walk};
 use super::units::{After, Dirty, Held, Lingering, Open, Published, RECOVERY, Unit};
 use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
 use crate::capture::operation::{Action, Attributes, Operation};
 use crate::config::{Config, UnitOfWork};
-use crate::event::{Change, Event, Parcel};
+use crate::event::{Change, Event, Parcel, RecordImage};
 use crate::progress::{FileProgress, Progress, Pulse, UnitProgress, Way};
 use crate::transport::Outlet;
 use counterfoil_journal::{Cursors, JournalReader};
@@ -84,6 +85,8 @@ struct Tracked {
     told: bool,
     /// It was last read to load it, not to find differences.
     loading: bool,
+    /// What was there before, where the group asks for it.
+    former: Option<Former>,
     /// Lowest offset changed by operations that were repeated.
     redone_from: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! The publisher against a model: random operations of several processes, with restarts at any moment, must leave a target
 //! with exactly the pieces that the files have.
 
+mod befores;
 mod statics;
 
 use super::images::Images;
@@ -176,6 +177,7 @@ struct Stand {
     waiting: Vec<Arc<Parcel>>,
     model: BTreeMap<usize, Vec<u8>>,
     clock: i64,
+    told: befores::Told,
 }
 
 const LAYOUTS: [&str; 6] = [
@@ -192,7 +194,7 @@ impl Stand {
         let directory = tempfile::tempdir_in(memory()).unwrap();
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
-            "[site]\nname = \"hq\"\nstate = \"state\"\n[[group]]\nname = \"g\"\nunit_of_work = \"{policy}\"\n\
+            "[site]\nname = \"hq\"\nstate = \"state\"\n[[group]]\nname = \"g\"\nunit_of_work = \"{policy}\"\nbefore = true\n\
              unit_timeout_ms = {timeout}\n[[group.file]]\npath = \"/d/*\"\n{layout}\n"
         );
         std::fs::write(&path, text).unwrap();
@@ -213,6 +215,7 @@ impl Stand {
             waiting: Vec::new(),
             model: BTreeMap::new(),
             clock: 0,
+            told: befores::Told::default(),
         };
         stand.start();
         stand
@@ -289,6 +292,11 @@ impl Stand {
     }
 
     fn perform(&mut self, step: &Step) {
+        // What another's unfinished change says beside a cut isn't told twice.
+        self.told.is_exact &= !matches!(
+            step,
+            Step::Truncate { .. } | Step::Empty { .. } | Step::Open { .. } | Step::Found { .. }
+        );
         match *step {
             Step::Write {
                 process,
@@ -442,6 +450,7 @@ impl Stand {
             Step::Restart => {
                 self.publish();
                 self.waiting.clear();
+                self.told.is_exact = false;
                 self.publisher = None;
                 self.start();
             }
@@ -451,6 +460,9 @@ impl Stand {
     fn publish(&mut self) {
         self.publisher.as_mut().unwrap().step().unwrap();
         while let Some(parcel) = self.inlet.as_ref().unwrap().try_receive() {
+            for event in &parcel.events {
+                self.told.check(event);
+            }
             self.waiting.push(parcel);
         }
     }
@@ -652,6 +664,7 @@ fn run_pairs(layout: &str, policy: &str, turns: &[Turn]) -> Result<(), TestCaseE
                 *done += 1;
             }
             Turn::Load(file) => {
+                stand.told.is_exact = false;
                 let content = stand.model.get(&file).cloned().unwrap_or_default();
                 let found = Action::Found {
                     offset: 0,

@@ -73,8 +73,21 @@ impl Destination for LocalSink {
         &self.name
     }
 
-    fn positions(&mut self, _: &Images) -> Result<Vec<Option<Position>>> {
-        positions(&self.config.own_streams(), self.sink.as_mut()).with_context(|| self.what())
+    fn positions(&mut self, images: &Images) -> Result<Vec<Option<Position>>> {
+        let streams = self.config.own_streams();
+        match positions(&streams, self.sink.as_mut()) {
+            // What it had when the last checkpoint was made will do to begin with: a batch that was made for something
+            // else is refused. At the very first start there is none.
+            Err(error) if error.is_transient() && images.cursor() != 0 => {
+                tracing::warn!(
+                    "{}: {error}; capturing begins all the same, and the journal keeps what comes",
+                    self.what()
+                );
+                let known = |stream: &String| images.applied(&self.name, stream);
+                Ok(streams.iter().map(known).collect())
+            }
+            positions => positions.with_context(|| self.what()),
+        }
     }
 
     fn files(&mut self, _: &HashSet<Arc<[u8]>>) -> Result<Vec<Arc<[u8]>>> {

@@ -156,6 +156,7 @@ mod tests {
             format: RecordFormat::new(Organization::Stream, Layout::Newline),
             table: None,
             tree: None,
+            schema: None,
         };
         let position = Position {
             epoch: 1,
@@ -176,6 +177,7 @@ mod tests {
                 captured_ns: 0,
                 pid: 0,
                 snapshot: false,
+                before: None,
             }),
         }
     }

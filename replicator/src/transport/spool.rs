@@ -6,19 +6,24 @@
 //! name.
 //!
 //! The file is a row of parcels: length of the rest as u32, CRC-32 of the rest as u32, then the end as u64, the number of
-//! begins as u32 with stream u16, epoch u64, lsn u64 and index u32 of each, then events until the end: stream u16, length
-//! u32 and the event's wire form. All numbers are little-endian. What has been read is given back to the file system.
+//! begins as u32 with stream u16, epoch u64, lsn u64 and index u32 of each, then events until the end: stream u16, number of
+//! the file u32, length u32 and the event's wire form. All numbers are little-endian. What is known of files stays in memory:
+//! the wire form doesn't have all of it. What has been read is given back to the file system.
 
 use super::wire::{Content, Decoder, Sender};
-use crate::event::Parcel;
+use crate::event::{Event, Parcel};
+use crate::typed::TypedSchemas;
 use counterfoil_proto::{Position, v1};
+use counterfoil_sinks::FileDescription;
 use prost::Message as _;
 use rustix::fs::{FallocateFlags, fallocate};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes that were read before they are given back.
 const RETURN_BYTES: u64 = 16 << 20;
@@ -35,6 +40,9 @@ pub struct Spool {
     returned: u64,
     written: u64,
     senders: HashMap<u16, Sender>,
+    /// The files of the events that wait, and their numbers by where they are in memory.
+    files: Vec<Arc<FileDescription>>,
+    numbers: HashMap<usize, u32>,
     decoder: Decoder,
     buffer: Vec<u8>,
 }
@@ -52,6 +60,8 @@ impl Spool {
             returned: 0,
             written: 0,
             senders: HashMap::new(),
+            files: Vec::new(),
+            numbers: HashMap::new(),
             decoder: Decoder::default(),
             buffer: Vec::new(),
         })
@@ -73,7 +83,11 @@ impl Spool {
     /// The disk refuses; nothing has changed.
     pub fn push(&mut self, parcel: &Parcel) -> Result<bool> {
         let Spool {
-            buffer, senders, ..
+            buffer,
+            senders,
+            files,
+            numbers,
+            ..
         } = self;
         buffer.clear();
         buffer.resize(HEAD, 0);
@@ -91,9 +105,18 @@ impl Spool {
                 group: event.file.group.clone(),
                 host: String::new(),
                 session: 0,
+                typed: TypedSchemas::default(),
             });
+            let number = match numbers.entry(Arc::as_ptr(&event.file).addr()) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(new) => {
+                    files.push(Arc::clone(&event.file));
+                    *new.insert(length(files.len() - 1)?)
+                }
+            };
             let message = sender.event(event, None, v1::UnitKind::Unspecified);
             buffer.extend(event.group.to_le_bytes());
+            buffer.extend(number.to_le_bytes());
             buffer.extend(length(message.encoded_len())?.to_le_bytes());
             message.encode(buffer).map_err(Error::other)?;
         }
@@ -157,14 +180,18 @@ impl Spool {
             parcel.begins.push((stream, position));
         }
         while !bytes.0.is_empty() {
-            let (stream, len) = (bytes.u16()?, bytes.u32()?);
+            let (stream, file, len) = (bytes.u16()?, bytes.u32()?, bytes.u32()?);
+            let file = self.files.get(file as usize).ok_or_else(damaged)?;
             let message = bytes.take(len as usize)?;
             let received = self
                 .decoder
                 .decode(message, stream)
                 .map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
             match received.content {
-                Content::Event(event) => parcel.events.push(event),
+                Content::Event(event) => parcel.events.push(Event {
+                    file: Arc::clone(file),
+                    ..event
+                }),
                 Content::Session { .. } | Content::Other => return Err(damaged()),
             }
         }
@@ -176,6 +203,8 @@ impl Spool {
         if self.is_empty() {
             if self.file.set_len(0).is_ok() {
                 (self.read, self.written, self.returned) = (0, 0, 0);
+                self.files.clear();
+                self.numbers.clear();
             }
         } else if self.read - self.returned >= RETURN_BYTES {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
@@ -228,12 +257,10 @@ impl<'a> Bytes<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Change, Event};
+    use crate::event::Change;
     use counterfoil_records::{Layout, Organization, RecordFormat};
-    use counterfoil_sinks::FileDescription;
     use proptest::prelude::*;
     use std::collections::VecDeque;
-    use std::sync::Arc;
 
     fn parcel(number: u64, events: usize, bytes: usize) -> Parcel {
         let group = (number % 3) as u16;
@@ -243,6 +270,7 @@ mod tests {
             format: RecordFormat::new(Organization::Stream, Layout::Newline),
             table: (number.is_multiple_of(2)).then(|| "t".to_owned()),
             tree: None,
+            schema: None,
         });
         let position = |index| Position {
             epoch: 2,
@@ -264,6 +292,7 @@ mod tests {
                     captured_ns: 5,
                     pid: 7,
                     snapshot: false,
+                    before: None,
                 })
                 .collect(),
             begins: (0..group).map(|stream| (stream, position(9))).collect(),

@@ -4,7 +4,8 @@
 //! an event or to an error that says what is wrong with them, never to a panic.
 
 use crate::capture::operation::{Attributes, FileKind};
-use crate::event::{Change, Event};
+use crate::event::{Change, Event, RecordImage};
+use crate::typed::TypedSchemas;
 use counterfoil_proto::{Position, path_text, v1};
 use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
 use counterfoil_sinks::FileDescription;
@@ -37,6 +38,8 @@ pub struct Sender {
     pub host: String,
     /// Number of the session; grows from run to run.
     pub session: u64,
+    /// The columns of files.
+    pub typed: TypedSchemas,
 }
 
 /// An event's place in its unit of work.
@@ -125,17 +128,17 @@ impl Sender {
             file: Some(file(&event.file, event.size)),
             snapshot: event.snapshot,
             captured_at_ns: event.captured_ns,
+            before: event
+                .before
+                .as_ref()
+                .map(|before| self.image(&event.file, &before.data, &before.rest)),
             ..v1::ChangeEvent::default()
         };
         let op = match &event.change {
             Change::Created => v1::Op::Created,
             Change::Put { id, data, rest } => {
                 message.record = *id;
-                message.after = Some(v1::Image {
-                    data: data.clone(),
-                    rest: rest.clone(),
-                    ..v1::Image::default()
-                });
+                message.after = Some(self.image(&event.file, data, rest));
                 v1::Op::Put
             }
             Change::Residue { id, bytes, reason } => {
@@ -191,6 +194,17 @@ impl Sender {
         message
     }
 
+    /// A record, with its columns where they are known.
+    fn image(&self, file: &FileDescription, data: &[u8], rest: &[u8]) -> v1::Image {
+        let encoded = self.typed.encode(file, data).unwrap_or_default();
+        v1::Image {
+            data: data.to_vec(),
+            rest: rest.to_vec(),
+            typed: encoded.bytes,
+            reason: encoded.reason,
+        }
+    }
+
     /// The message that begins the session.
     pub fn begin(&self, position: Position, fresh: bool, at_ns: i64) -> v1::ChangeEvent {
         v1::ChangeEvent {
@@ -215,7 +229,10 @@ fn file(file: &FileDescription, size: u64) -> v1::File {
             .format
             .varseq_format
             .map(|format| u32::from(u8::from(format))),
-        schema_id: String::new(),
+        schema_id: file
+            .schema
+            .as_ref()
+            .map_or_else(String::new, |schema| schema.0.schema_id().to_owned()),
         size,
         attributes: None,
         table: file.table.clone().unwrap_or_default(),
@@ -250,6 +267,15 @@ pub fn key(message: &v1::ChangeEvent) -> String {
     }
 }
 
+/// An event's bytes without what Confluent's wire format has before them, if it has. No event begins with a zero byte.
+pub fn unframed(bytes: &[u8]) -> &[u8] {
+    match bytes {
+        // The index of the first message: no list at all, or a list of one that is zero.
+        [0, _, _, _, _, 0, event @ ..] | [0, _, _, _, _, 2, 0, event @ ..] => event,
+        other => other,
+    }
+}
+
 /// Turns messages back into events.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -262,7 +288,7 @@ impl Decoder {
     /// # Errors
     /// The bytes are no event, or one that can't be.
     pub fn decode(&mut self, bytes: &[u8], stream: u16) -> Result<Received, WireError> {
-        let message = v1::ChangeEvent::decode(bytes)
+        let message = v1::ChangeEvent::decode(unframed(bytes))
             .map_err(|error| wrong(format!("it is no ChangeEvent: {error}")))?;
         self.receive(message, stream)
     }
@@ -410,6 +436,10 @@ impl Decoder {
             captured_ns: message.captured_at_ns,
             pid: source.pid,
             snapshot: message.snapshot,
+            before: message.before.take().map(|image| RecordImage {
+                data: image.data,
+                rest: image.rest,
+            }),
         };
         Ok(received(Content::Event(event)))
     }
@@ -474,6 +504,7 @@ impl Decoder {
             format,
             table: table.map(str::to_owned),
             tree: tree.cloned(),
+            schema: None,
         });
         if self.files.len() >= FILES_REMEMBERED_MAX {
             self.files.clear();
@@ -495,6 +526,7 @@ mod tests {
             group: "payments".to_owned(),
             host: "h".to_owned(),
             session: 9,
+            typed: TypedSchemas::default(),
         }
     }
 
@@ -528,6 +560,7 @@ mod tests {
             format,
             table,
             tree,
+            schema: None,
         })
     }
 
@@ -587,16 +620,22 @@ mod tests {
                 any::<i64>(),
                 any::<u32>(),
             );
-            (change(file.clone()), numbers, any::<bool>()).prop_map(
-                move |(change, ((epoch, lsn, index), size, captured_ns, pid), snapshot)| Event {
-                    position: Position { epoch, lsn, index },
-                    group: 3,
-                    file: Arc::new(file.clone()),
-                    size,
-                    change,
-                    captured_ns,
-                    pid,
-                    snapshot,
+            let before = proptest::option::of(
+                any::<(Vec<u8>, Vec<u8>)>().prop_map(|(data, rest)| RecordImage { data, rest }),
+            );
+            (change(file.clone()), numbers, any::<bool>(), before).prop_map(
+                move |(change, ((epoch, lsn, index), size, captured_ns, pid), snapshot, before)| {
+                    Event {
+                        position: Position { epoch, lsn, index },
+                        group: 3,
+                        file: Arc::new(file.clone()),
+                        size,
+                        change,
+                        captured_ns,
+                        pid,
+                        snapshot,
+                        before,
+                    }
                 },
             )
         })
@@ -648,7 +687,7 @@ mod tests {
             let key_of = |file: &FileDescription, id| {
                 let event = Event {
                     position: Position::default(), group: 0, file: Arc::new(file.clone()), size: 0,
-                    change: Change::Absent { id }, captured_ns: 0, pid: 0, snapshot: false,
+                    change: Change::Absent { id }, captured_ns: 0, pid: 0, snapshot: false, before: None,
                 };
                 key(&sender().event(&event, None, v1::UnitKind::None))
             };

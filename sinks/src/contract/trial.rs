@@ -26,6 +26,7 @@ pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
         },
         table: None,
         tree: None,
+        schema: None,
     })
 }
 
@@ -34,6 +35,7 @@ pub fn static_file(root: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Arc<FileDe
     Arc::new(FileDescription {
         format: RecordFormat::STATIC,
         tree: Some(root.as_ref().to_vec()),
+        schema: None,
         ..(*file(path)).clone()
     })
 }
@@ -272,32 +274,36 @@ struct Contents {
 type Everything = BTreeMap<String, Contents>;
 
 fn everything(sink: &mut dyn Sink) -> Everything {
-    let streams = sink
-        .snapshot()
-        .and_then(|mut snapshot| snapshot.streams())
-        .expect("listing the streams");
-    let contents = |stream: &String| {
-        let files = sink.files(stream).expect("listing the files");
-        Contents {
-            position: sink.position(stream).expect("reading the position"),
+    let mut snapshot = sink.snapshot().expect("opening a snapshot");
+    let streams = snapshot.streams().expect("listing the streams");
+    let mut everything = Everything::new();
+    for stream in streams {
+        let files = snapshot.files(&stream).expect("listing the files");
+        let mut pieces = BTreeMap::new();
+        for file in &files {
+            let path = &file.description.path;
+            let mut found = Vec::new();
+            let mut each = |StoredPiece { id, image }| {
+                found.push((id, image));
+                true
+            };
+            snapshot
+                .pieces(&stream, path, &mut each)
+                .expect("reading pieces");
+            pieces.insert(path.clone(), found);
+        }
+        let contents = Contents {
+            position: snapshot.position(&stream).expect("reading the position"),
             tables: files.iter().map(|file| file.table.clone()).collect(),
-            pieces: files
-                .iter()
-                .map(|file| &file.description.path)
-                .map(|path| (path.clone(), content(sink, stream, path)))
-                .collect(),
+            pieces,
             files: files
                 .into_iter()
                 .map(|file| (file.description, file.attributes))
                 .collect(),
-        }
-    };
-    streams
-        .iter()
-        .map(contents)
-        .zip(&streams)
-        .map(|(contents, stream)| (stream.clone(), contents))
-        .collect()
+        };
+        everything.insert(stream, contents);
+    }
+    everything
 }
 
 pub(super) fn content(sink: &mut dyn Sink, stream: &str, path: &[u8]) -> Vec<(u64, Image)> {

@@ -84,6 +84,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
             format,
             table: row.get(8).doing(reading)?,
             tree: row.get(15).doing(reading)?,
+            schema: None,
         },
         table: row.get(7).doing(reading)?,
         attributes: Attributes {

@@ -1,6 +1,8 @@
 //! Benchmarks: one line per comparison after the figures it comes from; exit 1 when an aim is missed.
 
+mod apply;
 mod bench_site;
+mod decode;
 mod overhead;
 mod pipeline;
 mod tree;
@@ -11,6 +13,15 @@ use std::process::ExitCode;
 
 #[derive(Subcommand)]
 pub(crate) enum Which {
+    /// Rows a second that sinks apply, against what their databases do best by themselves.
+    Apply {
+        /// How many rows each measurement has.
+        #[arg(long, default_value_t = 300_000)]
+        rows: u64,
+        /// How many rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// What capture costs a program: the same program with and without, in turns.
     Overhead {
         /// How many rounds each comparison has.
@@ -29,12 +40,20 @@ pub(crate) enum Which {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Bytes a second from records to typed values, against memcpy and against rows without conversion.
+    Decode {
+        /// How many rounds.
+        #[arg(long, default_value_t = 9)]
+        rounds: usize,
+    },
 }
 
 pub(crate) fn run(which: &Which) -> Result<ExitCode> {
     let met = match which {
+        Which::Apply { rows, rounds } => apply::run(*rows, *rounds)?,
         Which::Overhead { rounds, only } => overhead::run(*rounds, only)?,
         Which::Pipeline { records, rounds } => pipeline::run(*records, *rounds)?,
+        Which::Decode { rounds } => decode::run(*rounds)?,
     };
     Ok(if met {
         ExitCode::SUCCESS

@@ -3,7 +3,7 @@
 use super::Finding;
 use super::state::{FileSystem, allowed, file_system};
 use counterfoil::config::{Config, SinkConfig, Target};
-use counterfoil_sinks::SqliteSink;
+use counterfoil_sinks::{PostgresConfig, PostgresSink, SinkError, SqliteSink};
 use rustix::fs::Access;
 use std::path::Path;
 
@@ -12,7 +12,48 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
     config
         .sinks
         .iter()
-        .flat_map(|sink| sqlite(sink, &config.site.state))
+        .flat_map(|sink| match &sink.target {
+            Target::Sqlite(_) => sqlite(sink, &config.site.state),
+            Target::Postgres(postgres_config) => postgres(sink, postgres_config),
+            // Kinds of target that come later bring their own check.
+            _ => Vec::new(),
+        })
+        .collect()
+}
+
+fn postgres(sink: &SinkConfig, config: &PostgresConfig) -> Vec<Finding> {
+    let subject = format!("{} ({})", sink.name, config.place());
+    let reached = match PostgresSink::probe(config) {
+        Ok(reached) => reached,
+        Err(SinkError::Permanent { doing, cause, next }) => {
+            let found = format!("{doing}: {cause}");
+            return vec![Finding::error("sink", subject, found, next)];
+        }
+        Err(error) => {
+            return vec![Finding::error(
+                "sink",
+                subject,
+                error.to_string(),
+                "start the server, or correct `url`; capturing goes on without it once it was reached for the first time",
+            )];
+        }
+    };
+    if reached.missing.is_empty() {
+        let version: Vec<&str> = reached.version.split(' ').take(2).collect();
+        let tables = if reached.has_tables {
+            "mirrored into already"
+        } else {
+            "its tables will be made"
+        };
+        return vec![Finding::ok(
+            "sink",
+            subject,
+            format!("{}, schema {}: {tables}", version.join(" "), reached.schema),
+        )];
+    }
+    let missing = reached.missing.into_iter();
+    missing
+        .map(|(found, sql)| Finding::error("sink", &subject, found, sql))
         .collect()
 }
 

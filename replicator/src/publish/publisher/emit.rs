@@ -192,6 +192,7 @@ impl Publisher {
         let codec = tracked.codec.as_ref();
         let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
         let mut changes = Vec::new();
+        let mut befores = HashMap::new();
         let mut volume = 0;
         if let Some(from) = dirty.cleared_from {
             changes.push(Change::Cleared {
@@ -233,6 +234,19 @@ impl Publisher {
                 emitted_end = emitted_end.max(piece.offset + piece.len);
             });
             tracked.emitted_end = emitted_end;
+            if let Some(former) = &mut tracked.former {
+                let range = span.start..reached.max(span.end);
+                let records = former.records(codec, bytes, range.clone());
+                volume += records
+                    .values()
+                    .map(|record| record.data.len())
+                    .sum::<usize>();
+                befores.extend(records);
+                former.told(range.clone());
+                if !pitched {
+                    former.split(range.end);
+                }
+            }
             if clears {
                 let to = if span.end == u64::MAX || reached >= size {
                     u64::MAX
@@ -266,11 +280,27 @@ impl Publisher {
             changes.push(Change::Created);
         }
         for change in changes {
-            self.event(&subject, size, change);
+            let before = match &change {
+                Change::Put { id, .. } | Change::Residue { id, .. } | Change::Absent { id } => {
+                    befores.remove(id)
+                }
+                _ => None,
+            };
+            self.event_after(&subject, size, change, before);
         }
     }
 
     pub(super) fn event(&mut self, subject: &Subject, size: u64, change: Change) {
+        self.event_after(subject, size, change, None);
+    }
+
+    fn event_after(
+        &mut self,
+        subject: &Subject,
+        size: u64,
+        change: Change,
+        before: Option<RecordImage>,
+    ) {
         self.parcel.events.push(Event {
             position: self.at.position,
             group: subject.group,
@@ -280,6 +310,7 @@ impl Publisher {
             captured_ns: self.at.captured_ns,
             pid: self.at.pid,
             snapshot: self.at.snapshot,
+            before,
         });
         self.at.position.index += 1;
     }
@@ -347,6 +378,9 @@ impl Publisher {
             // How long the file was at each operation isn't known any more, so neither is which pieces were cut short.
             let from = from.min(tracked.image.smallest_size());
             let size = tracked.image.size();
+            if let Some(former) = &mut tracked.former {
+                former.note(tracked.image.bytes(), &(0..size), false);
+            }
             if let Boundaries::Pitch(pitch) = tracked.codec.boundaries() {
                 let from = tracked.image.smallest_size().min(size);
                 let span = Span {

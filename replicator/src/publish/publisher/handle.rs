@@ -221,6 +221,7 @@ impl Publisher {
             });
         };
         let size = image.size();
+        let former = self.former_of(subject.group, codec.as_ref());
         let emitted_end = if is_new && self.options.refill {
             u64::MAX
         } else {
@@ -239,6 +240,7 @@ impl Publisher {
             },
             told: false,
             loading: false,
+            former,
             redone_from: None,
         };
         let file = match self.tracked.iter().position(Option::is_none) {
@@ -272,11 +274,19 @@ impl Publisher {
                 .tree
                 .as_ref()
                 .map(|root| root.as_os_str().as_bytes().to_vec()),
+            schema: rule.schema.clone(),
         };
         Some(Subject {
             group: group as u16,
             file: Arc::new(description),
         })
+    }
+
+    /// Lines have no before: what is changed in one moves where others begin.
+    fn former_of(&self, group: u16, codec: &dyn Codec) -> Option<Former> {
+        let asks = self.config.groups[usize::from(group)].before
+            && !matches!(codec.boundaries(), Boundaries::After(_));
+        asks.then(Former::default)
     }
 
     pub(super) fn write(
@@ -287,6 +297,8 @@ impl Publisher {
         fresh: bool,
     ) -> Result<(), PublishError> {
         self.note_redo(file, offset);
+        // What repeated operations find may be what they made, and what is loaded anew says nothing of before.
+        let is_known = !self.is_redo() && !fresh;
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -297,6 +309,9 @@ impl Publisher {
             tracked
                 .parse
                 .before_write(tracked.codec.as_ref(), tracked.image.bytes(), &range);
+        if let Some(former) = &mut tracked.former {
+            former.note(tracked.image.bytes(), &range, is_known);
+        }
         retry_io(&self.progress, || tracked.image.write(offset, bytes))?;
         tracked
             .parse
@@ -323,6 +338,13 @@ impl Publisher {
         }
         let codec = tracked.codec.as_ref();
         let entry = tracked.parse.entry(codec, tracked.image.bytes(), size);
+        if let Some(former) = &mut tracked.former {
+            if size > before {
+                former.note(tracked.image.bytes(), &(before..size), false);
+            } else {
+                former.cut(entry, before);
+            }
+        }
         retry_io(&self.progress, || tracked.image.truncate(size))?;
         tracked.parse.resized(codec, entry, tracked.image.bytes());
         let pitched = matches!(codec.boundaries(), Boundaries::Pitch(_));
@@ -556,6 +578,7 @@ impl Publisher {
             self.tracked[replaced] = None;
         }
         self.by_path.remove(from);
+        let former = self.former_of(subject.group, codec.as_ref());
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -571,6 +594,7 @@ impl Publisher {
         }
         // Other records than before, or another stream: gone there, new here.
         tracked.codec = codec;
+        tracked.former = former;
         tracked.parse = Parse::default();
         tracked.emitted_end = 0;
         self.event(&before, 0, Change::Removed);

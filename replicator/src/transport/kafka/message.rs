@@ -4,6 +4,7 @@
 //! events without decoding them. An event that is larger than a message may be comes in parts: messages one after the
 //! other, each with a `chunk` header, whose values put together are the event.
 
+use super::registry::{self, SchemaNumbers};
 use crate::transport::wire;
 use counterfoil_proto::{Position, v1};
 use prost::Message as _;
@@ -22,6 +23,8 @@ pub struct Outgoing {
     pub key: String,
     /// Its value.
     pub value: Vec<u8>,
+    /// It has no value at all, which tells compaction to drop its key.
+    pub is_tombstone: bool,
     /// Its headers.
     pub headers: OwnedHeaders,
     /// Its time, milliseconds since 1970.
@@ -63,10 +66,52 @@ pub fn time_text(ns: i64) -> String {
     )
 }
 
-/// The messages of an event, none larger than `bytes_max`.
+/// How events become messages.
+#[derive(Clone, Debug)]
+pub struct Form {
+    /// The largest message, in bytes.
+    pub bytes_max: usize,
+    /// An event after which a record isn't there any more is followed by a message without a value.
+    pub tombstones: bool,
+    /// Numbers of schemas, where messages carry them.
+    pub schemas: Option<SchemaNumbers>,
+}
+
+impl Form {
+    /// The messages of an event on a topic, none larger than may be.
+    pub fn outgoing(&self, topic: &str, event: &v1::ChangeEvent) -> Vec<Outgoing> {
+        let schema_id = event.file.as_ref().map_or("", |file| &file.schema_id);
+        let number = self
+            .schemas
+            .as_ref()
+            .and_then(|schemas| schemas.of(topic, schema_id));
+        let mut messages = framed(event, self.bytes_max, number);
+        // Residue is what a deletion leaves in a slot.
+        let is_gone = matches!(event.op(), v1::Op::Delete | v1::Op::Residue);
+        if self.tombstones && is_gone {
+            let tombstone = messages.last().map(|last| Outgoing {
+                key: last.key.clone(),
+                value: Vec::new(),
+                is_tombstone: true,
+                headers: last.headers.clone(),
+                at_ms: last.at_ms,
+            });
+            messages.extend(tombstone);
+        }
+        messages
+    }
+}
+
+/// The messages of an event as plain protobuf, none larger than `bytes_max`.
 pub fn outgoing(event: &v1::ChangeEvent, bytes_max: usize) -> Vec<Outgoing> {
+    framed(event, bytes_max, None)
+}
+
+fn framed(event: &v1::ChangeEvent, bytes_max: usize, schema: Option<u32>) -> Vec<Outgoing> {
     let key = wire::key(event);
-    let value = event.encode_to_vec();
+    let mut value = schema.map_or_else(Vec::new, |number| registry::frame(number).to_vec());
+    // It grows, and never refuses.
+    let _ = event.encode(&mut value);
     let op = op_name(event.op());
     let source = event.source.clone().unwrap_or_default();
     let position: Position = event.position.unwrap_or_default().into();
@@ -115,6 +160,7 @@ pub fn outgoing(event: &v1::ChangeEvent, bytes_max: usize) -> Vec<Outgoing> {
         return vec![Outgoing {
             key,
             value,
+            is_tombstone: false,
             headers: headers(None),
             at_ms,
         }];
@@ -126,6 +172,7 @@ pub fn outgoing(event: &v1::ChangeEvent, bytes_max: usize) -> Vec<Outgoing> {
         .map(|(part, number)| Outgoing {
             key: key.clone(),
             value: part.to_vec(),
+            is_tombstone: false,
             headers: headers(Some(format!(
                 "{}/{position_text}/{number}/{count}",
                 source.session

@@ -10,6 +10,7 @@
 pub mod message;
 pub mod publishing;
 pub mod receiving;
+pub mod registry;
 pub mod topics;
 
 #[cfg(test)]

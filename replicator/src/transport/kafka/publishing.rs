@@ -9,7 +9,8 @@
 //! A publisher that another one has replaced notices: its messages don't follow one another on the topic any more, or a
 //! later session is there. It stops, and says so.
 
-use super::message::outgoing;
+use super::message::Form;
+use super::registry;
 use super::topics::{self, End, PARTITION};
 use super::{BetterRoute, Reader, Told, client_config, reader};
 use crate::config::{Config, Kafka, UnitOfWork};
@@ -17,6 +18,7 @@ use crate::event::{Change, Event, Parcel};
 use crate::progress::{Progress, SinkProgress};
 use crate::transport::wire::{Content, Place, Sender};
 use crate::transport::{Closed, Inlet};
+use crate::typed::TypedSchemas;
 use anyhow::{Context as _, Result};
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, v1};
@@ -152,7 +154,7 @@ pub struct Publishing {
     sessions: Sessions,
     route: usize,
     better: Option<BetterRoute>,
-    message_bytes_max: usize,
+    form: Form,
     heard: Instant,
     taking: bool,
 }
@@ -293,6 +295,7 @@ impl Publishing {
                     group: group.name.clone(),
                     host: host.clone(),
                     session: 0,
+                    typed: TypedSchemas::default(),
                 },
                 kind: unit_kind(group.unit_of_work),
                 acked: known.position,
@@ -303,7 +306,11 @@ impl Publishing {
             .collect();
         Publishing {
             sessions: Sessions::read(&config),
-            message_bytes_max: kafka.message_bytes_max,
+            form: Form {
+                bytes_max: kafka.message_bytes_max,
+                tombstones: kafka.tombstones,
+                schemas: None,
+            },
             config,
             kafka,
             inlet,
@@ -451,10 +458,10 @@ impl Publishing {
             let offset = match result {
                 Ok(offset) => offset,
                 Err(RDKafkaErrorCode::MessageSizeTooLarge) => {
-                    self.message_bytes_max = (self.message_bytes_max / 2).max(MESSAGE_BYTES_MIN);
+                    self.form.bytes_max = (self.form.bytes_max / 2).max(MESSAGE_BYTES_MIN);
                     return Err(format!(
                         "the broker takes no messages as large as message_bytes_max says; from now on events are sent in parts of {} bytes; set it to what the broker takes",
-                        self.message_bytes_max
+                        self.form.bytes_max
                     ));
                 }
                 Err(error) => return Err(format!("sending to the topic {topic}: {error}")),
@@ -513,7 +520,7 @@ impl Publishing {
                     last_of: (index == count).then_some(u32::try_from(count).unwrap_or(u32::MAX)),
                 });
                 let message = stream.sender.event(event, place, stream.kind);
-                for outgoing in outgoing(&message, self.message_bytes_max) {
+                for outgoing in self.form.outgoing(&stream.topic, &message) {
                     *bytes += outgoing.value.len();
                     sent += 1;
                     produce(producer, &stream.topic, &outgoing, number).map_err(|error| {
@@ -726,6 +733,7 @@ impl Publishing {
                 _ => {}
             }
         }
+        self.look_up_schemas()?;
         let last = ends.iter().map(|end| end.session).max().unwrap_or(0);
         let now = u64::try_from(clock::wall()).unwrap_or(0);
         let session = now.max(last + 1).max(self.sessions.last + 1);
@@ -759,7 +767,7 @@ impl Publishing {
             let message = stream
                 .sender
                 .begin(position, stream.begin.is_some(), clock::wall());
-            for outgoing in outgoing(&message, self.message_bytes_max) {
+            for outgoing in self.form.outgoing(&stream.topic, &message) {
                 produce(&producer, &stream.topic, &outgoing, BEGINNING).map_err(|error| {
                     anyhow::anyhow!("sending to the topic {}: {error}", stream.topic)
                 })?;
@@ -772,6 +780,18 @@ impl Publishing {
         self.producer = Some(producer);
         // The beginning is the first message of its session: once it is there, so is what it announces.
         self.await_beginnings()?;
+        Ok(())
+    }
+
+    /// Asks the registry, if there is one, for the numbers of schemas: once, as they never change.
+    fn look_up_schemas(&mut self) -> Result<()> {
+        if let Some(registry) = &self.kafka.registry
+            && self.form.schemas.is_none()
+        {
+            let topics: Vec<String> = self.streams.iter().map(|it| it.topic.clone()).collect();
+            let numbers = registry::numbers(&self.config, registry, &topics)?;
+            self.form.schemas = Some(numbers);
+        }
         Ok(())
     }
 
@@ -844,9 +864,12 @@ fn produce(
         let record = BaseRecord::with_opaque_to(topic, item)
             .partition(PARTITION)
             .key(&outgoing.key)
-            .payload(&outgoing.value)
             .timestamp(outgoing.at_ms)
             .headers(outgoing.headers.clone());
+        let record = match outgoing.is_tombstone {
+            true => record,
+            false => record.payload(&outgoing.value),
+        };
         match producer.send(record) {
             Ok(()) => return Ok(()),
             // Its queue is larger than what we keep in flight, but one unit may be larger still.

@@ -63,6 +63,7 @@ fn unit(lsn: u64, events: u32, bytes: usize) -> Vec<Event> {
         format: RecordFormat::new(Organization::Stream, Layout::Newline),
         table: None,
         tree: None,
+        schema: None,
     });
     (0..events)
         .map(|index| Event {
@@ -78,6 +79,7 @@ fn unit(lsn: u64, events: u32, bytes: usize) -> Vec<Event> {
             captured_ns: 1,
             pid: 1,
             snapshot: false,
+            before: None,
         })
         .collect()
 }

@@ -76,7 +76,7 @@ impl Finished {
 
 impl Process {
     /// Starts `command` with its output in files called after `what` in `logs`.
-    pub(crate) fn start(
+    pub fn start(
         mut command: Command,
         what: String,
         logs: &Path,

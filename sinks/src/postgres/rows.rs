@@ -1,0 +1,395 @@
+//! Records and residue: how images become rows.
+
+use super::catalogue::File;
+use super::error::Doing;
+use super::schema::Table;
+use super::session::Session;
+use crate::sql::{bounds, integer, permanent};
+use crate::{FileChanges, Image, SinkError};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use counterfoil_proto::path_text;
+use futures_util::SinkExt as _;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::Arc;
+
+/// A statement takes so many rows at most,
+const ROWS_MAX: usize = 16_384;
+/// and so many bytes, unless one row alone has more.
+const BYTES_MAX: usize = 8 << 20;
+
+/// From so many new rows on, `COPY` is worth its further exchange with the server.
+const COPY_MIN: usize = 64;
+/// Bytes of a `COPY` that are sent at a time.
+const COPY_BYTES: usize = 256 << 10;
+
+/// What a record may have at most, in bytes.
+pub(super) const RECORD_BYTES_MAX: usize = 1_000_000_000;
+
+/// What a binary `COPY` begins with: signature, no flags, no extension.
+const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+
+/// A row to be written.
+struct Row<'b> {
+    id: i64,
+    data: &'b [u8],
+    rest: Option<&'b [u8]>,
+}
+
+impl Row<'_> {
+    fn bytes(&self) -> usize {
+        self.data.len() + self.rest.map_or(0, <[u8]>::len)
+    }
+}
+
+/// Rows for the tables of trees, which many files share: they are written together.
+#[derive(Default)]
+pub(super) struct Pending<'b> {
+    tables: HashMap<String, (Arc<Table>, Vec<Block<'b>>)>,
+    bytes: usize,
+    count: usize,
+}
+
+/// A block of a tree's file.
+struct Block<'b> {
+    file_id: i64,
+    id: i64,
+    data: &'b [u8],
+}
+
+impl<'b> Pending<'b> {
+    async fn add(
+        &mut self,
+        session: &mut Session,
+        table: &Arc<Table>,
+        block: Block<'b>,
+    ) -> Result<(), SinkError> {
+        self.bytes += block.data.len();
+        self.count += 1;
+        self.tables
+            .entry(table.name.clone())
+            .or_insert_with(|| (Arc::clone(table), Vec::new()))
+            .1
+            .push(block);
+        if self.bytes >= BYTES_MAX || self.count >= ROWS_MAX {
+            self.flush(session).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is waiting.
+    pub(super) async fn flush(&mut self, session: &mut Session) -> Result<(), SinkError> {
+        for (_, (table, mut blocks)) in self.tables.drain() {
+            // A statement can't write a row twice: the later one holds.
+            blocks.reverse();
+            blocks.sort_by_key(|block| (block.file_id, block.id));
+            blocks.dedup_by_key(|block| (block.file_id, block.id));
+            let files: Vec<i64> = blocks.iter().map(|block| block.file_id).collect();
+            let ids: Vec<i64> = blocks.iter().map(|block| block.id).collect();
+            let data: Vec<&[u8]> = blocks.iter().map(|block| block.data).collect();
+            session
+                .execute(&table.upsert, &[&files, &ids, &data])
+                .await
+                .doing(|| format!("writing {} blocks into table {}", blocks.len(), table.name))?;
+        }
+        self.bytes = 0;
+        self.count = 0;
+        Ok(())
+    }
+}
+
+/// Deletes the rows and the residue of a range of identities.
+pub(super) async fn clear(
+    session: &mut Session,
+    file: &mut File,
+    range: &Range<u64>,
+) -> Result<(), SinkError> {
+    // There is nothing beyond what a bigint holds.
+    let Some((begin, last)) = bounds(range) else {
+        return Ok(());
+    };
+    let place = file.place();
+    let clearing = || format!("clearing {}..{} of {place}", range.start, range.end);
+    let is_known_empty = file.last_id.is_some_and(|last_id| begin > last_id);
+    if !is_known_empty {
+        let sql = &file.table.delete_range;
+        if file.table.is_shared {
+            session.execute(sql, &[&begin, &last, &file.file_id]).await
+        } else {
+            session.execute(sql, &[&begin, &last]).await
+        }
+        .doing(clearing)?;
+    }
+    if last == i64::MAX {
+        file.last_id = match file.last_id {
+            Some(last_id) => Some(last_id.min(begin - 1)),
+            None if begin == 0 => Some(-1),
+            None => None,
+        };
+    }
+    if file.has_residue {
+        let sql = format!(
+            "DELETE FROM {} WHERE file_id = $1 AND id BETWEEN $2 AND $3",
+            session.name("counterfoil_residue")
+        );
+        session
+            .execute(&sql, &[&file.file_id, &begin, &last])
+            .await
+            .doing(clearing)?;
+        if (begin, last) == (0, i64::MAX) {
+            file.has_residue = false;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the last images of a file.
+pub(super) async fn write<'b>(
+    session: &mut Session,
+    pending: &mut Pending<'b>,
+    file: &mut File,
+    changes: &'b FileChanges,
+) -> Result<(), SinkError> {
+    if changes.images.is_empty() {
+        return Ok(());
+    }
+    let mut records = Vec::new();
+    // Identities without a record, and those without residue.
+    let (mut no_record, mut no_residue) = (Vec::new(), Vec::new());
+    let mut residues: Vec<(i64, &[u8], String)> = Vec::new();
+    for (&number, image) in &changes.images {
+        let writing = || format!("writing record {number} of {}", file.place());
+        let id = integer(number, "PostgreSQL", writing)?;
+        match image {
+            Image::Record { data, rest } => {
+                check_size(data.len() + rest.len(), writing)?;
+                if file.table.is_shared && !rest.is_empty() {
+                    return Err(permanent(
+                        writing(),
+                        "a block of a static file has nothing beside its content",
+                        "report this: it is a fault of Counterfoil",
+                    ));
+                }
+                records.push(Row {
+                    id,
+                    data,
+                    rest: (!rest.is_empty()).then_some(rest),
+                });
+                no_residue.push(id);
+            }
+            Image::Residue { bytes, reason } => {
+                check_size(bytes.len(), writing)?;
+                // The one character that PostgreSQL's text doesn't hold.
+                residues.push((id, bytes, reason.replace('\0', "\u{fffd}")));
+                no_record.push(id);
+            }
+            Image::Absent => {
+                no_record.push(id);
+                no_residue.push(id);
+            }
+        }
+    }
+    remove_records(session, pending, file, no_record).await?;
+    if file.has_residue && !no_residue.is_empty() {
+        let sql = format!(
+            "DELETE FROM {} WHERE file_id = $1 AND id = ANY($2::bigint[])",
+            session.name("counterfoil_residue")
+        );
+        session
+            .execute(&sql, &[&file.file_id, &no_residue])
+            .await
+            .doing(|| format!("removing residue of {}", file.place()))?;
+    }
+    if file.table.is_shared {
+        for row in records {
+            let block = Block {
+                file_id: file.file_id,
+                id: row.id,
+                data: row.data,
+            };
+            pending.add(session, &file.table, block).await?;
+        }
+    } else {
+        put_records(session, file, &records).await?;
+    }
+    put_residue(session, file, &residues).await
+}
+
+fn check_size(bytes: usize, doing: impl FnOnce() -> String) -> Result<(), SinkError> {
+    if bytes <= RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    Err(permanent(
+        doing(),
+        format!("it has {bytes} bytes, and PostgreSQL takes {RECORD_BYTES_MAX}"),
+        "leave the file out of this sink",
+    ))
+}
+
+async fn remove_records(
+    session: &mut Session,
+    pending: &mut Pending<'_>,
+    file: &File,
+    mut ids: Vec<i64>,
+) -> Result<(), SinkError> {
+    if let Some(last_id) = file.last_id {
+        ids.retain(|&id| id <= last_id);
+    }
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let removing = || format!("removing {} records of {}", ids.len(), file.place());
+    let sql = &file.table.delete;
+    if file.table.is_shared {
+        pending.flush(session).await?;
+        session.execute(sql, &[&ids, &file.file_id]).await
+    } else {
+        session.execute(sql, &[&ids]).await
+    }
+    .doing(removing)?;
+    Ok(())
+}
+
+/// Writes records into a file's own table: those beyond its last identity are new, and need no look at what is there.
+async fn put_records(
+    session: &mut Session,
+    file: &mut File,
+    records: &[Row<'_>],
+) -> Result<(), SinkError> {
+    let Some(last) = records.last() else {
+        return Ok(());
+    };
+    if file.last_id.is_none() && records.len() >= COPY_MIN {
+        let found = session
+            .query(&file.table.max, &[])
+            .await
+            .doing(|| format!("looking for the last record of {}", file.place()))?;
+        file.last_id = found.first().map(|row| row.get(0));
+    }
+    let known = match file.last_id {
+        Some(last_id) => records.partition_point(|row| row.id <= last_id),
+        None => records.len(),
+    };
+    let (known, new) = if records.len() - known >= COPY_MIN {
+        records.split_at(known)
+    } else {
+        (records, &records[..0])
+    };
+    for rows in chunks(known) {
+        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
+        let data: Vec<&[u8]> = rows.iter().map(|row| row.data).collect();
+        let rests: Vec<Option<&[u8]>> = rows.iter().map(|row| row.rest).collect();
+        session
+            .execute(&file.table.upsert, &[&ids, &data, &rests])
+            .await
+            .doing(|| {
+                let (first, last) = (ids.first().unwrap_or(&0), ids.last().unwrap_or(&0));
+                format!("writing records {first} to {last} of {}", file.place())
+            })?;
+    }
+    if !new.is_empty() {
+        copy(session, &file.table, new)
+            .await
+            .doing(|| format!("copying {} new records of {}", new.len(), file.place()))?;
+    }
+    file.last_id = file.last_id.map(|last_id| last_id.max(last.id));
+    Ok(())
+}
+
+/// Parts that a statement takes.
+fn chunks<'r, 'b>(mut rows: &'r [Row<'b>]) -> impl Iterator<Item = &'r [Row<'b>]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let within = rows.iter().take(ROWS_MAX).take_while(|row| {
+            bytes += row.bytes();
+            bytes <= BYTES_MAX
+        });
+        let count = within.count().max(1).min(rows.len());
+        let chunk;
+        (chunk, rows) = rows.split_at(count);
+        (!chunk.is_empty()).then_some(chunk)
+    })
+}
+
+async fn copy(
+    session: &mut Session,
+    table: &Table,
+    rows: &[Row<'_>],
+) -> Result<(), tokio_postgres::Error> {
+    let statement = session.prepare(&table.copy).await?;
+    let mut sink = pin!(session.client.copy_in::<_, Bytes>(&statement).await?);
+    let mut buffer = BytesMut::with_capacity(COPY_BYTES + (COPY_BYTES >> 2));
+    buffer.put_slice(COPY_HEADER);
+    for row in rows {
+        buffer.put_i16(3);
+        buffer.put_i32(8);
+        buffer.put_i64(row.id);
+        put_field(&mut buffer, Some(row.data));
+        put_field(&mut buffer, row.rest);
+        if buffer.len() >= COPY_BYTES {
+            sink.send(buffer.split().freeze()).await?;
+        }
+    }
+    buffer.put_i16(-1);
+    sink.send(buffer.freeze()).await?;
+    sink.finish().await?;
+    Ok(())
+}
+
+fn put_field(buffer: &mut BytesMut, field: Option<&[u8]>) {
+    match field {
+        // No longer than RECORD_BYTES_MAX.
+        Some(bytes) => {
+            buffer.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+            buffer.put_slice(bytes);
+        }
+        None => buffer.put_i32(-1),
+    }
+}
+
+async fn put_residue(
+    session: &mut Session,
+    file: &mut File,
+    residues: &[(i64, &[u8], String)],
+) -> Result<(), SinkError> {
+    if residues.is_empty() {
+        return Ok(());
+    }
+    let table = session.name("counterfoil_residue");
+    let sql = format!(
+        "INSERT INTO {table} (file_id, id, bytes, reason)
+         SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::text[])
+         ON CONFLICT (file_id, id) DO UPDATE SET bytes = excluded.bytes, reason = excluded.reason"
+    );
+    let mut rest = residues;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let within = rest.iter().take(ROWS_MAX).take_while(|residue| {
+            bytes += residue.1.len();
+            bytes <= BYTES_MAX
+        });
+        let (chunk, after) = rest.split_at(within.count().max(1));
+        rest = after;
+        let ids: Vec<i64> = chunk.iter().map(|residue| residue.0).collect();
+        let bytes: Vec<&[u8]> = chunk.iter().map(|residue| residue.1).collect();
+        let reasons: Vec<&str> = chunk.iter().map(|residue| &*residue.2).collect();
+        session
+            .execute(&sql, &[&file.file_id, &ids, &bytes, &reasons])
+            .await
+            .doing(|| format!("writing residue of {}", file.place()))?;
+    }
+    file.has_residue = true;
+    Ok(())
+}
+
+impl File {
+    /// In words: the file and its table.
+    pub(super) fn place(&self) -> String {
+        format!(
+            "{} (table {})",
+            path_text(&self.description.path),
+            self.table.name
+        )
+    }
+}
