@@ -343,11 +343,11 @@ impl<'c> Eye<'c> {
                 // Some file systems (btrfs, overlays) tell another device there than to who asks for the file.
                 || mapping.path == self.board_path.as_os_str().as_bytes()
         };
-        let shared = || proc::mappings(maps).filter(|mapping| mapping.is_shared_writable);
-        if shared().any(|mapping| is_ours(&mapping)) {
+        // Programs of other users may only read the board; what they write is beside it.
+        if proc::mappings(maps).any(|mapping| is_ours(&mapping)) {
             return None;
         }
-        let other = shared().find_map(|mapping| {
+        let other = proc::mappings(maps).find_map(|mapping| {
             let (directory, name) = split_file_name(mapping.path);
             (name == board::FILE_NAME.as_bytes()).then(|| text(directory))
         });

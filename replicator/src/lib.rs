@@ -7,6 +7,7 @@ pub mod apply;
 pub mod backlog;
 pub mod capture;
 pub mod config;
+pub mod console;
 pub mod copybooks;
 pub mod coverage;
 pub mod dead_letters;

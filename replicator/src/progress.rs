@@ -6,7 +6,8 @@ use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 /// Counters shared by all threads of a replicator. Those that decide whether everything captured was applied are
 /// sequentially consistent.
@@ -17,6 +18,9 @@ pub struct Progress {
     restart: Mutex<Option<String>>,
     read_again: AtomicBool,
     problems: Mutex<BTreeMap<String, Vec<String>>>,
+    obstacles: Mutex<BTreeMap<String, Vec<String>>>,
+    pulses: Mutex<BTreeMap<String, Arc<Pulse>>>,
+    pending: Mutex<BTreeMap<String, Pending>>,
     /// Tasks asked of the checker and not finished.
     pub tasks: AtomicU64,
     /// Findings of the checker not yet in the journal or dismissed.
@@ -55,6 +59,8 @@ pub struct Progress {
     pub programs: AtomicU64,
     /// Lanes.
     pub lanes: AtomicU64,
+    /// Bytes of all lanes' files.
+    pub lane_bytes: AtomicU64,
     /// Wall clock when the next unit of work is to be cut, nanoseconds since 1970; 0 when none is open.
     pub unit_due_ns: AtomicI64,
     /// Programs that wait for room in their lanes.
@@ -327,6 +333,89 @@ pub struct SinkProgress {
     pub route: Option<String>,
     /// The streams that this process applies to it, where other processes may apply others.
     pub streams: Option<Vec<String>>,
+    /// Events that wait in memory to be sent to Kafka, or to be acknowledged by it.
+    pub queue_events: u64,
+    /// Bytes sent to Kafka and not acknowledged.
+    pub queue_bytes: u64,
+}
+
+/// A thread's sign of life.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    /// Monotonic clock of the last one.
+    last_ns: AtomicU64,
+    /// It waits for something that isn't ours, for as long as that takes.
+    is_waiting: AtomicBool,
+}
+
+impl Pulse {
+    /// The thread goes on.
+    pub fn beat(&self) {
+        self.last_ns.store(clock::now(), Ordering::Relaxed);
+    }
+
+    /// Does what may take as long as it takes, because of others: a target, a broker, a bounded channel.
+    pub fn wait<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.is_waiting.store(true, Ordering::Relaxed);
+        let done = work();
+        self.beat();
+        self.is_waiting.store(false, Ordering::Relaxed);
+        done
+    }
+
+    /// For how long it hasn't gone on though it should have.
+    fn silence(&self) -> Duration {
+        if self.is_waiting.load(Ordering::Relaxed) {
+            return Duration::ZERO;
+        }
+        let last = self.last_ns.load(Ordering::Relaxed);
+        Duration::from_nanos(clock::now().saturating_sub(last))
+    }
+}
+
+/// Ends seen and not reached that are remembered of a sink.
+const PENDING_MAX: usize = 512;
+
+/// Ends of the journal and when they were first seen, as far as a sink hasn't reached them. When they are many, those seen
+/// within an interval become one, which makes what is told too long rather than too short, by no more than that.
+#[derive(Debug, Default)]
+struct Pending {
+    ends: VecDeque<(Instant, u64)>,
+    interval: Duration,
+}
+
+impl Pending {
+    /// For how long the oldest of what isn't applied has been waiting.
+    fn note(&mut self, now: Instant, end: u64, applied: u64) -> Duration {
+        while self.ends.front().is_some_and(|&(_, seen)| seen <= applied) {
+            self.ends.pop_front();
+        }
+        if self.ends.is_empty() {
+            self.interval = Duration::ZERO;
+        }
+        if end > self.ends.back().map_or(applied, |&(_, seen)| seen) {
+            self.add(now, end);
+        }
+        if self.ends.len() > PENDING_MAX {
+            let (first, _) = self.ends[0];
+            self.interval = now.saturating_duration_since(first) * 2 / PENDING_MAX as u32;
+            for (seen, end) in std::mem::take(&mut self.ends) {
+                self.add(seen, end);
+            }
+        }
+        self.ends.front().map_or(Duration::ZERO, |&(since, _)| {
+            now.saturating_duration_since(since)
+        })
+    }
+
+    fn add(&mut self, seen: Instant, end: u64) {
+        match self.ends.back_mut() {
+            Some((last, until)) if seen.saturating_duration_since(*last) < self.interval => {
+                *until = end;
+            }
+            _ => self.ends.push_back((seen, end)),
+        }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -334,6 +423,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Replaces what a subject says, and logs what it didn't say before.
+fn replace(said: &Mutex<BTreeMap<String, Vec<String>>>, subject: &str, problems: &[String]) {
+    let mut all = lock(said);
+    let before = if problems.is_empty() {
+        all.remove(subject)
+    } else {
+        all.insert(subject.to_owned(), problems.to_vec())
+    };
+    for problem in problems.iter().filter(|problem| {
+        before
+            .as_ref()
+            .is_none_or(|before| !before.contains(problem))
+    }) {
+        tracing::warn!("{problem}");
+    }
 }
 
 impl Progress {
@@ -380,26 +486,50 @@ impl Progress {
         lock(&self.failed).clone()
     }
 
-    /// Replaces what `subject` has to complain about at present.
+    /// Replaces what `subject` has to complain about at present, while data flows all the same.
     pub fn set_problems(&self, subject: &str, problems: &[String]) {
-        let mut all = lock(&self.problems);
-        let before = if problems.is_empty() {
-            all.remove(subject)
-        } else {
-            all.insert(subject.to_owned(), problems.to_vec())
-        };
-        for problem in problems.iter().filter(|problem| {
-            before
-                .as_ref()
-                .is_none_or(|before| !before.contains(problem))
-        }) {
-            tracing::warn!("{problem}");
-        }
+        replace(&self.problems, subject, problems);
     }
 
-    /// What is wrong at present.
+    /// Replaces what keeps data from flowing at present, as far as `subject` knows.
+    pub fn set_obstacles(&self, subject: &str, obstacles: &[String]) {
+        replace(&self.obstacles, subject, obstacles);
+    }
+
+    /// What is wrong at present, first what keeps data from flowing.
     pub fn problems(&self) -> Vec<String> {
-        lock(&self.problems).values().flatten().cloned().collect()
+        let mut all = self.obstacles();
+        all.extend(lock(&self.problems).values().flatten().cloned());
+        all
+    }
+
+    /// What keeps data from flowing at present.
+    pub fn obstacles(&self) -> Vec<String> {
+        lock(&self.obstacles).values().flatten().cloned().collect()
+    }
+
+    /// The signs of life of a thread, under a name that no other thread of the half has.
+    pub fn pulse(&self, thread: &str) -> Arc<Pulse> {
+        let pulse = Arc::clone(lock(&self.pulses).entry(thread.to_owned()).or_default());
+        pulse.beat();
+        pulse
+    }
+
+    /// For how long each thread hasn't gone on though it should have.
+    pub fn silences(&self) -> BTreeMap<String, Duration> {
+        let pulses = lock(&self.pulses);
+        let silences = pulses
+            .iter()
+            .map(|(name, pulse)| (name.clone(), pulse.silence()));
+        silences.collect()
+    }
+
+    /// For how long the oldest of what a sink hasn't applied has been waiting, as seen by calls of this: zero when it has all.
+    pub fn pending(&self, sink: &str, progress: &SinkProgress) -> Duration {
+        let end = self.journal_end.load(Ordering::SeqCst);
+        let mut pending = lock(&self.pending);
+        let pending = pending.entry(sink.to_owned()).or_default();
+        pending.note(Instant::now(), end, progress.applied_end)
     }
 
     /// Replaces the units of work that are open.
@@ -597,6 +727,53 @@ mod tests {
         progress.remove_file("/srv/99");
         assert_eq!(told(2), ["/srv/5", "/srv/98"]);
         assert_eq!(told(1000).len(), 99);
+    }
+
+    #[test]
+    fn what_waits_is_told_by_its_oldest_whatever_comes_after() {
+        let mut pending = Pending::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(pending.note(at(0), 5, 5), Duration::ZERO);
+        assert_eq!(pending.note(at(1), 10, 5), Duration::ZERO);
+        assert_eq!(pending.note(at(4), 20, 5), Duration::from_secs(3));
+        // The first ten are applied; what came later has waited for less.
+        assert_eq!(pending.note(at(6), 20, 10), Duration::from_secs(2));
+        assert_eq!(pending.note(at(7), 20, 20), Duration::ZERO);
+        for second in 8..5000 {
+            pending.note(at(second), second * 10, 20);
+            assert!(pending.ends.len() <= PENDING_MAX);
+        }
+        let oldest = pending.note(at(5000), 49_990, 20);
+        assert_eq!(oldest, Duration::from_secs(4992));
+        // What was put together counts from the first of it.
+        let waited = pending.note(at(5000), 49_990, 25_000);
+        let expected = Duration::from_secs(2499);
+        assert!(
+            waited >= expected && waited < expected + Duration::from_secs(40),
+            "{waited:?}"
+        );
+    }
+
+    #[test]
+    fn what_keeps_data_from_flowing_is_a_problem_too() {
+        let progress = Progress::default();
+        progress.set_problems("route", &["another route is used".to_owned()]);
+        assert!(progress.obstacles().is_empty());
+        progress.set_obstacles("journal", &["it is full".to_owned()]);
+        assert_eq!(progress.problems(), ["it is full", "another route is used"]);
+        progress.set_obstacles("journal", &[]);
+        assert_eq!(progress.problems(), ["another route is used"]);
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_others_is_not_silent() {
+        let progress = Progress::default();
+        let pulse = progress.pulse("apply");
+        pulse.last_ns.store(0, Ordering::Relaxed);
+        assert!(progress.silences()["apply"] > Duration::ZERO);
+        pulse.wait(|| assert_eq!(progress.silences()["apply"], Duration::ZERO));
+        assert!(progress.silences()["apply"] < Duration::from_secs(10));
     }
 
     #[test]

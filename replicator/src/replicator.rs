@@ -22,10 +22,12 @@ use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
 use counterfoil_sinks::{MysqlSink, PostgresSink, Sink, SqliteSink};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Which halves a process has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,15 @@ pub struct StartOptions {
     pub role: Role,
     /// Every file is read and published again.
     pub read_again: bool,
+}
+
+/// Threads as of a moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Threads {
+    /// For how long each hasn't gone on though it should have.
+    pub silences: BTreeMap<String, Duration>,
+    /// Those that have ended.
+    pub ended: Vec<String>,
 }
 
 /// What runs.
@@ -209,6 +220,22 @@ impl Replicator {
             half.progress.is_stopping()
                 || half.threads.iter().any(|(_, thread)| thread.is_finished())
         })
+    }
+
+    /// How its threads are.
+    pub fn threads(&self) -> Threads {
+        let mut threads = Threads::default();
+        for half in &self.halves {
+            threads.silences.extend(half.progress.silences());
+            let ended = half
+                .threads
+                .iter()
+                .filter(|(_, thread)| thread.is_finished());
+            threads
+                .ended
+                .extend(ended.map(|(name, _)| (*name).to_owned()));
+        }
+        threads
     }
 
     /// Why everything is to be started again, if it is.

@@ -15,6 +15,7 @@ use std::io;
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A status older than this is of a replicator that hangs.
 pub const FRESH_NS: i64 = 5_000_000_000;
@@ -51,6 +52,9 @@ pub struct Status {
     pub programs: u64,
     /// Their lanes.
     pub lanes: u64,
+    /// Bytes of the lanes' files.
+    #[serde(default)]
+    pub lane_bytes: u64,
     /// Programs that wait for room in their lanes (`on_backlog = "block"`).
     #[serde(default)]
     pub programs_waiting: u64,
@@ -62,6 +66,9 @@ pub struct Status {
     pub rereads: u64,
     /// Files and ranges waiting to be read.
     pub reads_waiting: u64,
+    /// Every file is being read again, since a target couldn't be brought up otherwise.
+    #[serde(default)]
+    pub refilling: bool,
     /// Units of work open.
     pub units_open: u64,
     /// Units of work cut because they were too long or too large, since the start.
@@ -88,6 +95,12 @@ pub struct Status {
     pub files: Vec<FileStatus>,
     /// What is wrong at present.
     pub problems: Vec<String>,
+    /// Those of them that keep data from flowing.
+    #[serde(default)]
+    pub obstacles: Vec<String>,
+    /// Where metrics are served, as URLs.
+    #[serde(default)]
+    pub metrics: Vec<String>,
 }
 
 /// By which way changes came since the start, and which programs write now.
@@ -227,6 +240,9 @@ pub struct SinkStatus {
     /// What waits for it on disk, in bytes, while others are further on.
     #[serde(default)]
     pub spooled_bytes: u64,
+    /// For how long the oldest of what isn't applied has been waiting, in milliseconds, as far as this process has seen.
+    #[serde(default)]
+    pub pending_ms: f64,
     /// Why it doesn't go on, if it doesn't.
     pub error: Option<String>,
     /// The route to Kafka that is used, where there is one.
@@ -235,6 +251,12 @@ pub struct SinkStatus {
     /// The streams that this process applies, where others may apply the rest; none: it is a standby.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub streams: Option<Vec<String>>,
+    /// Events in memory on their way to Kafka.
+    #[serde(default)]
+    pub queue_events: u64,
+    /// Bytes sent to Kafka and not acknowledged.
+    #[serde(default)]
+    pub queue_bytes: u64,
 }
 
 impl Status {
@@ -254,11 +276,13 @@ impl Status {
             stopped: false,
             programs: get(&progress.programs),
             lanes: get(&progress.lanes),
+            lane_bytes: get(&progress.lane_bytes),
             programs_waiting: get(&progress.programs_waiting),
             operations: progress.operations.total(),
             events: get(&progress.events),
             rereads: progress.rereads.total(),
             reads_waiting: get(&progress.tasks),
+            refilling: progress.refilling.load(Ordering::Relaxed),
             units_open: open.len() as u64,
             units_cut: get(&progress.units_cut),
             units: UnitStatus::of(open, now - LONG_UNIT_NS),
@@ -270,10 +294,15 @@ impl Status {
             sinks: progress
                 .sinks()
                 .into_iter()
-                .map(|(name, sink)| (name, SinkStatus::of(&sink, journal_end)))
+                .map(|(name, sink)| {
+                    let pending = progress.pending(&name, &sink);
+                    (name, SinkStatus::of(&sink, journal_end, pending))
+                })
                 .collect(),
             files: FileStatus::of(progress),
             problems,
+            obstacles: progress.obstacles(),
+            metrics: Vec::new(),
         }
     }
 
@@ -284,12 +313,16 @@ impl Status {
             events,
             sinks,
             problems,
+            obstacles,
+            metrics,
             ..
         } = other;
         self.written_ns = self.written_ns.max(written_ns);
         self.events += events;
         self.sinks.extend(sinks);
         self.problems.extend(problems);
+        self.obstacles.extend(obstacles);
+        self.metrics.extend(metrics);
     }
 
     /// Writes it where others look for it. It need not survive a power cut, only never be half there.
@@ -505,7 +538,7 @@ impl FileStatus {
 }
 
 impl SinkStatus {
-    fn of(sink: &SinkProgress, journal_end: u64) -> SinkStatus {
+    fn of(sink: &SinkProgress, journal_end: u64, pending: Duration) -> SinkStatus {
         SinkStatus {
             positions: sink
                 .positions
@@ -523,6 +556,9 @@ impl SinkStatus {
             operations_behind: journal_end.saturating_sub(sink.applied_end),
             lag_ms: sink.lag_ns as f64 / 1e6,
             spooled_bytes: sink.spooled_bytes,
+            pending_ms: pending.as_secs_f64() * 1e3,
+            queue_events: sink.queue_events,
+            queue_bytes: sink.queue_bytes,
             error: sink.error.clone(),
             route: sink.route.clone(),
             streams: sink.streams.clone(),

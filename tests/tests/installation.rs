@@ -5,7 +5,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_tests::{
-    Finished, Group, Program, Shape, Site, counterfoil, interposer, wait_until,
+    Finished, Group, Program, Shape, Site, c, counterfoil, interposer, wait_until,
 };
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -270,6 +270,21 @@ fn programs_of_other_users_are_captured_where_that_is_allowed() -> Result<()> {
                 Err(status.to_string())
             }
         })?;
+        // They may only read the board; that they are captured is seen all the same.
+        let mut holder = site.captured(&c("holder")?, &["held.dat", "open"]);
+        holder.uid(OTHER_USER).gid(OTHER_USER);
+        let mut holder = site.start(holder)?;
+        wait_until("the file to be open", || {
+            let said = holder.stdout();
+            said.contains("ready").then_some(()).ok_or(said)
+        })?;
+        let check = site.run(&["check"])?;
+        ensure!(
+            !check.stdout.contains("has the interposer loaded"),
+            "it is captured: {}",
+            check.stdout
+        );
+        holder.kill()?;
         let mode = lanes.metadata()?.mode() & 0o7777;
         ensure!(
             mode == if access == "all" { 0o1733 } else { 0o3730 },
@@ -420,25 +435,80 @@ fn the_compose_file_is_in_order() -> Result<()> {
         .arg(packaged("docker-compose.yml"))
         .arg("config");
     let shown = site.start(command)?.finish()?.success()?.stdout;
-    for words in [
-        "LD_PRELOAD: /usr/local/lib/counterfoil/libcounterfoil_interposer.so",
-        "COUNTERFOIL_LANES: /lanes",
-        "pid: service:replicator",
-        "target: app",
-        "target: counterfoil",
+    for (words, times) in [
+        (
+            "LD_PRELOAD: /usr/local/lib/counterfoil/libcounterfoil_interposer.so",
+            1,
+        ),
+        ("COUNTERFOIL_LANES: /lanes", 1),
+        ("pid: service:processes", 2),
+        ("target: app", 2),
+        ("target: counterfoil", 3),
+        ("restart: unless-stopped", 8),
+        // Nothing that is published is seen from outside of the host.
+        ("- 127.0.0.1:94", 3),
+        ("healthcheck:", 6),
+        ("_PASSWORD_FILE: /run/secrets/", 2),
     ] {
-        ensure!(shown.contains(words), "{words:?} isn't in\n{shown}");
+        let found = shown.matches(words).count();
+        ensure!(found == times, "{words:?} is there {found} times:\n{shown}");
     }
-    // What the configuration in it names is where the volumes are.
-    let mut text = fs::read_to_string(packaged("packaging/compose/counterfoil.toml"))?;
-    for place in ["/data/", "/lanes\"", "/state\""] {
-        let from = format!("\"{place}");
-        ensure!(text.contains(&from), "{from}");
-        text = text.replace(&from, &format!("\"{}{place}", site.root().display()));
-    }
-    site.configure_text(&text)?;
-    let check = site.run(&["check"])?;
-    ensure!(!is_root() || check.status.success(), "{}", check.stdout);
     site.finish();
+    Ok(())
+}
+
+/// What the configurations in it name is where its volumes are, and each process takes its own.
+#[test]
+fn the_configurations_of_the_compose_file_are_in_order() -> Result<()> {
+    let compose = packaged("packaging/compose");
+    for name in ["capture", "apply-postgres", "apply-mariadb"] {
+        let site = Site::new("compose-configured")?;
+        let mut text = fs::read_to_string(compose.join(format!("{name}.toml")))?;
+        let places: &[&str] = if name == "capture" {
+            &["/data/", "/lanes\"", "/state\""]
+        } else {
+            &["/apply\""]
+        };
+        for place in places {
+            let from = format!("\"{place}");
+            ensure!(text.contains(&from), "{from}");
+            text = text.replace(&from, &format!("\"{}{place}", site.root().display()));
+        }
+        // No name of the composition means anything here, and a target has to be there.
+        let text = text.replace("kafka:9092", "127.0.0.1:1");
+        site.configure_text(&text)?;
+        let sinks = site.root().join("sinks.d");
+        fs::create_dir(&sinks)?;
+        fs::write(
+            sinks.join("x.toml"),
+            "name = \"x\"\nsqlite = { path = \"x.db\" }\n",
+        )?;
+        let check = site.run(&["check"])?;
+        let errors = check
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("error"));
+        for error in errors {
+            let is_kafka = error.to_lowercase().contains("kafka");
+            ensure!(is_kafka || !is_root(), "{name}: {}", check.stdout);
+        }
+        ensure!(
+            check.stdout.contains("kafka") || check.stdout.contains("Kafka"),
+            "{}{}",
+            check.stdout,
+            check.stderr
+        );
+        site.finish();
+    }
+    // The targets' files: a name as the process's own, and no secret in them.
+    for name in ["postgres", "mariadb"] {
+        let text = fs::read_to_string(compose.join("sinks").join(format!("{name}.toml")))?;
+        ensure!(text.contains(&format!("name = {name:?}")), "{text}");
+        ensure!(
+            text.contains(&format!("password_file = \"/run/secrets/{name}\"")),
+            "{text}"
+        );
+        ensure!(text.contains(&format!("mirror@{name}/pay")), "{text}");
+    }
     Ok(())
 }

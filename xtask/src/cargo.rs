@@ -13,6 +13,15 @@ pub(crate) enum Profile {
     Release,
 }
 
+/// What the binary is built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum With {
+    /// All that is shipped. Takes more than a C compiler: see [`crate::packages::require_to_build`].
+    Everything,
+    /// What takes nothing but Rust and a C compiler: no Kafka.
+    CompilerOnly,
+}
+
 /// The workspace's directory.
 pub(crate) fn workspace() -> &'static Path {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -29,7 +38,7 @@ pub(crate) fn target_dir() -> Result<PathBuf> {
 }
 
 /// Builds the binary and the interposer, and gives the directory that both are in.
-pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
+pub(crate) fn build(profile: Profile, with: With) -> Result<PathBuf> {
     let mut arguments = vec![
         "build",
         "--package",
@@ -37,6 +46,13 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
         "--package",
         "counterfoil-interposer",
     ];
+    match with {
+        With::Everything => crate::packages::require_to_build()?,
+        With::CompilerOnly => {
+            crate::packages::require_compiler()?;
+            arguments.push("--no-default-features");
+        }
+    }
     if profile == Profile::Release {
         arguments.push("--release");
     }

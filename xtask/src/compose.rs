@@ -1,47 +1,126 @@
 //! `cargo xtask compose`: the compose file for real.
 //!
-//! Takes root and the Debian packages `docker.io`, `docker-compose` and `debootstrap`, but no registry: the base image is
-//! made by debootstrap, and the binaries are built here. The Docker daemon is this task's own, below `target/compose`, and
-//! needs nothing of the kernel but namespaces; containers have no network. It ends with `counterfoil verify` in the
-//! replicator's container, after rows have been seen to arrive.
+//! Takes root and the Debian packages `docker.io`, `docker-compose` and `debootstrap`, but no registry of images: bases are
+//! made by debootstrap, the binaries are built here, and Kafka and the databases are stood in for by Debian's PostgreSQL
+//! and MariaDB and the broker of the tests, in an image with the same services' names, ports, volumes and secrets. The
+//! Docker daemon is this task's own, below `target/compose`; its containers reach one another, and nothing else. It ends
+//! with `counterfoil verify` against both databases, after rows have been seen to arrive in each.
 
-use crate::cargo::{self, Profile, shown, workspace};
+use crate::cargo::{self, Profile, With, shown, workspace};
+use crate::packages;
 use anyhow::{Context as _, Result, bail, ensure};
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const BASE: &str = "counterfoil-base:local";
-const LIMIT: Duration = Duration::from_secs(120);
+const SERVERS: &str = "counterfoil-servers:local";
+const LIMIT: Duration = Duration::from_secs(240);
 
-/// Containers without a network, which this daemon has none of.
+/// Where each half serves metrics on the host.
+const CAPTURE: u16 = 9464;
+const TARGETS: [(&str, u16); 2] = [("postgres", 9465), ("mariadb", 9466)];
+
+/// What isn't as in the compose file: where binaries come from, and how servers start.
 const OVERRIDE: &str = "\
-version: \"3.4\"
+x-build: &build { network: none, args: { BUILT: target/compose/built } }
 services:
-  replicator:
-    build: { network: none, args: { BUILT: target/compose/built } }
-    network_mode: none
-  app:
-    build: { network: none, args: { BUILT: target/compose/built } }
-    network_mode: none
+  processes: { build: *build }
+  app: { build: *build }
+  capture:
+    build: *build
+    volumes:
+      - ./target/compose/sinks:/etc/counterfoil/sinks.d:ro
+  apply-postgres:
+    build: *build
+    volumes:
+      - ./target/compose/sinks/postgres.toml:/etc/counterfoil/sinks.d/postgres.toml:ro
+  apply-mariadb:
+    build: *build
+    volumes:
+      - ./target/compose/sinks/mariadb.toml:/etc/counterfoil/sinks.d/mariadb.toml:ro
+  kafka: { entrypoint: [\"/serve/kafka\"], volumes: [\"./target/compose/serve:/serve:ro\"] }
+  postgres: { entrypoint: [\"/serve/postgres\"], volumes: [\"./target/compose/serve:/serve:ro\"] }
+  mariadb: { entrypoint: [\"/serve/mariadb\"], volumes: [\"./target/compose/serve:/serve:ro\"] }
+secrets:
+  postgres: { file: ./target/compose/secrets/postgres }
+  mariadb: { file: ./target/compose/secrets/mariadb }
 ";
 
-pub(crate) fn run() -> Result<()> {
+/// What the stand-ins start with: what the official images make of the same environment, volumes and secrets.
+const SERVE: [(&str, &str); 3] = [
+    (
+        "kafka",
+        "#!/bin/sh
+# In memory: on a busy machine it doesn't keep up with three clients on disk.
+exec /serve/nisshi broker --cluster-id compose --listener-url tcp://0.0.0.0:9092 \\
+  --advertised-listener-url tcp://kafka:9092 --storage-engine memory://compose/
+",
+    ),
+    (
+        "postgres",
+        "#!/bin/sh
+set -eu
+PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+data=/var/lib/postgresql/data
+as='setpriv --reuid=postgres --regid=postgres --init-groups'
+if [ ! -e $data/PG_VERSION ]; then
+  chown postgres:postgres $data
+  install -o postgres -m 0600 \"$POSTGRES_PASSWORD_FILE\" /tmp/password
+  $as initdb --pgdata=$data --username=\"$POSTGRES_USER\" --pwfile=/tmp/password --encoding=UTF8 --locale=C.UTF-8 \\
+    --auth-local=trust --auth-host=scram-sha-256
+  rm /tmp/password
+  echo \"CREATE DATABASE $POSTGRES_DB\" | $as postgres --single -D $data template1
+  echo 'host all all all scram-sha-256' >> $data/pg_hba.conf
+fi
+exec $as postgres -D $data -c listen_addresses='*'
+",
+    ),
+    (
+        "mariadb",
+        "#!/bin/sh
+set -eu
+data=/var/lib/mysql
+if [ ! -d $data/mysql ]; then
+  chown mysql:mysql $data
+  mariadb-install-db --user=mysql --datadir=$data --skip-test-db
+fi
+install -o mysql -m 0600 /dev/null /tmp/init.sql
+cat > /tmp/init.sql <<END
+CREATE DATABASE IF NOT EXISTS $MARIADB_DATABASE;
+CREATE USER IF NOT EXISTS $MARIADB_USER@'%' IDENTIFIED BY '$(cat \"$MARIADB_PASSWORD_FILE\")';
+GRANT ALL ON $MARIADB_DATABASE.* TO $MARIADB_USER@'%';
+END
+exec mariadbd --user=mysql --datadir=$data --bind-address=0.0.0.0 --skip-name-resolve --init-file=/tmp/init.sql
+",
+    ),
+];
+
+/// Runs it. `sqlite`: applied to SQLite instead of the databases, to try the rest alone.
+pub(crate) fn run(profile: Profile, sqlite: bool) -> Result<()> {
     let directory = workspace().join("target/compose");
     fs::create_dir_all(&directory)?;
-    build(&directory)?;
+    packages::install_broker()?;
+    build(profile, &directory)?;
+    configure(&directory, sqlite)?;
     let docker = Docker::start(&directory)?;
-    docker.make_base()?;
-    fs::write(directory.join("override.yml"), OVERRIDE)?;
-    let result = docker.show();
+    docker.make_images()?;
+    let result = docker.show(sqlite);
+    if result.is_err() {
+        let _ = docker.compose(&["ps"]);
+        let _ = docker.compose(&["logs", "--tail", "40"]);
+    }
     let ended = docker.compose(&["down", "--volumes", "--timeout", "30"]);
     result.and(ended)
 }
 
 /// Builds what the images hold into the directory that the Dockerfile takes it from.
-fn build(directory: &Path) -> Result<()> {
-    let built = cargo::build(Profile::Release)?;
+fn build(profile: Profile, directory: &Path) -> Result<()> {
+    let built = cargo::build(profile, With::Everything)?;
     let to = directory.join("built");
     fs::create_dir_all(&to)?;
     for name in ["counterfoil", "libcounterfoil_interposer.so"] {
@@ -53,6 +132,36 @@ fn build(directory: &Path) -> Result<()> {
         .arg(to.join("card_switch"))
         .arg(workspace().join("tests/programs/card_switch.c"));
     succeed(&mut compiler)
+}
+
+/// Writes the override, what servers start with, secrets and the files of the targets.
+fn configure(directory: &Path, sqlite: bool) -> Result<()> {
+    fs::write(directory.join("override.yml"), OVERRIDE)?;
+    let [secrets, sinks, serve] = ["secrets", "sinks", "serve"].map(|name| directory.join(name));
+    for made in [&secrets, &sinks, &serve] {
+        fs::create_dir_all(made)?;
+    }
+    fs::copy(packages::broker()?, serve.join("nisshi")).context("copying the broker")?;
+    for (name, text) in SERVE {
+        fs::write(serve.join(name), text)?;
+        fs::set_permissions(serve.join(name), Permissions::from_mode(0o755))?;
+    }
+    fs::set_permissions(&secrets, Permissions::from_mode(0o700))?;
+    for (name, _) in TARGETS {
+        // Made as the compose file says, of letters and digits that need no quoting.
+        let mut bytes = [0; 12];
+        fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        let password: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        fs::write(secrets.join(name), password + "\n")?;
+        let file = format!("{name}.toml");
+        let text = if sqlite {
+            format!("name = {name:?}\n[sqlite]\npath = \"/apply/{name}.db\"\n")
+        } else {
+            fs::read_to_string(workspace().join("packaging/compose/sinks").join(&file))?
+        };
+        fs::write(sinks.join(file), text)?;
+    }
+    Ok(())
 }
 
 /// A Docker daemon of this task's own.
@@ -71,15 +180,9 @@ impl Docker {
         let socket = format!("/run/counterfoil-compose-{}.sock", std::process::id());
         let host = format!("unix://{socket}");
         let log = fs::File::create(directory.join("log"))?;
+        // Containers of one network reach one another by its bridge; the host's packet filter is left alone.
         let daemon = Command::new("dockerd")
-            .args([
-                "--storage-driver",
-                "vfs",
-                "--iptables=false",
-                "--ip6tables=false",
-                "--bridge",
-                "none",
-            ])
+            .args(["--iptables=false", "--ip6tables=false", "--bridge", "none"])
             .arg("--data-root")
             .arg(directory.join("data"))
             .arg("--exec-root")
@@ -133,33 +236,57 @@ impl Docker {
             .env("COMPOSE_PROJECT_NAME", "counterfoil")
             .env("COUNTERFOIL_BASE", BASE)
             .env("COUNTERFOIL_BUILD_BASE", BASE)
+            .env("KAFKA_IMAGE", SERVERS)
+            .env("POSTGRES_IMAGE", SERVERS)
+            .env("MARIADB_IMAGE", SERVERS)
             .current_dir(workspace());
         command
     }
 
-    /// Debian's smallest system, as an image.
-    fn make_base(&self) -> Result<()> {
-        if self
+    /// Debian's smallest system with what the binary takes, and one with servers as well.
+    fn make_images(&self) -> Result<()> {
+        let base = self.directory.join("base");
+        if !self.has_image(BASE)? {
+            if !base.join("bin/sh").exists() {
+                succeed(
+                    Command::new("debootstrap")
+                        .args(["--variant=minbase", "--include=libssl3,ca-certificates"])
+                        .arg("bookworm")
+                        .arg(&base),
+                )?;
+            }
+            self.import(&base, BASE)?;
+        }
+        if !self.has_image(SERVERS)? {
+            let servers = self.directory.join("servers");
+            if !servers.join("usr/sbin/mariadbd").exists() {
+                succeed(
+                    Command::new("cp")
+                        .args(["--archive", "--no-target-directory"])
+                        .args([&base, &servers]),
+                )?;
+                install_servers(&servers)?;
+            }
+            self.import(&servers, SERVERS)?;
+        }
+        Ok(())
+    }
+
+    fn has_image(&self, name: &str) -> Result<bool> {
+        Ok(self
             .command("docker")
-            .args(["image", "inspect", BASE])
+            .args(["image", "inspect", name])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status()?
-            .success()
-        {
-            return Ok(());
-        }
-        let base = self.directory.join("base");
-        if !base.join("bin/sh").exists() {
-            succeed(
-                Command::new("debootstrap")
-                    .args(["--variant=minbase", "bookworm"])
-                    .arg(&base),
-            )?;
-        }
+            .success())
+    }
+
+    /// Makes an image of a directory.
+    fn import(&self, root: &Path, name: &str) -> Result<()> {
         let mut packing = Command::new("tar")
             .arg("--directory")
-            .arg(&base)
+            .arg(root)
             .args(["--create", "."])
             .stdout(Stdio::piped())
             .spawn()
@@ -167,89 +294,163 @@ impl Docker {
         let image = packing.stdout.take().context("tar's output")?;
         succeed(
             self.command("docker")
-                .args(["import", "-", BASE])
+                .args(["import", "-", name])
                 .stdin(image),
         )?;
         ensure!(
             packing.wait()?.success(),
             "packing {} failed",
-            base.display()
+            root.display()
         );
         Ok(())
     }
 
-    fn compose(&self, arguments: &[&str]) -> Result<()> {
+    /// docker-compose, with what isn't as in the file.
+    fn composed(&self, arguments: &[&str]) -> Command {
         let mut command = self.command("docker-compose");
         command
-            .args([
-                "--file",
-                "docker-compose.yml",
-                "--file",
-                "target/compose/override.yml",
-            ])
+            .args(["--file", "docker-compose.yml"])
+            .args(["--file", "target/compose/override.yml"])
             .args(arguments);
-        succeed(&mut command)
+        command
     }
 
-    /// What `counterfoil` says in the replicator's container.
-    fn replicator(&self, arguments: &[&str]) -> Result<(bool, String)> {
+    fn compose(&self, arguments: &[&str]) -> Result<()> {
+        succeed(&mut self.composed(arguments))
+    }
+
+    /// What a command says in a service's container, and whether it succeeded.
+    fn ask(&self, service: &str, arguments: &[&str]) -> Result<(bool, String)> {
         let output = self
-            .command("docker-compose")
-            .args([
-                "--file",
-                "docker-compose.yml",
-                "--file",
-                "target/compose/override.yml",
-            ])
-            .args(["exec", "-T", "replicator", "counterfoil"])
+            .composed(&["exec", "-T", service])
             .args(arguments)
             .output()?;
+        let text = [output.stdout, output.stderr].concat();
         Ok((
             output.status.success(),
-            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&text).into_owned(),
         ))
     }
 
-    fn show(&self) -> Result<()> {
+    fn show(&self, sqlite: bool) -> Result<()> {
         self.compose(&["build"])?;
         self.compose(&["up", "--detach"])?;
+        let ports = TARGETS.map(|(_, port)| port);
+        for port in [CAPTURE].into_iter().chain(ports) {
+            until(&format!("port {port} to be ready"), || {
+                let answer = get(port, "/readyz").map_err(|error| format!("{error:#}"))?;
+                is_ok(&answer).then_some(()).ok_or(answer)
+            })?;
+            println!("127.0.0.1:{port} is ready");
+        }
         // The lock of each payment makes a unit, so what is applied is told by images.
-        let begun = Instant::now();
-        let mut before = None;
-        loop {
-            let (_, text) = self.replicator(&["status", "--json"])?;
-            let images = text
-                .lines()
-                .find_map(|line| line.trim().strip_prefix("\"images\":"))
-                .and_then(|number| number.trim().trim_end_matches(',').parse::<u64>().ok());
-            if let (Some(first), Some(now)) = (before, images)
-                && first > 0
-                && now > first
-            {
-                println!("rows arrive: {now} record images applied, {first} a moment ago");
-                break;
-            }
-            before = images.or(before);
-            ensure!(
-                begun.elapsed() < LIMIT,
-                "no rows arrive; status says {text}"
-            );
-            std::thread::sleep(Duration::from_millis(500));
+        for (name, port) in TARGETS {
+            let mut first = None;
+            let (before, now) = until(&format!("rows to arrive in {name}"), || {
+                let metrics = get(port, "/metrics").map_err(|error| format!("{error:#}"))?;
+                let images = images(&metrics).ok_or(metrics)?;
+                match *first.get_or_insert(images) {
+                    before if images > before && before > 0 => Ok((before, images)),
+                    before => {
+                        if before == 0 {
+                            first = None;
+                        }
+                        Err(format!("{images} images"))
+                    }
+                }
+            })?;
+            println!("rows arrive in {name}: {now} record images applied, {before} a moment ago");
         }
-        let (_, text) = self.replicator(&["status"])?;
+        let (_, text) = self.ask("capture", &["counterfoil", "status"])?;
         println!("{text}");
-        self.compose(&["stop", "app"])?;
-        let begun = Instant::now();
-        loop {
-            let (equal, text) = self.replicator(&["verify"])?;
-            if equal {
-                println!("{text}");
-                return Ok(());
-            }
-            ensure!(begun.elapsed() < LIMIT, "files and rows differ:\n{text}");
-            std::thread::sleep(Duration::from_millis(500));
+        if sqlite {
+            println!("without databases there is nothing to compare with from outside");
+            return Ok(());
         }
+        for (service, rows) in ROWS {
+            let (_, count) = self.ask(service, rows)?;
+            ensure!(
+                count.trim().parse::<u64>().is_ok_and(|count| count > 0),
+                "{service} has no rows: {count}"
+            );
+            println!("payments in {service}: {}", count.trim());
+        }
+        self.compose(&["stop", "app"])?;
+        let text = until("files and rows to be equal", || {
+            let (equal, text) = self
+                .ask("capture", &["counterfoil", "verify"])
+                .map_err(|error| format!("{error:#}"))?;
+            if equal { Ok(text) } else { Err(text) }
+        })?;
+        println!("{text}");
+        Ok(())
     }
+}
+
+/// How many payments each database has, as the README asks for them.
+const ROWS: [(&str, &[&str]); 2] = [
+    (
+        "postgres",
+        &[
+            "psql",
+            "--username=mirror",
+            "--tuples-only",
+            "--no-align",
+            "pay",
+            "--command=SELECT count(*) FROM pay.journal_dat",
+        ],
+    ),
+    (
+        "mariadb",
+        &[
+            "sh",
+            "-c",
+            "MYSQL_PWD=$(cat /run/secrets/mariadb) mariadb --user=mirror --host=127.0.0.1 --skip-column-names pay \
+             --execute='SELECT count(*) FROM journal_dat'",
+        ],
+    ),
+];
+
+/// Debian's servers into a system's directory, from the host, since containers reach no mirror.
+fn install_servers(root: &Path) -> Result<()> {
+    // Nothing is started there.
+    let policy = root.join("usr/sbin/policy-rc.d");
+    fs::write(&policy, "#!/bin/sh\nexit 101\n")?;
+    fs::set_permissions(&policy, Permissions::from_mode(0o755))?;
+    for file in ["etc/resolv.conf", "etc/hosts"] {
+        fs::copy(Path::new("/").join(file), root.join(file))?;
+    }
+    succeed(
+        Command::new("chroot")
+            .arg(root)
+            .args(["apt-get", "install", "--yes", "--no-install-recommends"])
+            .args(["postgresql", "mariadb-server"])
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )?;
+    // What the packages made is not what the volumes are to begin with.
+    for data in ["var/lib/mysql", "var/lib/postgresql", "var/lib/kafka/data"] {
+        let _ = fs::remove_dir_all(root.join(data));
+    }
+    for data in [
+        "var/lib/mysql",
+        "var/lib/postgresql/data",
+        "var/lib/kafka/data",
+        "run/mysqld",
+    ] {
+        fs::create_dir_all(root.join(data))?;
+    }
+    succeed(Command::new("chroot").arg(root).args([
+        "chown",
+        "mysql:mysql",
+        "/run/mysqld",
+        "/var/lib/mysql",
+    ]))?;
+    succeed(Command::new("chroot").arg(root).args([
+        "chown",
+        "postgres:postgres",
+        "/var/run/postgresql",
+        "/var/lib/postgresql/data",
+    ]))
 }
 
 impl Drop for Docker {
@@ -263,6 +464,46 @@ impl Drop for Docker {
             let _ = fs::remove_dir_all(format!("{socket}.d"));
         }
     }
+}
+
+/// Waits until there is a value; the error has what there was instead.
+fn until<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Ok(value) => return Ok(value),
+            Err(instead) => ensure!(
+                begun.elapsed() < LIMIT,
+                "waited {} s for {what}; instead: {instead}",
+                LIMIT.as_secs()
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// Asks a port of this host, as it is published; gives head and body.
+fn get(port: u16, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn is_ok(answer: &str) -> bool {
+    answer
+        .lines()
+        .next()
+        .is_some_and(|line| line.contains(" 200 "))
+}
+
+fn images(metrics: &str) -> Option<u64> {
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("counterfoil_sink_images_total{"))?;
+    line.rsplit_once(' ')?.1.parse().ok()
 }
 
 fn succeed(command: &mut Command) -> Result<()> {

@@ -11,7 +11,7 @@ mod packages;
 mod stats;
 
 use anyhow::Result;
-use cargo::Profile;
+use cargo::{Profile, With};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -28,6 +28,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Build and run the demo: a card switch under capture, killed and brought back, mirrored and restored.
+    ///
+    /// Takes nothing but Rust and a C compiler.
     Demo {
         /// How long the card switch works.
         #[arg(long, value_name = "N")]
@@ -52,12 +54,22 @@ enum Task {
         /// Where `bin`, `lib`, `include` and `share` are.
         #[arg(long, value_name = "DIR", default_value = "/usr/local")]
         prefix: std::path::PathBuf,
+        /// Without Kafka, which takes more to build than a C compiler.
+        #[arg(long)]
+        without_kafka: bool,
         /// Install what tests run instead of what is shipped.
         #[arg(long, hide = true)]
         dev: bool,
     },
     /// Build the images of docker-compose.yml and run them, as root, with a Docker of its own and no registry.
-    Compose,
+    Compose {
+        /// Apply to SQLite instead of the databases, to try the rest alone.
+        #[arg(long)]
+        sqlite: bool,
+        /// With what tests run instead of what is shipped.
+        #[arg(long, hide = true)]
+        dev: bool,
+    },
     /// Measure, and compare with the aims.
     Bench {
         #[command(subcommand)]
@@ -86,7 +98,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             packages::install_missing()?;
             packages::install_broker()?;
             packages::install_python_client()?;
-            let dir = cargo::build(Profile::Dev)?;
+            let dir = cargo::build(Profile::Dev, With::Everything)?;
             println!("# tests run {}/counterfoil", dir.display());
             let mut arguments = vec!["test", "--workspace"];
             arguments.extend(more.iter().map(String::as_str));
@@ -114,13 +126,22 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             )?;
             Ok(ExitCode::SUCCESS)
         }
-        Task::Install { prefix, dev } => {
+        Task::Install {
+            prefix,
+            without_kafka,
+            dev,
+        } => {
             let profile = if dev { Profile::Dev } else { Profile::Release };
-            install::install(&cargo::build(profile)?, &prefix)?;
+            let with = if without_kafka {
+                With::CompilerOnly
+            } else {
+                With::Everything
+            };
+            install::install(&cargo::build(profile, with)?, &prefix)?;
             Ok(ExitCode::SUCCESS)
         }
-        Task::Compose => {
-            compose::run()?;
+        Task::Compose { sqlite, dev } => {
+            compose::run(if dev { Profile::Dev } else { Profile::Release }, sqlite)?;
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench { which } => bench::run(&which),
@@ -128,7 +149,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 fn demo(seconds: Option<u64>, cobol: bool, more: &[String]) -> Result<ExitCode> {
-    let dir = cargo::build(Profile::Release)?;
+    let dir = cargo::build(Profile::Release, With::CompilerOnly)?;
     let mut command = std::process::Command::new(dir.join("counterfoil"));
     command.arg("demo");
     if let Some(seconds) = seconds {

@@ -1,22 +1,36 @@
 //! The Debian packages that building and tests take beside Rust, and the broker that tests take.
+//!
+//! The demo takes a C compiler and nothing else. What is shipped has Kafka, which takes [`BUILD`] as well; what of it is
+//! missing is said before cargo is started, since what cargo says then is hard to read.
 
 use crate::cargo::shown;
 use anyhow::{Context as _, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What must be there, and the package that has it.
-const NEEDED: &[(&str, &str)] = &[
-    ("cc", "gcc"),
+/// What building with nothing but a compiler takes, and the package that has it.
+const COMPILER: &[(&str, &str)] = &[("cc", "gcc"), ("/usr/include/stdio.h", "libc6-dev")];
+
+/// What building everything that is shipped takes beside the compiler: Kafka, and TLS towards it.
+const BUILD: &[(&str, &str)] = &[
     ("c++", "g++"),
     ("make", "make"),
     ("pkg-config", "pkg-config"),
+    ("/usr/include/openssl/ssl.h", "libssl-dev"),
+];
+
+/// What tests take beside all that.
+const NEEDED: &[(&str, &str)] = &[
+    // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
+    ("/usr/lib/postgresql", "postgresql"),
+    ("/usr/sbin/mariadbd", "mariadb-server"),
     ("cobc", "gnucobol3"),
     ("python3", "python3-minimal"),
     ("perl", "perl-base"),
     ("setpriv", "util-linux"),
     ("systemd-analyze", "systemd"),
     ("docker-compose", "docker-compose"),
+    ("/usr/lib/python3/dist-packages/yaml", "python3-yaml"),
     ("valgrind", "valgrind"),
     ("java", "default-jdk-headless"),
     ("javac", "default-jdk-headless"),
@@ -36,37 +50,66 @@ const NEEDED: &[(&str, &str)] = &[
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.
 const SYSTEM_BIN: &str = "/usr/bin";
 
-/// Installs what is missing, as root. Otherwise the error has the command to be given.
-pub(crate) fn install_missing() -> Result<()> {
-    let mut missing: Vec<&str> = Vec::new();
-    for (program, package) in NEEDED {
-        if !on_path(program) && !missing.contains(package) {
-            missing.push(package);
+/// The packages of these that aren't there: a program is on the path, a header at its place (which only Debian's is known of).
+fn missing_of(lists: &[&[(&'static str, &'static str)]]) -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    for (what, package) in lists.iter().copied().flatten() {
+        let is_there = if what.starts_with('/') {
+            Path::new(what).exists() || !on_path("apt-get")
+        } else {
+            on_path(what)
+        };
+        if !is_there && !missing.contains(package) {
+            missing.push(*package);
         }
     }
-    if !Path::new("/usr/include/stdio.h").exists() {
-        missing.push("libc6-dev");
+    missing
+}
+
+fn install_command(packages: &[&str]) -> String {
+    format!(
+        "apt-get install --yes --no-install-recommends {}",
+        packages.join(" ")
+    )
+}
+
+/// An error that names the packages, if there is no C compiler.
+pub(crate) fn require_compiler() -> Result<()> {
+    let missing = missing_of(&[COMPILER]);
+    if !missing.is_empty() {
+        bail!(
+            "building takes a C compiler; on Debian, as root: {}",
+            install_command(&missing)
+        );
     }
-    if !Path::new("/usr/include/openssl/ssl.h").exists() {
-        missing.push("libssl-dev");
+    Ok(())
+}
+
+/// An error that names the packages, if what Kafka takes to build isn't there.
+pub(crate) fn require_to_build() -> Result<()> {
+    require_compiler()?;
+    let missing = missing_of(&[BUILD]);
+    if !missing.is_empty() {
+        bail!(
+            "building with Kafka takes what isn't installed; on Debian, as root: {}\n\
+             `cargo xtask demo` and `cargo xtask install --without-kafka` take a C compiler only, and so does\n\
+             cargo build --release --no-default-features -p counterfoil -p counterfoil-interposer",
+            install_command(&missing)
+        );
     }
+    Ok(())
+}
+
+/// Installs what is missing, as root. Otherwise the error has the command to be given.
+pub(crate) fn install_missing() -> Result<()> {
+    let mut missing = missing_of(&[COMPILER, BUILD, NEEDED]);
     if !Path::new(SYSTEM_BIN).join("python3").exists() || !has_venv() {
         missing.push("python3-venv");
-    }
-    // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
-    if !Path::new("/usr/lib/postgresql").exists() {
-        missing.push("postgresql");
-    }
-    if !Path::new("/usr/sbin/mariadbd").exists() {
-        missing.push("mariadb-server");
     }
     if missing.is_empty() {
         return Ok(());
     }
-    let install = format!(
-        "apt-get install --yes --no-install-recommends {}",
-        missing.join(" ")
-    );
+    let install = install_command(&missing);
     if !is_root() || !on_path("apt-get") {
         bail!("tests take packages that aren't installed; as root: apt-get update && {install}");
     }
@@ -90,6 +133,21 @@ pub(crate) fn install_missing() -> Result<()> {
 
 /// The Kafka-protocol broker of the tests, by name and version.
 const BROKER: (&str, &str) = ("nisshi", "0.8.1");
+
+/// Where the broker is kept, outside of the checkout.
+fn broker_root() -> Result<PathBuf> {
+    let (name, version) = BROKER;
+    let home = std::env::var_os("HOME").context("HOME isn't set")?;
+    Ok(Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}")))
+}
+
+/// The broker's own file, once it is installed.
+pub(crate) fn broker() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("COUNTERFOIL_NISSHI") {
+        return Ok(path.into());
+    }
+    Ok(broker_root()?.join("bin").join(BROKER.0))
+}
 
 /// Installs the broker outside of the checkout, once a machine, unless tests are to use another cluster. It takes some ten
 /// minutes, nearly all of them the compiler's.
@@ -188,20 +246,6 @@ fn has_venv() -> bool {
     let mut command = Command::new(python);
     command.args(["-c", "import ensurepip"]);
     command.output().is_ok_and(|output| output.status.success())
-}
-
-/// Where the broker is, or will be.
-pub(crate) fn broker() -> Result<PathBuf> {
-    match std::env::var_os("COUNTERFOIL_NISSHI") {
-        Some(path) => Ok(path.into()),
-        None => Ok(broker_root()?.join("bin").join(BROKER.0)),
-    }
-}
-
-fn broker_root() -> Result<PathBuf> {
-    let home = std::env::var_os("HOME").context("HOME isn't set")?;
-    let (name, version) = BROKER;
-    Ok(Path::new(&home).join(format!(".cache/counterfoil-test/{name}-{version}")))
 }
 
 fn on_path(program: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::fold::Fold;
 use crate::config::Config;
 use crate::event::Parcel;
-use crate::progress::Progress;
+use crate::progress::{Progress, Pulse};
 use crate::transport::Inlet;
 use counterfoil_lane::clock;
 use counterfoil_proto::Position;
@@ -31,6 +31,7 @@ pub struct Applier {
     /// Streams of which another process has applied something: nothing is taken until somebody asks where they stand.
     refused: Vec<bool>,
     progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
     oldest: Option<Instant>,
@@ -47,6 +48,7 @@ impl Applier {
         applied: Vec<Option<Position>>,
         progress: Arc<Progress>,
     ) -> Applier {
+        let pulse = progress.pulse(&format!("apply {name}"));
         let folds = streams.iter().cloned().map(Fold::new).collect();
         Applier {
             config,
@@ -57,6 +59,7 @@ impl Applier {
             folds,
             refused: vec![false; applied.len()],
             applied,
+            pulse,
             progress,
             taken_end: 0,
             oldest: None,
@@ -66,6 +69,7 @@ impl Applier {
     /// Works until the publisher is gone; then applies what is left.
     pub fn run(mut self) {
         loop {
+            self.pulse.beat();
             // While something waits for more to join it, only for as long as it may.
             let limit = self.oldest.map_or(WAIT, |oldest| {
                 self.config
@@ -258,7 +262,7 @@ impl Applier {
     fn apply_batch(&mut self, stream: usize, batch: &Batch) -> Done {
         let mut pause = RETRY_MIN;
         loop {
-            let error = match self.sink.apply(batch) {
+            let error = match self.pulse.wait(|| self.sink.apply(batch)) {
                 Ok(()) => {
                     self.tell(None);
                     return Done::Applied;
@@ -311,6 +315,7 @@ impl Applier {
             if self.progress.is_stopping() {
                 return false;
             }
+            self.pulse.beat();
             std::thread::sleep(RETRY_MIN);
         }
         *pause = (*pause * 2).min(RETRY_MAX);

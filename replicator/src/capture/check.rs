@@ -13,7 +13,7 @@ mod turns;
 
 use super::operation::{self, Attributes, FileKind};
 use super::watch::{Inbox, Toucher, Watch};
-use crate::progress::Progress;
+use crate::progress::{Progress, Pulse};
 use looking::Directories;
 use reading::Reading;
 use std::collections::{HashMap, HashSet};
@@ -183,6 +183,7 @@ pub struct Checker {
     config: Arc<crate::config::Config>,
     tasks: TaskQueue,
     findings: SyncSender<Finding>,
+    pulse: Arc<Pulse>,
     progress: Arc<Progress>,
     /// Files the publisher has an image of.
     known: HashSet<Arc<[u8]>>,
@@ -302,6 +303,7 @@ impl Checker {
             config,
             tasks,
             findings,
+            pulse: progress.pulse("check"),
             progress,
             known,
             unchecked,
@@ -331,6 +333,7 @@ impl Checker {
             return;
         }
         while !self.progress.is_stopping() {
+            self.pulse.beat();
             if self.round().is_err() {
                 return;
             }

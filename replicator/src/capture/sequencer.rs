@@ -244,7 +244,9 @@ impl Sequencer {
     /// Works until everything is to stop; then closes the journal.
     pub fn run(mut self) {
         let mut pause = POLL_MIN;
+        let pulse = self.progress.pulse("sequence");
         while !self.progress.is_stopping() {
+            pulse.beat();
             let before = self.progress.operations.total();
             match self.pass() {
                 Ok(worked) => {
@@ -348,6 +350,7 @@ impl Sequencer {
         let files = &self.files;
         match self.lanes.discover(&|path| files.group_of_reported(path)) {
             Ok(complaints) => {
+                self.progress.set_obstacles("lanes directory", &[]);
                 let some = !complaints.is_empty();
                 self.complaints.extend(complaints);
                 if some {
@@ -361,7 +364,7 @@ impl Sequencer {
                 let problem = format!(
                     "reading the lanes directory: {error}; captured programs can't be followed until it is there again"
                 );
-                self.progress.set_problems("lanes directory", &[problem]);
+                self.progress.set_obstacles("lanes directory", &[problem]);
                 (false, false)
             }
         }
@@ -411,6 +414,7 @@ impl Sequencer {
         }
         let board = site.lanes.join(counterfoil_lane::board::FILE_NAME);
         if identity(&board) == Some(self.board.identity()) {
+            self.progress.set_obstacles("lanes board", &[]);
             return;
         }
         let problem = match prepare_lanes(&self.config, For::Replicator) {
@@ -431,7 +435,7 @@ impl Sequencer {
             )),
         };
         self.progress
-            .set_problems("lanes board", problem.as_slice());
+            .set_obstacles("lanes board", problem.as_slice());
     }
 
     /// Tells of programs that wait for this.
@@ -652,7 +656,7 @@ impl Sequencer {
             Ok(_) => {
                 self.outbox.bytes.clear();
                 self.outbox.ends.clear();
-                self.progress.set_problems("journal", &[]);
+                self.progress.set_obstacles("journal", &[]);
                 Ok(true)
             }
             Err(error) if error.is_retryable() => {
@@ -660,7 +664,7 @@ impl Sequencer {
                     "the journal in {} takes nothing: {error}; captured programs go on, and it is tried again",
                     self.journal_dir.display()
                 );
-                self.progress.set_problems("journal", &[problem]);
+                self.progress.set_obstacles("journal", &[problem]);
                 Ok(false)
             }
             Err(error) => Err(error),
@@ -688,17 +692,18 @@ impl Sequencer {
             if let Err(error) = released {
                 problems.push(format!("removing journal segments nobody needs: {error}"));
             }
-            if self.is_journal_full() {
-                problems.push(
-                    "the journal is at its limit (journal.bytes_max): nothing is taken from captured programs until a sink catches up"
-                        .to_owned(),
-                );
-            } else if self.journal.stats().segments > SEGMENTS_KEPT {
+            let full = self.is_journal_full();
+            if !full && self.journal.stats().segments > SEGMENTS_KEPT {
                 // The last segments stay although everything in them is applied.
                 problems.extend(filling);
             }
             problems.extend(room.and_then(|room| room.problem(&self.journal_dir)));
             self.progress.set_problems("journal size", &problems);
+            let full = full.then(|| {
+                "the journal is at its limit (journal.bytes_max): nothing is taken from captured programs until a sink catches up"
+                    .to_owned()
+            });
+            self.progress.set_obstacles("journal size", full.as_slice());
         }
         Ok(())
     }
@@ -717,6 +722,10 @@ impl Sequencer {
         self.progress
             .journal_bytes
             .store(stats.bytes, Ordering::Relaxed);
+        self.progress.lane_bytes.store(
+            self.board.lanes_bytes.load(Ordering::Relaxed),
+            Ordering::Relaxed,
+        );
         self.progress
             .journal_end
             .store(self.journal.next_lsn(), Ordering::SeqCst);

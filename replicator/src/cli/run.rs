@@ -1,6 +1,7 @@
 //! `counterfoil run`: capture and apply in one process.
 
 use anyhow::Context;
+use counterfoil::console::{Console, Phase, View};
 use counterfoil::coverage::Lookout;
 use counterfoil::replicator::{Idle, Replicator, Role, StartOptions};
 use counterfoil::status::{Coverage, Status};
@@ -62,9 +63,15 @@ pub(super) fn replicate(
     }
     let config = super::load(config)?;
     let started_ns = clock::wall();
+    // What ends by itself must not keep a port from what goes on.
+    let console =
+        (!until_idle.until_idle).then(|| Console::start(&config, options.role, started_ns));
+    let console = console.as_ref();
     loop {
+        show_phase(console, Phase::Starting);
         let replicator = Replicator::start(config.clone(), options)?;
-        let end = follow(&replicator, until_idle, &asked, started_ns);
+        let end = follow(&replicator, until_idle, &asked, started_ns, console);
+        show_phase(console, Phase::Stopping);
         let restart = replicator.restart_reason();
         let read_again = replicator.is_to_read_again();
         let (statuses, result) = replicator.stop_with_statuses(started_ns);
@@ -87,6 +94,12 @@ pub(super) fn replicate(
     }
 }
 
+fn show_phase(console: Option<&Console>, phase: Phase) {
+    if let Some(console) = console {
+        console.show_phase(phase);
+    }
+}
+
 /// Why nothing goes on.
 enum End {
     /// That was asked for.
@@ -102,6 +115,7 @@ fn follow(
     until_idle: UntilIdle,
     asked: &AtomicBool,
     started_ns: i64,
+    console: Option<&Console>,
 ) -> End {
     let mut idle = Idle::default();
     let mut lookout = Lookout::default();
@@ -116,7 +130,10 @@ fn follow(
             if let Some(progress) = replicator.captured() {
                 lookout.look_if_due(replicator.config(), progress);
             }
-            let statuses = replicator.statuses(started_ns);
+            let mut statuses = replicator.statuses(started_ns);
+            if let Some(console) = console {
+                tell(console, replicator, &mut statuses);
+            }
             let repeated = ticks.is_multiple_of(STATUS_REPEATED_EVERY);
             for (path, status) in &statuses {
                 // Its time alone is no news.
@@ -139,7 +156,11 @@ fn follow(
                 return End::Asked;
             }
             let mut moved: Vec<Status> = Vec::new();
-            for (_, status) in replicator.statuses(started_ns) {
+            for (_, mut status) in replicator.statuses(started_ns) {
+                for sink in status.sinks.values_mut() {
+                    // What waits for longer hasn't moved.
+                    sink.pending_ms = 0.0;
+                }
                 moved.push(Status {
                     written_ns: 0,
                     // Programs that come and go move nothing here.
@@ -162,6 +183,31 @@ fn follow(
         std::thread::sleep(TICK);
     }
     End::Asked
+}
+
+/// Tells the console how things are, and the statuses where it is.
+fn tell(console: &Console, replicator: &Replicator, statuses: &mut [(PathBuf, Status)]) {
+    // Who reads both reads them as one.
+    if let Some((_, status)) = statuses.first_mut() {
+        let address = console.address();
+        status.metrics = address
+            .iter()
+            .map(|address| format!("http://{address}/metrics"))
+            .collect();
+        status.problems.extend(console.problem());
+    }
+    let site = &replicator.config().site;
+    let of = |path: PathBuf| {
+        let found = statuses.iter().find(|(at, _)| *at == path);
+        found.map(|(_, status)| status.clone())
+    };
+    console.show(View {
+        phase: Phase::Running,
+        shown: Instant::now(),
+        captured: of(site.status_path()),
+        applied: of(site.apply_status_path()),
+        threads: replicator.threads(),
+    });
 }
 
 fn write_status(status: &Status, path: &Path) {

@@ -176,6 +176,9 @@ fn print(report: &Report) {
             println!("sink {name}: {whose}");
         }
     }
+    for url in &status.metrics {
+        println!("metrics: {url}");
+    }
     print_programs(&status.coverage);
     print_units(status);
     print_files(status);

@@ -32,6 +32,8 @@ pub(super) struct File {
     pub(super) group: Vec<Spanned<GroupTable>>,
     pub(super) kafka: Option<KafkaTable>,
     #[serde(default)]
+    pub(super) metrics: MetricsTable,
+    #[serde(default)]
     pub(super) sink: Vec<Spanned<SinkTable>>,
     #[serde(default)]
     pub(super) sinks: SinksTable,
@@ -147,6 +149,16 @@ pub(super) struct ApplyTable {
     pub(super) batch_records_max: Option<Spanned<i64>>,
     pub(super) batch_delay_ms_max: Option<Spanned<i64>>,
     pub(super) spool_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[metrics]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MetricsTable {
+    pub(super) enabled: Option<bool>,
+    pub(super) listen: Option<Spanned<String>>,
+    pub(super) listen_apply: Option<Spanned<String>>,
+    pub(super) pending_ms_max: Option<Spanned<i64>>,
 }
 
 /// `[[group]]`

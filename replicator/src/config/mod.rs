@@ -25,6 +25,7 @@ pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
 use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,30 @@ pub struct Config {
     pub sinks: Vec<SinkConfig>,
     /// Kafka between capture and apply; without it they are one process.
     pub kafka: Option<Kafka>,
+    /// What each process serves of itself over HTTP.
+    pub metrics: Metrics,
+}
+
+/// `[metrics]`: what each process serves of itself over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
+    /// Whether it does.
+    pub enabled: bool,
+    /// Where `run` and `capture` do.
+    pub listen: Listen,
+    /// Where `apply` does.
+    pub listen_apply: Listen,
+    /// How long something captured may wait to be applied before a process isn't ready.
+    pub pending_max: Duration,
+}
+
+/// An address to listen at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The address; with port 0 any that is free.
+    pub address: SocketAddr,
+    /// It was written down. Otherwise another port will do when this one is taken.
+    pub is_asked: bool,
 }
 
 /// `[site]`: this installation.

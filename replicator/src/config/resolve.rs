@@ -4,13 +4,13 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable, SiteTable,
-    SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
+    Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable,
+    SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Ordering, Policy, Registry, Route,
-    SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
+    Registry, Route, SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
@@ -19,6 +19,7 @@ use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::{Range, RangeInclusive};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
@@ -35,6 +36,10 @@ const NAME_CHARS_MAX: usize = 100;
 /// The shortest of the identifier limits of the databases that are targets (PostgreSQL's).
 const TABLE_BYTES_MAX: usize = 63;
 const PROBLEMS_MAX: usize = 20;
+/// Where `run` and `capture` serve metrics: the port that OpenTelemetry's exporters for Prometheus have.
+const METRICS_PORT: u16 = 9464;
+/// Where `apply` does, which may be on the same host.
+const METRICS_PORT_APPLY: u16 = 9465;
 
 /// Settings of the client library that decide whether anything is lost or repeated, and secrets.
 const CLIENT_RESERVED: &[(&str, &str)] = &[
@@ -159,6 +164,7 @@ impl Resolver<'_> {
         let kafka = file.kafka.as_ref().map(|table| self.kafka(table));
         let journal = self.journal(&file.journal);
         let apply = self.apply(&file.apply);
+        let metrics = self.metrics(&file.metrics);
         let site = match &file.site {
             Some(site) => self.site(site),
             None => {
@@ -214,7 +220,40 @@ impl Resolver<'_> {
             groups,
             sinks,
             kafka,
+            metrics,
         })
+    }
+
+    fn metrics(&mut self, table: &MetricsTable) -> Metrics {
+        Metrics {
+            enabled: table.enabled.unwrap_or(true),
+            listen: self.listen(&table.listen, METRICS_PORT),
+            listen_apply: self.listen(&table.listen_apply, METRICS_PORT_APPLY),
+            pending_max: Duration::from_millis(self.number(
+                "pending_ms_max",
+                &table.pending_ms_max,
+                60_000,
+                1_000..=86_400_000,
+            )),
+        }
+    }
+
+    fn listen(&mut self, text: &Option<Spanned<String>>, port: u16) -> Listen {
+        let address = text.as_ref().and_then(|text| {
+            let parsed = text.get_ref().parse();
+            if parsed.is_err() {
+                self.problem(
+                    text.span(),
+                    format!("{:?} isn't an address to listen at", text.get_ref()),
+                    "write an IP address and a port, as in \"127.0.0.1:9464\"; port 0 takes any that is free",
+                );
+            }
+            parsed.ok()
+        });
+        Listen {
+            address: address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+            is_asked: text.is_some(),
+        }
     }
 
     fn kafka(&mut self, table: &KafkaTable) -> Kafka {

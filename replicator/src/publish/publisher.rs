@@ -16,7 +16,7 @@ use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
 use crate::capture::operation::{Action, Attributes, Operation};
 use crate::config::{Config, UnitOfWork};
 use crate::event::{Change, Event, Parcel, RecordImage};
-use crate::progress::{FileProgress, Progress, UnitProgress, Way};
+use crate::progress::{FileProgress, Progress, Pulse, UnitProgress, Way};
 use crate::transport::Outlet;
 use counterfoil_journal::{Cursors, JournalReader};
 use counterfoil_proto::{Position, path_text};
@@ -38,6 +38,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const COMPARE_BYTES: usize = 4096;
 /// Operations at once after which more are looked for without a pause.
 const BUSY_OPERATIONS: u64 = 2000;
+/// How many operations are handled between two signs of life.
+const BEAT_OPERATIONS: u64 = 256;
 const PAUSE: Duration = Duration::from_millis(4);
 /// Files above which places of files that are gone are used again.
 const TRACKED_KEPT_MIN: usize = 1024;
@@ -122,6 +124,7 @@ pub struct Publisher {
     tasks: Tasks,
     outlet: Outlet,
     progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
     parcel: Parcel,
     parcel_bytes: usize,
     at: At,
@@ -253,6 +256,7 @@ impl Publisher {
             groups,
             tasks,
             outlet,
+            pulse: progress.pulse("publish"),
             progress,
             parcel: Parcel::default(),
             parcel_bytes: 0,
@@ -293,11 +297,15 @@ impl Publisher {
 
     /// Handles what the journal holds at present, or waits for more.
     pub(super) fn step(&mut self) -> Result<(), PublishError> {
+        self.pulse.beat();
         let mut payload = Vec::new();
         while let Some(entry) = self.reader.next()? {
             payload.clear();
             payload.extend_from_slice(entry.payload);
             let (lsn, epoch) = (entry.lsn, entry.epoch);
+            if lsn.is_multiple_of(BEAT_OPERATIONS) {
+                self.pulse.beat();
+            }
             let operation =
                 Operation::decode(&payload).map_err(|error| PublishError::Malformed {
                     lsn,
@@ -330,7 +338,7 @@ impl Publisher {
             self.progress
                 .events
                 .fetch_add(parcel.events.len() as u64, Ordering::Relaxed);
-            self.outlet.send(parcel)?;
+            self.pulse.wait(|| self.outlet.send(parcel))?;
             self.progress.published_end.store(end, Ordering::SeqCst);
             self.forget_published();
         }
@@ -506,7 +514,7 @@ fn retry<T>(
         match attempt() {
             Ok(done) => {
                 if failed {
-                    progress.set_problems("images", &[]);
+                    progress.set_obstacles("images", &[]);
                 }
                 return Ok(done);
             }
@@ -514,10 +522,11 @@ fn retry<T>(
                 failed = true;
                 let problem =
                     format!("{error}; the journal keeps what comes, and it is tried again");
-                progress.set_problems("images", &[problem]);
+                progress.set_obstacles("images", &[problem]);
                 if progress.is_stopping() {
                     return Err(PublishError::Stopped);
                 }
+                progress.pulse("publish").beat();
                 std::thread::sleep(RETRY_AFTER);
             }
             Err(error) => return Err(error.into()),

@@ -11,7 +11,7 @@
 //! measured; or the cluster that `KAFKA_BOOTSTRAP` names.
 
 use super::bench_site::{BenchSite, kafka_leg, sqlite_leg, wait};
-use crate::cargo::{self, Profile};
+use crate::cargo::{self, Profile, With};
 use crate::packages;
 use crate::stats::{Aim, compare, median};
 use anyhow::{Context as _, Result, bail};
@@ -116,7 +116,7 @@ fn words(text: &str) -> Result<Vec<f64>> {
 
 pub(crate) fn run(records: u64, changes: u64, rounds: usize) -> Result<bool> {
     packages::install_broker()?;
-    let binaries = cargo::build(Profile::Release)?;
+    let binaries = cargo::build(Profile::Release, With::Everything)?;
     let legs = (kafka_leg()?, sqlite_leg()?);
     let (mut ours, mut bare, mut message) = (Vec::new(), Vec::new(), 0.0);
     let (mut to_row, mut round_trip) = (Vec::new(), Vec::new());

@@ -7,7 +7,7 @@
 
 use super::bench_site::{BenchSite, Replicator};
 use super::tree;
-use crate::cargo::{self, Profile};
+use crate::cargo::{self, Profile, With};
 use crate::stats::{Aim, compare, median, quartiles};
 use anyhow::{Context as _, Result};
 use std::ffi::OsStr;
@@ -29,7 +29,7 @@ const APPENDS: &str = "1500";
 
 pub(crate) fn run(rounds: usize, only: &[String]) -> Result<bool> {
     let wanted = |name: &str| only.is_empty() || only.iter().any(|only| only == name);
-    let binaries = cargo::build(Profile::Release)?;
+    let binaries = cargo::build(Profile::Release, With::Everything)?;
     let mut met = true;
     if ["pwrite", "switch", "uncaptured", "files", "threads"]
         .into_iter()

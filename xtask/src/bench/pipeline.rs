@@ -6,14 +6,14 @@
 //! journal mode and the same durability.
 
 use super::bench_site::{BenchSite, sqlite_leg};
-use crate::cargo::{self, Profile};
+use crate::cargo::{self, Profile, With};
 use crate::stats::{Aim, compare, median};
 use anyhow::{Context as _, Result, bail};
 use std::process::Command;
 use std::time::Instant;
 
 pub(crate) fn run(records: u64, rounds: usize) -> Result<bool> {
-    let binaries = cargo::build(Profile::Release)?;
+    let binaries = cargo::build(Profile::Release, With::Everything)?;
     let sqlite_leg = sqlite_leg()?;
     let count = records.to_string();
     let (mut piped, mut bare, mut memory) = (Vec::new(), Vec::new(), Vec::new());

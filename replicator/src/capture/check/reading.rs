@@ -242,7 +242,8 @@ impl Checker {
             file,
             completes,
         };
-        self.findings.send(finding).map_err(|_| Stopped)
+        self.pulse
+            .wait(|| self.findings.send(finding).map_err(|_| Stopped))
     }
 }
 

@@ -173,6 +173,39 @@ impl ProducerContext for Told {
 /// A consumer that reads partitions it is told to.
 pub type Reader = BaseConsumer<Told>;
 
+/// A reader that nobody waits for when it is done with. With offsets on their way to a broker that doesn't answer, closing
+/// one takes half a minute, and another route is to be tried before that.
+pub struct Departing(Option<Reader>);
+
+impl Departing {
+    /// For a reader.
+    pub fn new(reader: Reader) -> Departing {
+        Departing(Some(reader))
+    }
+}
+
+impl std::ops::Deref for Departing {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        // It is taken out only by `drop`.
+        self.0.as_ref().expect("there is a reader until the end")
+    }
+}
+
+impl Drop for Departing {
+    fn drop(&mut self) {
+        let reader = self.0.take();
+        let closing = std::thread::Builder::new()
+            .name("close".to_owned())
+            .spawn(move || drop(reader));
+        // Without a thread it has been closed here.
+        if let Err(error) = closing {
+            tracing::debug!("closing a Kafka consumer: {error}");
+        }
+    }
+}
+
 /// The settings of every client on a route.
 ///
 /// # Errors

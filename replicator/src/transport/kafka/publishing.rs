@@ -19,7 +19,7 @@ use super::{registry, spread};
 use crate::config::{Config, Kafka, Route, UnitOfWork};
 use crate::dead_letters::{Letter, Store};
 use crate::event::{Change, Event, Parcel};
-use crate::progress::Progress;
+use crate::progress::{Progress, SinkProgress};
 use crate::transport::merge;
 use crate::transport::wire::{Content, Place, Sender};
 use crate::transport::{Closed, Inlet};
@@ -432,8 +432,10 @@ impl Publishing {
 
     /// Works until the publisher is gone and all it gave is acknowledged.
     pub fn run(mut self) {
+        let pulse = self.progress.pulse("send");
         loop {
-            if self.producer.is_none() && !self.connect() {
+            pulse.beat();
+            if self.producer.is_none() && !pulse.wait(|| self.connect()) {
                 return;
             }
             if self.producer.is_none() {
@@ -448,7 +450,7 @@ impl Publishing {
                 continue;
             }
             if !self.taking && self.is_empty() {
-                self.progress.set_problems(NAME, &[]);
+                self.tell(None);
                 return;
             }
             if self.better.as_ref().is_some_and(BetterRoute::answers) {
@@ -785,6 +787,7 @@ impl Publishing {
         }
         let streams = &self.streams;
         self.progress.update_sink(NAME, |sink| {
+            self.tell_queue(sink);
             sink.images += images;
             sink.batches += units;
             if let Some(captured_ns) = captured_ns {
@@ -827,19 +830,29 @@ impl Publishing {
 
     fn tell(&self, problem: Option<&str>) {
         let route = &self.kafka.routes[self.route];
-        let mut problems = Vec::new();
-        if let Some(problem) = problem {
-            problems.push(format!(
+        let obstacle = problem.map(|problem| {
+            format!(
                 "Kafka, route {}: {problem}; the journal keeps what comes, and it is tried again",
                 route.name
-            ));
-        } else if self.route > 0 {
-            problems.push(format!(
+            )
+        });
+        let detour = (problem.is_none() && self.route > 0).then(|| {
+            format!(
                 "Kafka: the route {} isn't used since it doesn't answer; {} is",
                 self.kafka.routes[0].name, route.name
-            ));
+            )
+        });
+        self.progress.set_obstacles(NAME, obstacle.as_slice());
+        self.progress.set_problems(NAME, detour.as_slice());
+        if problem.is_some() {
+            self.progress
+                .update_sink(NAME, |sink| self.tell_queue(sink));
         }
-        self.progress.set_problems(NAME, &problems);
+    }
+
+    fn tell_queue(&self, sink: &mut SinkProgress) {
+        sink.queue_events = self.waiting_events as u64;
+        sink.queue_bytes = self.in_flight as u64;
     }
 
     fn end_session(&mut self, problem: &str) {

@@ -15,10 +15,10 @@
 use super::message::{Parts, header};
 use super::requests::Asking;
 use super::topics::{self, Marks, unusable};
-use super::{ANSWER_WITHIN, BetterRoute, Move, Reader, member, reader, reason, spread};
+use super::{ANSWER_WITHIN, BetterRoute, Departing, Move, Reader, member, reader, reason, spread};
 use crate::config::{Config, Kafka};
 use crate::event::{Ask, Event, Parcel};
-use crate::progress::Progress;
+use crate::progress::{Progress, Pulse};
 use crate::transport::merge::{Gap, Merge, Next};
 use crate::transport::wire::Decoder;
 use crate::transport::{Closed, Outlet, Refusals};
@@ -114,6 +114,7 @@ pub struct Receiving {
     outlet: Outlet,
     refusals: Refusals,
     progress: Arc<Progress>,
+    pulse: Arc<Pulse>,
     streams: Vec<Stream>,
     route: usize,
     /// What is to be handed over; the last one is being gathered.
@@ -188,6 +189,7 @@ impl Receiving {
             sink: sink.to_owned(),
             outlet,
             refusals,
+            pulse: progress.pulse(&format!("receive {sink}")),
             progress,
             streams,
             route: 0,
@@ -208,6 +210,7 @@ impl Receiving {
     /// Works until everything is to stop.
     pub fn run(mut self) {
         while !self.progress.is_stopping() {
+            self.pulse.beat();
             match self.session() {
                 Ok(Go::Stop) => return,
                 Ok(Go::OtherRoute) => {}
@@ -231,11 +234,13 @@ impl Receiving {
     fn session(&mut self) -> Result<Go> {
         let route = self.kafka.routes[self.route].clone();
         let (asking, told) = reader(&self.kafka, &route, &self.group)?;
+        let asking = Departing::new(asking);
+        let pulse = Arc::clone(&self.pulse);
         let because = |error: anyhow::Error| match reason(&asking, &told) {
             Some(reason) => error.context(reason),
             None => error,
         };
-        let counts = self.find(&asking).map_err(because)?;
+        let counts = pulse.wait(|| self.find(&asking)).map_err(because)?;
         let (member, told) = member(
             &self.kafka,
             &route,
@@ -243,6 +248,7 @@ impl Receiving {
             &self.instance,
             counts.iter().sum(),
         )?;
+        let member = Departing::new(member);
         let topics: Vec<&str> = self
             .streams
             .iter()
@@ -279,6 +285,7 @@ impl Receiving {
         let better = BetterRoute::look_for(&self.kafka, self.route, &self.group);
         let mut is_due = true;
         while !self.progress.is_stopping() {
+            self.pulse.beat();
             if is_due && !self.send() {
                 return Ok(Go::Stop);
             }
@@ -826,7 +833,8 @@ impl Receiving {
     }
 
     fn tell(&self) {
-        let mut problems: Vec<String> = self.failed.iter().cloned().collect();
+        let mut obstacles: Vec<String> = self.failed.iter().cloned().collect();
+        let mut problems = Vec::new();
         if self.failed.is_none() && self.route > 0 {
             problems.push(format!(
                 "Kafka: the route {} isn't used since it doesn't answer; {} is",
@@ -834,9 +842,9 @@ impl Receiving {
             ));
         }
         for stream in &self.streams {
-            problems.extend(stream.held.clone());
+            obstacles.extend(stream.held.clone());
             if stream.read_in_vain {
-                problems.push(format!(
+                obstacles.push(format!(
                     "the topic {} has lost its beginning, and nothing on it tells whether sink {} has what was there; nothing is applied until every file is sent anew{}: `counterfoil capture --read-again` on the site that it is of does",
                     stream.topic,
                     self.sink,
@@ -844,7 +852,7 @@ impl Receiving {
                 ));
             }
             if let Some(gap) = stream.gap() {
-                problems.push(format!(
+                obstacles.push(format!(
                     "the topic {} doesn't have everything between what sink {} has ({}) and what comes next (after {}); nothing more is applied until every file is sent anew{}: `counterfoil capture --read-again` on the site that it is of does; only if capture was killed and doesn't run, starting it will do",
                     stream.topic,
                     self.sink,
@@ -863,8 +871,9 @@ impl Receiving {
                 ));
             }
         }
-        self.progress
-            .set_problems(&format!("kafka {}", self.sink), &problems);
+        let subject = format!("kafka {}", self.sink);
+        self.progress.set_obstacles(&subject, &obstacles);
+        self.progress.set_problems(&subject, &problems);
         let ours = self.streams.iter().filter(|stream| stream.is_ours());
         let ours: Vec<String> = ours.map(|stream| stream.name.clone()).collect();
         let streams = self.joined.then_some(ours);
