@@ -422,7 +422,7 @@ fn a_mysql_sink_is_read_from_its_own_file() {
     assert_eq!(config.sinks[0].target, Target::Mysql(expected));
 
     for (lines, says) in [
-        ("", "missing field `url`"),
+        ("", "dr.toml:2:1: the key `url` is missing"),
         ("url = \"dr-db\"", "dr.toml: line 3: the `url` of [mysql]"),
         ("url = \"mysql://u:geheim@h/x\"", "`password_file`"),
         (
