@@ -938,6 +938,11 @@ impl Publishing {
             }
             let topic = &stream.topic;
             match stream.begin {
+                // This process has tried already: its announcement got to some partitions, and nothing is behind it.
+                Some(begin)
+                    if tail.seen == Some(begin)
+                        && tail.session > self.sessions.begun
+                        && !self.producer_is_first() => {}
                 Some(begin) if tail.seen >= Some(begin) || !stream.asked && tail.seen.is_some() => {
                     return Err(Refused::Restart(format!(
                         "the topic {topic} is further than this journal"

@@ -497,6 +497,7 @@ impl Receiving {
             marks.low == 0 || last.as_ref().is_some_and(is_usable)
         };
         stream.unsure = !marks.iter().zip(&last).all(is_known);
+        stream.read_in_vain = false;
         stream.missing = None;
         stream.held = None;
         stream.whose = Whose::Ours;
@@ -530,6 +531,8 @@ impl Receiving {
             stream.whose = Whose::Others;
             stream.partitions.clear();
             stream.missing = None;
+            stream.unsure = false;
+            stream.read_in_vain = false;
             stream.held = None;
         }
     }
@@ -795,8 +798,9 @@ impl Receiving {
             let gap = stream.merge.gap();
             let gap = gap.or_else(|| stream.merge.missing().filter(|_| stream_at_end));
             stream.missing = match (gap, stream.missing) {
-                (Some(gap), Some((_, since))) => Some((gap, since)),
-                (Some(gap), None) => Some((gap, Instant::now())),
+                // What moves is only on its way.
+                (Some(gap), Some((before, since))) if gap == before => Some((gap, since)),
+                (Some(gap), _) => Some((gap, Instant::now())),
                 (None, _) => None,
             };
             stream.read_in_vain = stream_at_end && stream.unsure;
