@@ -153,7 +153,7 @@ impl Resolver<'_> {
     fn config(&mut self, file: &File) -> Option<Config> {
         let kafka = file.kafka.as_ref().map(|table| self.kafka(table));
         let journal = self.journal(&file.journal);
-        let apply = self.apply(&file.apply);
+        let apply = self.apply(&file.apply, kafka.is_some());
         let site = match &file.site {
             Some(site) => self.site(site),
             None => {
@@ -493,7 +493,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn apply(&mut self, table: &ApplyTable) -> Apply {
+    fn apply(&mut self, table: &ApplyTable, by_kafka: bool) -> Apply {
         let records = self.number(
             "batch_records_max",
             &table.batch_records_max,
@@ -503,7 +503,8 @@ impl Resolver<'_> {
         let delay = self.number(
             "batch_delay_ms_max",
             &table.batch_delay_ms_max,
-            100,
+            // Through topics batches are no work beside the programs, and what comes by them has waited already.
+            if by_kafka { 0 } else { 100 },
             0..=60_000,
         );
         let spool_bytes_max = self.number(
