@@ -16,6 +16,8 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(50);
+/// How long a batch that waits for nothing may grow while more keeps coming.
+const JOIN_MAX: Duration = Duration::from_millis(100);
 
 /// The thread's state.
 pub struct Applier {
@@ -77,8 +79,10 @@ impl Applier {
                     .batch_delay_max
                     .saturating_sub(oldest.elapsed())
             });
+            let mut more = false;
             match self.inlet.receive(limit) {
                 Ok(Some(parcel)) => {
+                    more = true;
                     if !self.answer(&parcel) || !self.begin(&parcel) {
                         return;
                     }
@@ -93,7 +97,7 @@ impl Applier {
                     break;
                 }
             }
-            if self.is_due() && !self.apply() {
+            if self.is_due(more) && !self.apply() {
                 return;
             }
         }
@@ -206,17 +210,21 @@ impl Applier {
         }
     }
 
-    fn is_due(&self) -> bool {
+    /// Whether a batch is to be applied. `more`: something has just come, and there may be more of it.
+    fn is_due(&self, more: bool) -> bool {
         let (images, bytes) = self
             .folds
             .iter()
             .map(Fold::volume)
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+        // Without a delay, what is here already joins all the same: so batches grow with the load.
+        let delay = match self.config.apply.batch_delay_max {
+            Duration::ZERO if more => JOIN_MAX,
+            delay => delay,
+        };
         images >= self.config.apply.batch_records_max
             || bytes >= BATCH_BYTES_MAX
-            || self
-                .oldest
-                .is_some_and(|oldest| oldest.elapsed() >= self.config.apply.batch_delay_max)
+            || self.oldest.is_some_and(|oldest| oldest.elapsed() >= delay)
     }
 
     /// Applies what is folded. False when everything is to stop.
@@ -359,5 +367,93 @@ fn beginning(stream: String, after: Option<Position>, position: Position) -> Bat
         position,
         captured_ns: 0,
         files: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Change, Event};
+    use crate::transport::channel;
+    use counterfoil_records::{Layout, Organization, RecordFormat};
+    use counterfoil_sinks::FileDescription;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn parcel(lsn: u64) -> Parcel {
+        let file = Arc::new(FileDescription {
+            path: b"/a.dat".to_vec(),
+            group: "g".to_owned(),
+            format: RecordFormat::new(Organization::Stream, Layout::Newline),
+            table: None,
+            tree: None,
+            schema: None,
+        });
+        let event = Event {
+            position: Position {
+                epoch: 1,
+                lsn,
+                index: 0,
+            },
+            group: 0,
+            file,
+            size: 0,
+            change: Change::Put {
+                id: lsn,
+                data: b"record".to_vec(),
+                rest: Vec::new(),
+            },
+            captured_ns: 1,
+            pid: 1,
+            snapshot: false,
+            before: None,
+        };
+        Parcel {
+            events: vec![event],
+            end: lsn + 1,
+            ..Parcel::default()
+        }
+    }
+
+    #[test]
+    fn without_a_delay_what_is_here_is_one_batch_and_nothing_waits_for_more() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("counterfoil.toml");
+        let text = "[site]\nname = 'hq'\nstate = 'state'\n[apply]\nbatch_delay_ms_max = 0\n\
+             [[group]]\nname = 'g'\n[[group.file]]\npath = '/a.dat'\norganization = 'stream'\nlayout = 'newline'\n";
+        std::fs::write(&path, text).expect("writing the configuration");
+        std::fs::create_dir(directory.path().join("state")).expect("the state directory");
+        let config = Arc::new(Config::load(&path).expect("a good configuration"));
+        let sink = crate::replicator::open_sink(&config.sinks[0]).expect("a sink");
+        let progress = Arc::new(Progress::default());
+        let (outlet, mut inlets) = channel(1);
+        let send = |lsn| outlet.send(parcel(lsn)).expect("there is an inlet");
+        (1..=5).for_each(send);
+        let applier = Applier::new(
+            Arc::clone(&config),
+            config.own_streams(),
+            "s".to_owned(),
+            sink,
+            inlets.pop().expect("one"),
+            vec![None],
+            Arc::clone(&progress),
+        );
+        let applying = std::thread::spawn(move || applier.run());
+        let applied = |images: u64| {
+            let begin = Instant::now();
+            loop {
+                let sink = progress.sinks().get("s").cloned().unwrap_or_default();
+                if sink.images >= images {
+                    return (sink.images, sink.batches);
+                }
+                assert!(begin.elapsed() < LIMIT, "only {} came", sink.images);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        assert_eq!(applied(5), (5, 1));
+        send(6);
+        assert_eq!(applied(6), (6, 2));
+        drop(outlet);
+        applying.join().expect("it doesn't panic");
     }
 }

@@ -163,7 +163,7 @@ impl Resolver<'_> {
     fn config(&mut self, file: &File) -> Option<Config> {
         let kafka = file.kafka.as_ref().map(|table| self.kafka(table));
         let journal = self.journal(&file.journal);
-        let apply = self.apply(&file.apply);
+        let apply = self.apply(&file.apply, kafka.is_some());
         let metrics = self.metrics(&file.metrics);
         let site = match &file.site {
             Some(site) => self.site(site),
@@ -537,7 +537,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn apply(&mut self, table: &ApplyTable) -> Apply {
+    fn apply(&mut self, table: &ApplyTable, by_kafka: bool) -> Apply {
         let records = self.number(
             "batch_records_max",
             &table.batch_records_max,
@@ -547,7 +547,8 @@ impl Resolver<'_> {
         let delay = self.number(
             "batch_delay_ms_max",
             &table.batch_delay_ms_max,
-            100,
+            // Through topics batches are no work beside the programs, and what comes by them has waited already.
+            if by_kafka { 0 } else { 100 },
             0..=60_000,
         );
         let spool_bytes_max = self.number(

@@ -744,6 +744,7 @@ fn kafka_is_read_and_what_would_lose_or_repeat_is_refused() {
          [kafka.topic]\n'min.insync.replicas' = 2\n[kafka.client]\n'compression.type' = 'lz4'\n'socket.nagle.disable' = true",
     ))
     .unwrap();
+    assert_eq!(config.apply.batch_delay_max, Duration::ZERO);
     let read = config.kafka.as_ref().expect("there is a [kafka]");
     assert_eq!(read.topic(&config.stream(0)), "cf.hq.payments");
     assert_eq!(read.topic["retention.ms"], "7200000");

@@ -3,6 +3,8 @@
 //! `kafka_leg sizes BOOTSTRAP TOPIC` prints how many messages a topic has and the bytes that one has on average, of key,
 //! value and headers together. `kafka_leg produce BOOTSTRAP TOPIC COUNT BYTES` makes the topic and sends so many messages
 //! of so many bytes by one idempotent producer, and prints the seconds from the first to the last acknowledgement.
+//! `kafka_leg repeat BOOTSTRAP TOPIC COUNT FROM` does the same with the first messages of the topic FROM, over and over, with
+//! their keys and headers.
 //! `kafka_leg roundtrip BOOTSTRAP TOPIC COUNT BYTES` sends messages one after the other, each once the one before has been
 //! received, and prints for each after how many microseconds it was.
 
@@ -12,13 +14,15 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{Headers as _, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Messages that are repeated, at most.
+const REPEATED: usize = 10_000;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +35,9 @@ fn main() -> Result<()> {
             count.parse().context("COUNT")?,
             bytes.parse().context("BYTES")?,
         ),
+        ["repeat", bootstrap, topic, count, from] => {
+            repeat(bootstrap, topic, count.parse().context("COUNT")?, from)
+        }
         ["roundtrip", bootstrap, topic, count, bytes] => roundtrip(
             bootstrap,
             topic,
@@ -39,7 +46,7 @@ fn main() -> Result<()> {
         ),
         _ => bail!(
             "usage: kafka_leg sizes BOOTSTRAP TOPIC | kafka_leg produce BOOTSTRAP TOPIC COUNT BYTES \
-             | kafka_leg roundtrip BOOTSTRAP TOPIC COUNT BYTES"
+             | kafka_leg repeat BOOTSTRAP TOPIC COUNT FROM | kafka_leg roundtrip BOOTSTRAP TOPIC COUNT BYTES"
         ),
     }
 }
@@ -125,35 +132,86 @@ fn sizes(bootstrap: &str, topic: &str) -> Result<()> {
 }
 
 fn produce(bootstrap: &str, topic: &str, count: u64, bytes: usize) -> Result<()> {
+    let payload: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
+    timed(bootstrap, topic, count, |number| {
+        let rest = payload.get(size_of_val(&number)..).unwrap_or_default();
+        Outgoing {
+            key: number.to_be_bytes().to_vec(),
+            payload: rest,
+            headers: None,
+        }
+    })
+}
+
+fn repeat(bootstrap: &str, topic: &str, count: u64, from: &str) -> Result<()> {
+    let consumer = consumer(bootstrap, from)?;
+    let (mut messages, begin) = (Vec::new(), Instant::now());
+    while messages.len() < REPEATED {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => messages.push(message.detach()),
+            Some(Err(KafkaError::PartitionEOF(_))) if !messages.is_empty() => break,
+            _ if begin.elapsed() > LIMIT => bail!("nothing comes of the topic {from}"),
+            Some(Err(_)) | None => {}
+        }
+    }
+    drop(consumer);
+    let mut next = messages.iter().cycle();
+    timed(bootstrap, topic, count, |_| {
+        let message = next.next();
+        Outgoing {
+            key: message.and_then(Message::key).unwrap_or_default().to_vec(),
+            payload: message.and_then(Message::payload).unwrap_or_default(),
+            headers: message.and_then(Message::headers).cloned(),
+        }
+    })
+}
+
+/// What is to be sent.
+struct Outgoing<'p> {
+    key: Vec<u8>,
+    payload: &'p [u8],
+    headers: Option<OwnedHeaders>,
+}
+
+/// Sends so many messages to a new topic, and prints how many seconds that took.
+fn timed<'p>(
+    bootstrap: &str,
+    topic: &str,
+    count: u64,
+    mut message: impl FnMut(u64) -> Outgoing<'p>,
+) -> Result<()> {
     make(bootstrap, topic)?;
     let producer = producer(bootstrap)?;
     // Looking for the cluster isn't what is measured.
-    send(&producer, topic, 0, &[b'.'; 10])?;
+    send(&producer, topic, message(0))?;
     producer.flush(ANSWER_WITHIN)?;
-    let payload: Vec<u8> = (0..bytes).map(|at| (at * 31 % 251) as u8).collect();
     let begin = Instant::now();
     for number in 0..count {
-        send(&producer, topic, number, &payload)?;
+        send(&producer, topic, message(number))?;
     }
     producer.flush(LIMIT)?;
     println!("{}", begin.elapsed().as_secs_f64());
     Ok(())
 }
 
-fn send(producer: &BaseProducer, topic: &str, number: u64, payload: &[u8]) -> Result<()> {
-    let key = number.to_be_bytes();
+fn send(producer: &BaseProducer, topic: &str, outgoing: Outgoing<'_>) -> Result<()> {
+    let mut record = BaseRecord::to(topic)
+        .partition(0)
+        .key(&outgoing.key)
+        .payload(outgoing.payload);
+    record.headers = outgoing.headers;
     loop {
-        let rest = &payload[key.len().min(payload.len())..];
-        match producer.send(BaseRecord::to(topic).partition(0).key(&key).payload(rest)) {
+        record = match producer.send(record) {
             Ok(()) => {
                 producer.poll(Duration::ZERO);
                 return Ok(());
             }
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
                 producer.poll(Duration::from_millis(1));
+                record
             }
             Err((error, _)) => return Err(error).context("sending"),
-        }
+        };
     }
 }
 
@@ -164,7 +222,12 @@ fn roundtrip(bootstrap: &str, topic: &str, count: u64, bytes: usize) -> Result<(
     let payload = vec![b'.'; bytes];
     for number in 0..=count {
         let begin = Instant::now();
-        send(&producer, topic, number, &payload)?;
+        let outgoing = Outgoing {
+            key: number.to_be_bytes().to_vec(),
+            payload: &payload,
+            headers: None,
+        };
+        send(&producer, topic, outgoing)?;
         loop {
             producer.poll(Duration::ZERO);
             match consumer.poll(Duration::from_micros(500)) {

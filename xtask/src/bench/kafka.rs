@@ -2,7 +2,8 @@
 //!
 //! Publishing: a program's records are captured while no broker is there, so that the journal has them all; then capture
 //! sends them, and the time is that from its first acknowledgement to its last. Against it, in turns, librdkafka alone: a
-//! loop around one idempotent producer that sends as many messages of the same size to the same broker.
+//! loop around one idempotent producer that sends as many messages of the same size to the same broker. A second such
+//! loop, for comparison only, sends the very messages that capture sent, so that what their headers cost is seen apart.
 //!
 //! Latency: a program appends a record, and waits until its row is in SQLite, with capture and apply in between. Against
 //! it: a message that is sent and received, one after the other, with the same settings of the client library.
@@ -118,7 +119,7 @@ pub(crate) fn run(records: u64, changes: u64, rounds: usize) -> Result<bool> {
     packages::install_broker()?;
     let binaries = cargo::build(Profile::Release, With::Everything)?;
     let legs = (kafka_leg()?, sqlite_leg()?);
-    let (mut ours, mut bare, mut message) = (Vec::new(), Vec::new(), 0.0);
+    let (mut ours, mut bare, mut same, mut message) = (Vec::new(), Vec::new(), Vec::new(), 0.0);
     let (mut to_row, mut round_trip) = (Vec::new(), Vec::new());
     for round in 0..rounds.max(1) {
         let broker = Broker::start()?;
@@ -133,10 +134,17 @@ pub(crate) fn run(records: u64, changes: u64, rounds: usize) -> Result<bool> {
             &["produce", &broker.bootstrap, &topic, &count, &bytes],
         )?;
         bare.push(records as f64 / seconds.first().copied().unwrap_or(f64::NAN));
+        let (from, topic) = (format!("{prefix}.bench.bench"), format!("{prefix}.same"));
+        let seconds = numbers(
+            &legs.0,
+            &["repeat", &broker.bootstrap, &topic, &count, &from],
+        )?;
+        same.push(records as f64 / seconds.first().copied().unwrap_or(f64::NAN));
         println!(
-            "kafka: round {}: {rate:.0} events/s published, {:.0} messages/s by librdkafka alone, of {bytes} bytes",
+            "kafka: round {}: {rate:.0} events/s published, {:.0} messages/s by librdkafka alone, of {bytes} bytes, {:.0} of the same with their headers",
             round + 1,
-            bare[round]
+            bare[round],
+            same[round]
         );
         // A broker without all that.
         drop(broker);
@@ -154,6 +162,10 @@ pub(crate) fn run(records: u64, changes: u64, rounds: usize) -> Result<bool> {
             ],
         )?);
     }
+    println!(
+        "kafka: {:.0} messages/s by librdkafka alone where they have the events' headers",
+        median(&same)
+    );
     let mib = |rate: f64| rate * message / f64::from(1 << 20);
     println!(
         "kafka: {:.0} events/s and {:.1} MiB/s published, {:.0} messages/s and {:.1} MiB/s by librdkafka alone (medians of {rounds})",

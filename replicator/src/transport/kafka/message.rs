@@ -34,10 +34,12 @@ pub struct Outgoing {
 /// The name of an operation as headers and people have it: `put`, `replace-range`.
 pub fn op_name(op: v1::Op) -> String {
     let name = op.as_str_name();
-    name.strip_prefix("OP_")
-        .unwrap_or(name)
-        .to_lowercase()
-        .replace('_', "-")
+    let name = name.strip_prefix("OP_").unwrap_or(name);
+    let letter = |letter: char| match letter {
+        '_' => '-',
+        other => other.to_ascii_lowercase(),
+    };
+    name.chars().map(letter).collect()
 }
 
 /// A position as headers have it.
@@ -62,13 +64,24 @@ pub fn time_text(ns: i64) -> String {
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
     let year = yoe + era * 400 + i64::from(month <= 2);
     let (seconds, nanos) = (in_day / 1_000_000_000, in_day % 1_000_000_000);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        seconds / 3600,
-        seconds / 60 % 60,
-        seconds % 60,
-        nanos / 1000
-    )
+    // Nanoseconds in 64 bits are years of four digits.
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let numbers = [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, seconds / 3600),
+        (14..16, seconds / 60 % 60),
+        (17..19, seconds % 60),
+        (20..26, nanos / 1000),
+    ];
+    for (place, mut number) in numbers {
+        for digit in text[place].iter_mut().rev() {
+            *digit += (number % 10) as u8;
+            number /= 10;
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// How events become messages.
@@ -115,16 +128,18 @@ pub fn outgoing(event: &v1::ChangeEvent, bytes_max: usize) -> Vec<Outgoing> {
 fn framed(event: &v1::ChangeEvent, bytes_max: usize, schema: Option<u32>) -> Vec<Outgoing> {
     let key = wire::key(event);
     let mut value = schema.map_or_else(Vec::new, |number| registry::frame(number).to_vec());
+    value.reserve_exact(event.encoded_len());
     // It grows, and never refuses.
     let _ = event.encode(&mut value);
     let op = op_name(event.op());
-    let source = event.source.clone().unwrap_or_default();
+    let (site, group, session) = event.source.as_ref().map_or(("", "", 0), |source| {
+        (source.site.as_str(), source.group.as_str(), source.session)
+    });
     let position: Position = event.position.unwrap_or_default().into();
-    let stream = format!("{}/{}", source.site, source.group);
     let position_text = position_text(position);
-    let id = format!("{stream}/{position_text}");
-    let origin = format!("counterfoil:{stream}");
-    let kind = format!("counterfoil.v1.{op}");
+    let id = [site, "/", group, "/", &position_text].concat();
+    let origin = ["counterfoil:", site, "/", group].concat();
+    let kind = ["counterfoil.v1.", &op].concat();
     let time = time_text(event.captured_at_ns);
     let (path, schema) = event.file.as_ref().map_or(("", ""), |file| {
         (file.path_text.as_str(), file.schema_id.as_str())
@@ -178,10 +193,7 @@ fn framed(event: &v1::ChangeEvent, bytes_max: usize, schema: Option<u32>) -> Vec
             key: key.clone(),
             value: part.to_vec(),
             is_tombstone: false,
-            headers: headers(Some(format!(
-                "{}/{position_text}/{number}/{count}",
-                source.session
-            ))),
+            headers: headers(Some(format!("{session}/{position_text}/{number}/{count}"))),
             at_ms,
         })
         .collect()

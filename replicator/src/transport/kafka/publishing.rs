@@ -9,7 +9,7 @@
 //! A publisher that another one has replaced notices: its messages don't follow one another on the topic any more, or a
 //! later session is there. It stops, and says so.
 
-use super::message::{Form, header, op_name, position_text};
+use super::message::{Form, Outgoing, header, op_name, position_text};
 use super::requests::Anew;
 use super::settings::{MESSAGE_BYTES_MIN, Settings};
 pub use super::topics::End;
@@ -732,7 +732,7 @@ impl Publishing {
                 for outgoing in self.form.outgoing(&stream.topic, &message) {
                     *bytes += outgoing.value.len();
                     sent += 1;
-                    let produced = produce(producer, &stream.topic, partition, &outgoing, number);
+                    let produced = produce(producer, &stream.topic, partition, outgoing, number);
                     if let Err(error) = produced {
                         let topic = stream.topic.clone();
                         let code = error.rdkafka_error_code();
@@ -1010,7 +1010,7 @@ impl Publishing {
                 .begin(position, stream.begin.is_some(), clock::wall());
             for partition in topics::numbers(end.marks.len()) {
                 for outgoing in self.form.outgoing(&stream.topic, &message) {
-                    produce(&producer, &stream.topic, partition, &outgoing, BEGINNING).map_err(
+                    produce(&producer, &stream.topic, partition, outgoing, BEGINNING).map_err(
                         |error| anyhow::anyhow!("sending to the topic {}: {error}", stream.topic),
                     )?;
                     self.beginnings += 1;
@@ -1127,27 +1127,27 @@ fn produce(
     producer: &BaseProducer<Reports>,
     topic: &str,
     partition: i32,
-    outgoing: &super::message::Outgoing,
+    outgoing: Outgoing,
     item: usize,
 ) -> Result<(), KafkaError> {
+    let mut record = BaseRecord::with_opaque_to(topic, item)
+        .partition(partition)
+        .key(&outgoing.key)
+        .timestamp(outgoing.at_ms)
+        .headers(outgoing.headers);
+    if !outgoing.is_tombstone {
+        record = record.payload(&outgoing.value);
+    }
     loop {
-        let record = BaseRecord::with_opaque_to(topic, item)
-            .partition(partition)
-            .key(&outgoing.key)
-            .timestamp(outgoing.at_ms)
-            .headers(outgoing.headers.clone());
-        let record = match outgoing.is_tombstone {
-            true => record,
-            false => record.payload(&outgoing.value),
-        };
-        match producer.send(record) {
+        record = match producer.send(record) {
             Ok(()) => return Ok(()),
             // Its queue is larger than what we keep in flight, but one unit may be larger still.
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), record)) => {
                 producer.poll(Duration::from_millis(10));
+                record
             }
             Err((error, _)) => return Err(error),
-        }
+        };
     }
 }
 
