@@ -250,6 +250,10 @@ impl Publisher {
             return Ok(());
         }
         let finding = self.findings.remove(path);
+        if let Some(finding) = &finding {
+            // A restart between the first block and this would only find the blocks behind it.
+            self.note_published(finding.first_lsn);
+        }
         let before = self.images.digests.get(path)?;
         let (size, blocks) = match (attributes.kind, finding, &before) {
             (FileKind::Directory, ..) => (0, BTreeMap::new()),
