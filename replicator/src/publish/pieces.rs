@@ -585,7 +585,7 @@ mod tests {
                 1 => vec![b'x'; len],
                 _ => [vec![b'y'; len / 2], vec![b'\n'], vec![0; len / 2]].concat(),
             };
-            let format = formats().remove(5);
+            let format = RecordFormat::new(Organization::Stream, Layout::Newline);
             let codec = format.codec().unwrap();
             let codec = codec.as_ref();
             let mut bytes: Vec<u8> = Vec::new();
