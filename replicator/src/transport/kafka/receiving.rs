@@ -750,6 +750,18 @@ impl Receiving {
             return Ok(());
         }
         let begin = Instant::now();
+        if !self.joined
+            && let Some(stream) = self.streams.first()
+        {
+            // What the group waits for may take long, and isn't silence as long as brokers answer at all.
+            member
+                .fetch_watermarks(&stream.topic, 0, ANSWER_WITHIN / 2)
+                .with_context(|| {
+                    let reason = told.take().unwrap_or_default();
+                    format!("joining the consumer group {}: {reason}", self.group)
+                })?;
+            self.heard = Instant::now();
+        }
         let mut at_end = self.joined && self.busy.is_none();
         let mut is_silent = self.busy.is_none();
         for (at, stream) in self.streams.iter_mut().enumerate() {
