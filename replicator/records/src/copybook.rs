@@ -1,8 +1,8 @@
 //! Reading COBOL copybooks: source text in, [`RecordSchema`]s out.
 //!
 //! What is understood, and how it differs between compilers, is in `docs/copybooks.md`. The way of the text:
-//! [`lines`] (fixed or free form, comments, continuation) → [`tokens`] → [`copying`] (COPY and REPLACE) → [`entries`]
-//! (clauses of each data description) → [`tree`] (items, types, schemas).
+//! `lines` (fixed or free form, comments, continuation) → `tokens` → `copying` (COPY and REPLACE) → `entries`
+//! (clauses of each data description) → `tree` (items, types, schemas).
 //!
 //! Nothing here reads files: texts that a COPY names come from a [`Library`]. Any text gives either schemas or
 //! [`CopybookError`], which shows each problem at its place; nothing panics, and memory is bounded by the limits below.

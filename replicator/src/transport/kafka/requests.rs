@@ -215,7 +215,7 @@ impl Anew {
     }
 }
 
-/// Looks for requests on a site's topic until everything is to stop, if [kafka] says so. One that is heeded starts
+/// Looks for requests on a site's topic until everything is to stop, if `[kafka]` says so. One that is heeded starts
 /// everything again, with every file being read. Nobody waits for the thread: a broker that doesn't answer keeps it for
 /// seconds, and it holds nothing.
 ///

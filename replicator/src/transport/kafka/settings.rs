@@ -99,7 +99,7 @@ impl Settings {
         usize::try_from(self.number("max.message.bytes")?).ok()
     }
 
-    /// What of it endangers events, by what [kafka] asks for.
+    /// What of it endangers events, by what `[kafka]` asks for.
     pub fn dangers(&self, kafka: &Kafka) -> Vec<Danger> {
         let mut dangers = Vec::new();
         let mut add = |certain, message: String, help: &str| {
