@@ -100,7 +100,12 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             packages::install_python_client()?;
             let dir = cargo::build(Profile::Dev, With::Everything)?;
             println!("# tests run {}/counterfoil", dir.display());
-            let mut arguments = vec!["test", "--workspace"];
+            let mut arguments = vec!["test"];
+            // Together with a package it would still be everything.
+            let names_some = |word: &String| word == "-p" || word.starts_with("--package");
+            if !more.iter().any(names_some) {
+                arguments.push("--workspace");
+            }
             arguments.extend(more.iter().map(String::as_str));
             cargo::run(&arguments, &[])?;
             Ok(ExitCode::SUCCESS)
