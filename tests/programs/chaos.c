@@ -196,8 +196,16 @@ static void tmpfile_some(struct worker *worker) {
 
 static __thread sigjmp_buf *beyond_the_end;
 
-static void on_bus_error(int signal) {
+/* Says which of the mappings it was, for whoever has to find out why. */
+static void on_bus_error(int signal, siginfo_t *information, void *context) {
+    (void)context;
     if (beyond_the_end) siglongjmp(*beyond_the_end, 1);
+    unsigned long at = (unsigned long)information->si_addr, from, to;
+    dprintf(2, "bus error (code %d) at %lx\n", information->si_code, at);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512];
+    while (maps && fgets(line, sizeof line, maps))
+        if (sscanf(line, "%lx-%lx", &from, &to) == 2 && from <= at && at < to) dprintf(2, "in %s", line);
     _exit(128 + signal);
 }
 
@@ -305,7 +313,7 @@ static void *work(void *argument) {
 }
 
 static int run_process(int threads, int processes) {
-    struct sigaction action = {.sa_handler = on_bus_error, .sa_flags = SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = on_bus_error, .sa_flags = SA_NODEFER | SA_SIGINFO};
     sigaction(SIGBUS, &action, NULL);
     struct worker *workers = calloc((size_t)threads, sizeof *workers);
     pthread_t *handles = calloc((size_t)threads, sizeof *handles);
