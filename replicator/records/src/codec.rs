@@ -223,6 +223,36 @@ fn decode_addressed<'a>(
     at
 }
 
+/// [`Codec::decode`] of a layout whose pieces have one size in bytes. `id` and `step`: the identity of the first piece, and how
+/// far the next ones' are apart; `kind`: what a piece is, which only at the end of the file has fewer bytes than that.
+fn decode_pitched<'a>(
+    pitch: usize,
+    (mut id, step): (u64, u64),
+    mut offset: u64,
+    bytes: &'a [u8],
+    at_end: bool,
+    out: &mut dyn FnMut(Piece<'_>),
+    kind: impl Fn(&'a [u8]) -> PieceKind<'a>,
+) -> usize {
+    let mut taken = 0;
+    for piece in bytes.chunks(pitch) {
+        if piece.len() < pitch && !at_end {
+            break;
+        }
+        let len = piece.len() as u64;
+        out(Piece {
+            id,
+            offset,
+            len,
+            kind: kind(piece),
+        });
+        id = id.saturating_add(step);
+        offset = offset.saturating_add(len);
+        taken += piece.len();
+    }
+    taken
+}
+
 /// Bytes from `offset` to the next multiple of [`RESIDUE_ALIGN`], at least 1.
 fn residue_room(offset: u64) -> usize {
     RESIDUE_ALIGN - (offset % RESIDUE_ALIGN as u64) as usize

@@ -3,7 +3,7 @@
 //! A whole block of zero bytes is empty (a hole). The last block may be short: it is content, so it
 //! is a record with fewer bytes, all zero or not, and the file's length is not lost.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
 use crate::bytes::all_zero;
 
 /// Codec of raw blocks.
@@ -35,29 +35,14 @@ impl Codec for Blocks {
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        let (mut id, mut offset) = (self.id_at(offset), offset);
-        let mut taken = 0;
-        for data in bytes.chunks(self.size) {
-            let whole = data.len() == self.size;
-            if !whole && !at_end {
-                break;
-            }
-            let kind = if whole && all_zero(data) {
+        let ids = (self.id_at(offset), 1);
+        decode_pitched(self.size, ids, offset, bytes, at_end, out, |data| {
+            if data.len() == self.size && all_zero(data) {
                 PieceKind::Empty
             } else {
                 PieceKind::Record { data, rest: &[] }
-            };
-            out(Piece {
-                id,
-                offset,
-                len: data.len() as u64,
-                kind,
-            });
-            id = id.saturating_add(1);
-            offset = offset.saturating_add(data.len() as u64);
-            taken += data.len();
-        }
-        taken
+            }
+        })
     }
 
     fn id_at(&self, offset: u64) -> u64 {

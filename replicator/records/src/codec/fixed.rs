@@ -3,7 +3,7 @@
 //! A record of only zero bytes is taken as never written: a program can't tell it from the hole
 //! that writing a later record leaves. A part of a record at the end of the file is residue.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
 use crate::bytes::all_zero;
 
 /// What numbers the records of a file of fixed-length records.
@@ -48,45 +48,23 @@ impl Codec for Fixed {
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        let len = self.size as u64;
         let step = match self.identity {
             Identity::Number => 1,
-            Identity::Address => len,
+            Identity::Address => self.size as u64,
         };
-        let (mut id, mut offset) = (self.id_at(offset), offset);
-        let records = bytes.chunks_exact(self.size);
-        let tail = records.remainder();
-        for data in records {
-            let kind = if all_zero(data) {
+        let ids = (self.id_at(offset), step);
+        decode_pitched(self.size, ids, offset, bytes, at_end, out, |data| {
+            if data.len() < self.size {
+                PieceKind::Residue {
+                    bytes: data,
+                    reason: "partial record at the end",
+                }
+            } else if all_zero(data) {
                 PieceKind::Empty
             } else {
                 PieceKind::Record { data, rest: &[] }
-            };
-            out(Piece {
-                id,
-                offset,
-                len,
-                kind,
-            });
-            id = id.saturating_add(step);
-            offset = offset.saturating_add(len);
-        }
-        if !at_end {
-            return bytes.len() - tail.len();
-        }
-        if !tail.is_empty() {
-            let kind = PieceKind::Residue {
-                bytes: tail,
-                reason: "partial record at the end",
-            };
-            out(Piece {
-                id,
-                offset,
-                len: tail.len() as u64,
-                kind,
-            });
-        }
-        bytes.len()
+            }
+        })
     }
 
     fn id_at(&self, offset: u64) -> u64 {

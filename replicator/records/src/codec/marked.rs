@@ -3,7 +3,7 @@
 //! The mark says whether the slot holds a record. DELETE changes only the mark, so the old content
 //! stays: that is residue. A slot of only zero bytes was never written.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
 use crate::bytes::all_zero;
 
 /// The mark behind each slot's content.
@@ -84,23 +84,10 @@ impl Codec for Marked {
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        let (mut id, mut offset, mut taken) = (self.id_at(offset), offset, 0);
-        for slot in bytes.chunks(self.pitch()) {
-            if slot.len() < self.pitch() && !at_end {
-                break;
-            }
-            let len = slot.len() as u64;
-            out(Piece {
-                id,
-                offset,
-                len,
-                kind: self.slot(slot),
-            });
-            id = id.saturating_add(1);
-            offset = offset.saturating_add(len);
-            taken += slot.len();
-        }
-        taken
+        let ids = (self.id_at(offset), 1);
+        decode_pitched(self.pitch(), ids, offset, bytes, at_end, out, |slot| {
+            self.slot(slot)
+        })
     }
 
     fn id_at(&self, offset: u64) -> u64 {

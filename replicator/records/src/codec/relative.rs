@@ -4,7 +4,7 @@
 //! stays behind it: that is residue, and so is what REWRITE puts into a slot without a record (the
 //! runtime reports success, but no reader finds it). A slot of only zero bytes was never written.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, no_rest};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
 use crate::bytes::all_zero;
 
 /// The length before each slot's content.
@@ -63,34 +63,25 @@ impl Relative {
     fn pitch(&self) -> usize {
         self.length.bytes() + self.size
     }
-}
 
-/// What a whole slot holds.
-fn slot(length: SlotLength, bytes: &[u8]) -> PieceKind<'_> {
-    let Some((len, content)) = length.split(bytes) else {
-        return PieceKind::Residue {
-            bytes,
-            reason: SLOT_CUT,
+    /// What a slot holds, whole or cut off by the end of the file.
+    fn slot<'a>(&self, bytes: &'a [u8]) -> PieceKind<'a> {
+        let residue = |reason| PieceKind::Residue { bytes, reason };
+        let whole = bytes.len() == self.pitch();
+        let Some((len, content)) = self.length.split(bytes).filter(|_| whole) else {
+            return residue("partial slot at the end");
         };
-    };
-    match usize::try_from(len) {
-        Ok(0) if all_zero(content) => PieceKind::Empty,
-        Ok(0) => PieceKind::Residue {
-            bytes,
-            reason: "deleted slot",
-        },
-        Ok(len) if len <= content.len() => {
-            let (data, rest) = content.split_at(len);
-            PieceKind::Record { data, rest }
+        match usize::try_from(len) {
+            Ok(0) if all_zero(content) => PieceKind::Empty,
+            Ok(0) => residue("deleted slot"),
+            Ok(len) if len <= content.len() => {
+                let (data, rest) = content.split_at(len);
+                PieceKind::Record { data, rest }
+            }
+            _ => residue("slot length is more than the record size"),
         }
-        _ => PieceKind::Residue {
-            bytes,
-            reason: "slot length is more than the record size",
-        },
     }
 }
-
-const SLOT_CUT: &str = "partial slot at the end";
 
 impl Codec for Relative {
     fn boundaries(&self) -> Boundaries {
@@ -108,36 +99,10 @@ impl Codec for Relative {
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        let len = self.pitch() as u64;
-        let (mut id, mut offset) = (self.id_at(offset), offset);
-        let slots = bytes.chunks_exact(self.pitch());
-        let tail = slots.remainder();
-        for bytes in slots {
-            out(Piece {
-                id,
-                offset,
-                len,
-                kind: slot(self.length, bytes),
-            });
-            id = id.saturating_add(1);
-            offset = offset.saturating_add(len);
-        }
-        if !at_end {
-            return bytes.len() - tail.len();
-        }
-        if !tail.is_empty() {
-            let kind = PieceKind::Residue {
-                bytes: tail,
-                reason: SLOT_CUT,
-            };
-            out(Piece {
-                id,
-                offset,
-                len: tail.len() as u64,
-                kind,
-            });
-        }
-        bytes.len()
+        let ids = (self.id_at(offset), 1);
+        decode_pitched(self.pitch(), ids, offset, bytes, at_end, out, |slot| {
+            self.slot(slot)
+        })
     }
 
     fn id_at(&self, offset: u64) -> u64 {
