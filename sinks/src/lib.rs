@@ -20,7 +20,7 @@ pub mod naming;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sink;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
+#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;

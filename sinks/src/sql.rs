@@ -3,6 +3,7 @@
 use crate::{FileKind, SinkError};
 use counterfoil_records::RecordFormat;
 use serde_json::{Map, Value};
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,12 +20,14 @@ pub(crate) fn permanent(
     }
 }
 
-/// A name as standard SQL wants it, whatever is in it.
+/// A name as standard SQL wants it, whatever is in it. (MySQL has quotes of its own, and numbers without a sign.)
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// An identity, size or position as databases hold it: a number above [`i64::MAX`] is refused.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn integer(
     number: u64,
     database: &str,
@@ -37,18 +40,20 @@ pub(crate) fn integer(
                 "{number} is more than {database}'s integers hold ({})",
                 i64::MAX
             ),
-            "leave the file out of this sink",
+            "leave the file out of this sink, or use one with 64-bit unsigned numbers",
         )
     })
 }
 
 /// A number that was stored from an unsigned one. (Somebody else's negative number counts as 0.)
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
 /// A range of identities to clear as databases hold them: the first, and the last, which is included. `None`: nothing in
 /// it is in what they hold.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) fn bounds(range: &Range<u64>) -> Option<(i64, i64)> {
     let begin = i64::try_from(range.start).ok()?;
     let last = i64::try_from(range.end).map_or(i64::MAX, |end| end - 1);

@@ -1,14 +1,14 @@
 //! A batch, as one transaction.
 
 use super::catalogue::Catalogue;
-use super::error::{Doing, permanent};
+use super::error::Doing;
 use super::file::File;
 use super::schema::integer;
+use crate::sql::{bounds, now_ns, permanent, unsigned};
 use crate::{Batch, FileChanges, FileFate, Image, SinkError};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
 use std::ops::Range;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const DELETE_RESIDUE: &str = "DELETE FROM counterfoil_residue WHERE file_id = ?1 AND id = ?2";
 
@@ -55,11 +55,6 @@ pub(super) fn position(
                 .optional()
         })
         .doing(|| format!("reading the position of {stream}"))
-}
-
-/// A number that was stored from an unsigned one. (Somebody else's negative number counts as 0.)
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
 }
 
 /// Moves the stream's position to the batch's, which has to be after it.
@@ -116,13 +111,9 @@ fn change_file(
 /// Deletes the rows and the residue of a range of identities.
 fn clear(connection: &Connection, file: &mut File, range: &Range<u64>) -> Result<(), SinkError> {
     // There is nothing beyond what SQLite's integers hold.
-    let Ok(begin) = i64::try_from(range.start) else {
+    let Some((begin, last)) = bounds(range) else {
         return Ok(());
     };
-    let end = i64::try_from(range.end).ok();
-    if end.is_some_and(|end| end <= begin) {
-        return Ok(());
-    }
     let clearing = || {
         format!(
             "clearing {}..{} of {}",
@@ -131,12 +122,9 @@ fn clear(connection: &Connection, file: &mut File, range: &Range<u64>) -> Result
             path_text(&file.description.path)
         )
     };
-    match (begin, end) {
-        (0, None) => file.table.clear_all(connection, file.file_id),
-        (begin, end) => {
-            let last = end.map_or(i64::MAX, |end| end - 1);
-            file.table.clear(connection, file.file_id, (begin, last))
-        }
+    match (begin, last) {
+        (0, i64::MAX) => file.table.clear_all(connection, file.file_id),
+        bounds => file.table.clear(connection, file.file_id, bounds),
     }
     .doing(clearing)?;
     if file.may_have_any_residue(connection)? {
@@ -145,11 +133,9 @@ fn clear(connection: &Connection, file: &mut File, range: &Range<u64>) -> Result
             .prepare_cached(
                 "DELETE FROM counterfoil_residue WHERE file_id = ?1 AND id BETWEEN ?2 AND ?3",
             )
-            .and_then(|mut delete| {
-                delete.execute([file.file_id, begin, end.map_or(i64::MAX, |end| end - 1)])
-            })
+            .and_then(|mut delete| delete.execute([file.file_id, begin, last]))
             .doing(clearing)?;
-        file.note_no_residue(begin, end);
+        file.note_no_residue(begin, i64::try_from(range.end).ok());
     }
     Ok(())
 }
@@ -229,11 +215,4 @@ fn write_images(
         }
     }
     Ok(())
-}
-
-fn now_ns() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

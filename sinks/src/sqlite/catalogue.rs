@@ -3,11 +3,12 @@
 //! Everything here is loaded when it is first asked for, and forgotten after an error or when
 //! another connection has changed the database.
 
-use super::entry::{self, format_columns};
-use super::error::{Doing, permanent};
+use super::entry;
+use super::error::Doing;
 use super::file::{File, Table};
-use super::schema::{create_shared_table, create_table, create_view, quoted};
+use super::schema::{create_shared_table, create_table, create_view};
 use crate::naming::{Names, numbered, wanted_name};
+use crate::sql::{FormatWords, permanent, quoted};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -195,7 +196,7 @@ impl Catalogue {
                 (None, Arc::new(Table::own(name, identity)))
             }
         };
-        let format = format_columns(&description.format)?;
+        let format = FormatWords::of(&description.format)?;
         connection
             .prepare_cached(
                 "INSERT INTO counterfoil_files (stream, path, path_text, file_group, organization, layout, record_size,
@@ -280,7 +281,7 @@ impl Catalogue {
             );
             connection.execute(&rename, []).doing(changing)?;
         }
-        let format = format_columns(&description.format)?;
+        let format = FormatWords::of(&description.format)?;
         connection
             .prepare_cached(
                 "UPDATE counterfoil_files

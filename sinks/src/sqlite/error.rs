@@ -16,19 +16,6 @@ impl<T> Doing<T> for Result<T, rusqlite::Error> {
     }
 }
 
-/// Something that no retry mends.
-pub(super) fn permanent(
-    doing: impl Into<String>,
-    cause: impl Into<String>,
-    next: impl Into<String>,
-) -> SinkError {
-    SinkError::Permanent {
-        doing: doing.into(),
-        cause: cause.into(),
-        next: next.into(),
-    }
-}
-
 fn sink_error(doing: String, error: &rusqlite::Error) -> SinkError {
     let cause = cause(error);
     match error.sqlite_error() {

@@ -2,7 +2,8 @@
 
 use super::entry::Entry;
 use super::error::Doing;
-use super::schema::{integer, quoted};
+use super::schema::integer;
+use crate::sql::quoted;
 use crate::{Attributes, FileDescription, FileKind, SinkError};
 use counterfoil_proto::path_text;
 use rusqlite::{CachedStatement, Connection, params};

@@ -29,9 +29,9 @@ mod tests;
 
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
 
+use crate::sql::permanent;
 use crate::{Batch, Sink, SinkError, Snapshot};
 use catalogue::Catalogue;
-use error::permanent;
 use rusqlite::Connection;
 use serde::Deserialize;
 use std::path::PathBuf;

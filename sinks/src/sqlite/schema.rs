@@ -5,8 +5,9 @@
 //! changed.
 
 use super::SqliteConfig;
-use super::error::{Doing, permanent};
+use super::error::Doing;
 use crate::SinkError;
+use crate::sql::{permanent, quoted};
 use counterfoil_records::STATIC_BLOCK_BYTES;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use std::fs::OpenOptions;
@@ -306,11 +307,6 @@ fn create_tables(connection: &mut Connection) -> Result<(), SinkError> {
     transaction.commit().doing(creating)
 }
 
-/// A name as SQL wants it, whatever is in it.
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A new table for a file's records.
 pub(super) fn create_table(table: &str, identity: &str) -> String {
     format!(
@@ -346,16 +342,7 @@ pub(super) fn create_view(view: &str, table: &str, tree_id: i64) -> String {
     )
 }
 
-/// An identity, size or position as SQLite holds it: a number above [`i64::MAX`] is refused.
+/// [`crate::sql::integer`] of SQLite.
 pub(super) fn integer(number: u64, what: impl FnOnce() -> String) -> Result<i64, SinkError> {
-    i64::try_from(number).map_err(|_| {
-        permanent(
-            what(),
-            format!(
-                "{number} is more than SQLite's integers hold ({})",
-                i64::MAX
-            ),
-            "leave the file out of this sink, or use one with 64-bit unsigned numbers",
-        )
-    })
+    crate::sql::integer(number, "SQLite", what)
 }

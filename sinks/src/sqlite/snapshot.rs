@@ -2,8 +2,9 @@
 
 use super::apply;
 use super::entry::{self, Entry, SELECT_ENTRIES};
-use super::error::{Doing, permanent};
-use super::schema::quoted;
+use super::error::Doing;
+use crate::sql::permanent;
+use crate::sql::quoted;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::types::ValueRef;

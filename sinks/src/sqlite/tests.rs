@@ -67,7 +67,7 @@ impl Harness for SqliteHarness {
         let other = Connection::open(&self.config.path).expect("opening another connection");
         let sql = format!(
             "UPDATE {} SET data = ?1 WHERE rowid = ?2",
-            schema::quoted(table)
+            crate::sql::quoted(table)
         );
         other
             .execute(
