@@ -341,6 +341,13 @@ impl Site {
         Ok(())
     }
 
+    /// The same by the halves one after the other, each as a process of its own, with Kafka between them.
+    pub fn settle_apart(&self) -> Result<()> {
+        self.run(&["capture", "--until-idle"])?.success()?;
+        self.run(&["apply", "--until-idle"])?.success()?;
+        Ok(())
+    }
+
     /// Settles, and demands that everything is equal in every way there is.
     pub fn assert_mirrored(&self) -> Result<()> {
         self.settle()?;

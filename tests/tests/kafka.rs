@@ -12,13 +12,6 @@ fn site(name: &str, groups: &[Group]) -> Result<(Site, Broker)> {
     Ok((site, broker))
 }
 
-/// The halves one after the other, each as a process of its own, until nothing is left to do.
-fn settle_apart(site: &Site) -> Result<()> {
-    site.run(&["capture", "--until-idle"])?.success()?;
-    site.run(&["apply", "--until-idle"])?.success()?;
-    Ok(())
-}
-
 fn assert_equal(site: &Site) -> Result<()> {
     let verdict = site.verify()?;
     anyhow::ensure!(
@@ -40,7 +33,7 @@ fn all_organisations_go_through_kafka() -> Result<()> {
     let switch = c("card_switch")?;
     site.exec_to_end(&switch, &[".", "--cards", "60", "--payments", "200"])?;
     std::fs::write(site.path("blocks.dat"), vec![7; 5000]).context("writing blocks.dat")?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     assert_equal(&site)?;
     // What happens while it all runs, and again while nothing does.
     let capture = site.start(site.counterfoil(&["capture"]))?;
@@ -53,7 +46,7 @@ fn all_organisations_go_through_kafka() -> Result<()> {
         process.finish()?.success()?;
     }
     site.exec_to_end(&switch, &[".", "--payments", "100", "--seed", "6"])?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     assert_equal(&site)?;
     // And both in one process.
     site.exec_to_end(&switch, &[".", "--payments", "100", "--seed", "7"])?;
@@ -144,7 +137,7 @@ fn another_site_applies_what_the_topic_holds() -> Result<()> {
     // A target that was restored from an old backup gets what it lacks.
     std::fs::copy(other.root().join("one.db"), other.root().join("backup.db"))?;
     site.exec_to_end(&switch, &[".", "--payments", "200", "--seed", "4"])?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     other.run(&["apply", "--until-idle"])?.success()?;
     for suffix in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(other.root().join(format!("one.db{suffix}")));
@@ -208,7 +201,7 @@ fn a_replaced_publisher_is_refused() -> Result<()> {
     // What it would have published arrives by the one that replaced it.
     site.stop(second)?;
     site.exec_to_end(&writer, &["a.dat", "300"])?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     // The default sink is in the state directory.
     assert_equal(&site)?;
     site.finish();
@@ -227,7 +220,7 @@ fn records_larger_than_a_message_arrive() -> Result<()> {
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
     std::fs::write(site.path("big.dat"), &content)?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     assert_equal(&site)?;
     site.finish();
     Ok(())
@@ -344,7 +337,7 @@ fn trees_go_through_kafka() -> Result<()> {
     std::fs::write(root.join("app.conf"), "port = 80\n")?;
     std::fs::write(root.join("conf.d/deep/big"), vec![7; 600_000])?;
     symlink("app.conf", root.join("link"))?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     site.assert_tree_mirrored("etc", &|_| false)?;
     std::fs::write(root.join("app.conf"), "port = 8080\n")?;
     std::fs::set_permissions(
@@ -353,7 +346,7 @@ fn trees_go_through_kafka() -> Result<()> {
     )?;
     std::fs::rename(root.join("conf.d"), root.join("conf.new"))?;
     std::fs::remove_file(root.join("link"))?;
-    settle_apart(&site)?;
+    site.settle_apart()?;
     site.assert_tree_mirrored("etc", &|_| false)?;
     site.finish();
     Ok(())

@@ -10,13 +10,6 @@ use counterfoil_tests::{
 };
 use std::time::{Duration, Instant};
 
-/// The halves one after the other, each as a process of its own, until nothing is left to do.
-fn settle_apart(site: &Site) -> Result<()> {
-    site.run(&["capture", "--until-idle"])?.success()?;
-    site.run(&["apply", "--until-idle"])?.success()?;
-    Ok(())
-}
-
 fn assert_equal(site: &Site) -> Result<()> {
     let verdict = site.verify()?;
     anyhow::ensure!(
@@ -171,7 +164,7 @@ impl Scene {
             }
         }
         self.heal()?;
-        settle_apart(&self.site)?;
+        self.site.settle_apart()?;
         assert_equal(&self.site)
     }
 

@@ -3,8 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::Mariadb;
-use counterfoil_tests::{Chance, Group, Process, Program, Site, c, cobol, rounds, wait_until};
-use std::time::{Duration, Instant};
+use counterfoil_tests::{Group, Site, audit, cobol, outlives_kills, pay, waits_for_server};
 
 /// The card switch's site, with one sink in a file of its own: this database.
 fn site(name: &str, server: &Mariadb, database: &str) -> Result<Site> {
@@ -21,21 +20,6 @@ fn site(name: &str, server: &Mariadb, database: &str) -> Result<Site> {
     );
     std::fs::write(sinks.join("dr.toml"), sink).context("writing the sink's file")?;
     Ok(site)
-}
-
-fn pay(site: &Site, switch: &Program, payments: &str, seed: &str) -> Result<()> {
-    let arguments = [".", "--cards", "60", "--payments", payments, "--seed", seed];
-    site.exec_to_end(switch, &arguments)?;
-    Ok(())
-}
-
-/// What is restored from the database passes the program's own audit.
-fn audit(site: &Site) -> Result<()> {
-    let restored = site.restore()?;
-    let auditor = c("card_switch")?;
-    site.uncaptured(&auditor, &["--audit".as_ref(), restored.as_os_str()])
-        .context("auditing the restored files")?;
-    Ok(())
 }
 
 #[test]
@@ -72,107 +56,22 @@ fn a_cobol_program_is_mirrored_and_restored() -> Result<()> {
     Ok(())
 }
 
-/// What is captured while the server is away waits in the journal.
 #[test]
 fn a_server_that_is_away_is_waited_for() -> Result<()> {
     let server = Mariadb::start(&[])?;
     let database = server.create_database()?;
     let site = site("mysql-away", &server, &database)?;
-    let switch = c("card_switch")?;
-    pay(&site, &switch, "50", "1")?;
-    site.settle()?;
-    // Down at the start,
-    server.kill()?;
-    let checked = site.run(&["check"])?;
-    ensure!(
-        checked.stdout.contains("start the server") && checked.status.code() == Some(1),
-        "check says: {}",
-        checked.stdout
-    );
-    let mut replicator = site.replicator()?;
-    site.wait_until_up(&mut replicator)?;
-    pay(&site, &switch, "50", "2")?;
-    wait_until("the status to say what is wrong", || {
-        let status = site.status().map_err(|error| format!("{error:#}"))?;
-        let text = status.to_string();
-        (text.contains("MySQL database") && text.contains("tried again"))
-            .then_some(())
-            .ok_or(text)
-    })?;
-    server.raise()?;
-    // and in the middle.
-    wait_until("the server's return to be noticed", || {
-        let status = site.status().map_err(|error| format!("{error:#}"))?;
-        let text = status.to_string();
-        (!text.contains("tried again")).then_some(()).ok_or(text)
-    })?;
-    server.kill()?;
-    pay(&site, &switch, "50", "3")?;
-    server.raise()?;
-    pay(&site, &switch, "50", "4")?;
-    site.stop(replicator)?;
-    site.assert_mirrored()?;
-    audit(&site)?;
+    waits_for_server(&site, &server, "MySQL database")?;
     site.finish();
     Ok(())
 }
 
-/// SIGKILL to the server, the replicator, or both, at random moments.
 #[test]
 fn killing_server_and_replicator_loses_and_repeats_nothing() -> Result<()> {
     let server = Mariadb::start(&[])?;
     let database = server.create_database()?;
     let site = site("mysql-kills", &server, &database)?;
-    let mut chance = Chance::new(Chance::seed());
-    let switch = c("card_switch")?;
-    pay(&site, &switch, "20", "1")?;
-    site.settle()?;
-    let mut replicator: Option<Process> = None;
-    let mut program: Option<Process> = None;
-    for round in 1..=rounds(6) {
-        if replicator.is_none() {
-            replicator = Some(site.replicator()?);
-        }
-        if program.is_none() {
-            let seed = (1 + chance.below(100_000)).to_string();
-            let arguments = [".", "--cards", "60", "--rate", "1000", "--seed", &seed];
-            program = Some(site.exec(&switch, &arguments)?);
-        }
-        let moment = Instant::now() + Duration::from_micros(chance.below(400_000));
-        wait_until("the moment to strike", || {
-            (Instant::now() >= moment)
-                .then_some(())
-                .ok_or_else(|| "early".to_owned())
-        })?;
-        let (server_too, replicator_too) =
-            *chance.pick(&[(true, false), (false, true), (true, true)]);
-        if let Some(running) = replicator.as_mut() {
-            ensure!(
-                running.is_running()?,
-                "round {round}: the replicator had ended by itself: {}",
-                running.stderr()
-            );
-        }
-        if server_too {
-            server.kill()?;
-        }
-        if replicator_too && let Some(mut running) = replicator.take() {
-            running.kill()?;
-        }
-        if server_too {
-            server.raise()?;
-        }
-    }
-    if let Some(mut running) = program.take() {
-        running.kill()?;
-    }
-    if let Some(mut running) = replicator.take() {
-        running.kill()?;
-    }
-    site.assert_mirrored()?;
-    pay(&site, &switch, "20", "2")?;
-    site.assert_mirrored()?;
-    audit(&site)?;
+    outlives_kills(&site, &server)?;
     site.finish();
     Ok(())
 }
