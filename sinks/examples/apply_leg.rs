@@ -163,6 +163,7 @@ fn apply(
         table: None,
         tree: None,
         schema: None,
+        plan: None,
     });
     let mut taken = Duration::ZERO;
     for batch in 0..rows.div_ceil(BATCH_ROWS) {
@@ -189,6 +190,7 @@ fn apply(
                 renamed_from: None,
                 fate: FileFate::Present,
                 cleared: Vec::new(),
+                log: Vec::new(),
                 images,
                 attributes: Attributes {
                     size: (batch + 1) * BATCH_ROWS * size as u64,

@@ -1,6 +1,7 @@
 //! What a sink is given: the net effect of whole units of work, folded to the last image per record.
 
 use crate::SinkError;
+use crate::plan::{Plan, Shape};
 use counterfoil_proto::Position;
 use counterfoil_records::RecordFormat;
 use counterfoil_records::schema::RecordSchema;
@@ -24,6 +25,9 @@ pub struct FileDescription {
     pub tree: Option<Vec<u8>>,
     /// What is in its records, where that is known.
     pub schema: Option<FileSchema>,
+    /// What becomes of it in the target; `None`: a mirror of raw images. A target doesn't say it of what it has
+    /// ([`StoredFile::shape`] says what came of it).
+    pub plan: Option<Arc<Plan>>,
 }
 
 /// What is in a file's records. Two are equal when their columns are.
@@ -91,6 +95,47 @@ pub enum Image {
     Absent,
 }
 
+impl Image {
+    /// How many bytes it has.
+    pub fn len(&self) -> usize {
+        match self {
+            Image::Record { data, rest } => data.len() + rest.len(),
+            Image::Residue { bytes, .. } => bytes.len(),
+            Image::Absent => 0,
+        }
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A change as it came, of a file whose plan keeps every one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its position.
+    pub position: Position,
+    /// When it was captured, nanoseconds since 1970.
+    pub captured_ns: i64,
+    /// What happened.
+    pub change: LoggedChange,
+}
+
+/// What happened in a [`Logged`] change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoggedChange {
+    /// A piece got this image.
+    Image {
+        /// The piece's identity.
+        id: u64,
+        /// Its image.
+        image: Image,
+    },
+    /// Records with these identities were deleted. `u64::MAX` as end means "all that follow".
+    Cleared(Range<u64>),
+}
+
 /// Size and attributes of a file, for restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attributes {
@@ -135,6 +180,8 @@ pub struct FileChanges {
     pub cleared: Vec<Range<u64>>,
     /// Last image per identity.
     pub images: BTreeMap<u64, Image>,
+    /// All changes in order, if the file's plan is a history; else nothing. `cleared` and `images` say what they come to.
+    pub log: Vec<Logged>,
     /// Size and attributes after the batch.
     pub attributes: Attributes,
 }
@@ -184,6 +231,8 @@ pub struct StoredFile {
     pub table: String,
     /// Size and attributes.
     pub attributes: Attributes,
+    /// What the table looks like. Without the raw image, the target has no pieces of the file.
+    pub shape: Shape,
 }
 
 /// A piece as a sink has it, in order of identity.

@@ -17,6 +17,7 @@ pub mod contract;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
+pub mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sink;
@@ -26,8 +27,8 @@ mod sql;
 pub mod sqlite;
 
 pub use batch::{
-    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image,
-    StoredFile, StoredPiece,
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image, Logged,
+    LoggedChange, StoredFile, StoredPiece,
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};

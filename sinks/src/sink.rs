@@ -24,6 +24,15 @@ pub enum SinkError {
         /// What to do next.
         next: String,
     },
+    /// The target takes the way but not the goods: a value that a column doesn't take, a constraint. Without the record (or
+    /// file) that it is about, the rest of the batch may go.
+    #[error("{doing}: {cause}")]
+    Refused {
+        /// What was being done, to what.
+        doing: String,
+        /// Why it is refused, in the target's words.
+        cause: String,
+    },
     /// The batch isn't after the stored position, or not made for it. The applier skips what is
     /// already applied and never sends such a batch, so this is a second writer or a mix-up of targets.
     #[error(
@@ -54,6 +63,14 @@ pub trait Sink: Send {
     /// nothing of the batch is visible, unless the error says otherwise; asking
     /// [`Sink::position`] always tells.
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError>;
+
+    /// Does what [`Sink::apply`] does, and takes all of it back: whether the target would take the batch. Its errors are
+    /// those of `apply`. It is how a record that is refused is found among thousands; a sink that never says
+    /// [`SinkError::Refused`] has nothing to rehearse.
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let _ = batch;
+        Ok(())
+    }
 
     /// Opens one consistent view of everything in the target, as of some moment between two batches.
     ///
@@ -120,7 +137,9 @@ impl SinkError {
     #[must_use]
     pub fn at(mut self, place: &str) -> Self {
         match &mut self {
-            SinkError::Transient { doing, .. } | SinkError::Permanent { doing, .. } => {
+            SinkError::Transient { doing, .. }
+            | SinkError::Permanent { doing, .. }
+            | SinkError::Refused { doing, .. } => {
                 doing.push(' ');
                 doing.push_str(place);
             }

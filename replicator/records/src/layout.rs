@@ -252,6 +252,15 @@ impl RecordFormat {
         varseq_format: None,
     };
 
+    /// What records that end before their schema does are filled with by programs that read them: those of text files are
+    /// written without the spaces at their end. `None`: they are as long as they are.
+    pub fn padding(&self) -> Option<u8> {
+        match self.layout {
+            Layout::LineSequential | Layout::Newline => Some(b' '),
+            _ => None,
+        }
+    }
+
     /// A format without a `record_size` or `varseq_format`.
     pub fn new(organization: Organization, layout: Layout) -> RecordFormat {
         RecordFormat {

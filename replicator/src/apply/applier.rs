@@ -388,6 +388,7 @@ mod tests {
             table: None,
             tree: None,
             schema: None,
+            plan: None,
         });
         let event = Event {
             position: Position {

@@ -5,7 +5,8 @@ use crate::event::{Change, Event};
 use counterfoil_proto::Position;
 use counterfoil_records::Organization;
 use counterfoil_sinks::{
-    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image,
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, Logged,
+    LoggedChange,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -59,6 +60,12 @@ impl Fold {
         let at = self.stage(&event.file);
         let changes = &mut self.files[at];
         changes.attributes.size = event.size;
+        if let Some(logged) = logged(&changes.file, &event) {
+            if let LoggedChange::Image { image, .. } = &logged.change {
+                self.bytes += image.len();
+            }
+            changes.log.push(logged);
+        }
         match event.change {
             // All that is known of a static file comes when all of its content has come.
             Change::Created if is_static(&event.file) => {
@@ -131,6 +138,7 @@ impl Fold {
                     fate: FileFate::Present,
                     cleared: Vec::new(),
                     images: BTreeMap::new(),
+                    log: Vec::new(),
                     attributes,
                 });
                 self.by_path.insert(file.path.clone(), self.files.len() - 1);
@@ -156,6 +164,7 @@ impl Fold {
             fate: FileFate::Present,
             cleared: Vec::new(),
             images: BTreeMap::new(),
+            log: Vec::new(),
             attributes,
         });
         self.by_path.insert(to.path.clone(), self.files.len() - 1);
@@ -182,6 +191,41 @@ impl Fold {
             files,
         }
     }
+}
+
+/// The change as it is kept of a file whose plan keeps every one.
+fn logged(file: &FileDescription, event: &Event) -> Option<Logged> {
+    if !file.plan.as_ref().is_some_and(|plan| plan.is_history()) {
+        return None;
+    }
+    let change = match &event.change {
+        Change::Put { id, data, rest } => LoggedChange::Image {
+            id: *id,
+            image: Image::Record {
+                data: data.clone(),
+                rest: rest.clone(),
+            },
+        },
+        Change::Residue { id, bytes, reason } => LoggedChange::Image {
+            id: *id,
+            image: Image::Residue {
+                bytes: bytes.clone(),
+                reason: reason.to_string(),
+            },
+        },
+        Change::Absent { id } => LoggedChange::Image {
+            id: *id,
+            image: Image::Absent,
+        },
+        Change::Cleared { from, to } => LoggedChange::Cleared(*from..*to),
+        Change::Removed => LoggedChange::Cleared(0..u64::MAX),
+        Change::Created | Change::Renamed { .. } | Change::Attributes(_) => return None,
+    };
+    Some(Logged {
+        position: event.position,
+        captured_ns: event.captured_ns,
+        change,
+    })
 }
 
 fn is_static(file: &FileDescription) -> bool {

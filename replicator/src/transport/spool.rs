@@ -252,6 +252,7 @@ mod tests {
             table: (number.is_multiple_of(2)).then(|| "t".to_owned()),
             tree: None,
             schema: None,
+            plan: None,
         });
         let position = |index| Position {
             epoch: 2,

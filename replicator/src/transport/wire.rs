@@ -522,6 +522,7 @@ impl Decoder {
             table: table.map(str::to_owned),
             tree: tree.cloned(),
             schema: schema.cloned(),
+            plan: None,
         });
         if self.files.len() >= FILES_REMEMBERED_MAX {
             self.files.clear();
@@ -578,6 +579,7 @@ mod tests {
             table,
             tree,
             schema: None,
+            plan: None,
         })
     }
 

@@ -19,7 +19,7 @@ pub use encode::Encoded;
 pub use read::NoMessage;
 
 use counterfoil_records::schema::{BinaryRange, Column, FieldType, NationalEncoding, RecordSchema};
-use counterfoil_records::{Layout, RecordDecoder, RecordFormat, Room};
+use counterfoil_records::{RecordDecoder, RecordFormat, Room};
 use counterfoil_sinks::{FileDescription, FileSchema};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -275,17 +275,9 @@ impl TypedSchemas {
 impl Known {
     fn of(&mut self, schema: &FileSchema, format: &RecordFormat) -> Arc<TypedSchema> {
         let schema = &schema.0;
-        let padding = padding(format);
+        let padding = format.padding();
         let key = (Arc::as_ptr(schema).addr(), padding);
         let make = || Arc::new(TypedSchema::of(schema, padding));
         Arc::clone(self.schemas.entry(key).or_insert_with(make))
-    }
-}
-
-/// What programs read behind the end of a record that was cut short.
-fn padding(format: &RecordFormat) -> Option<u8> {
-    match format.layout {
-        Layout::LineSequential | Layout::Newline => Some(b' '),
-        _ => None,
     }
 }

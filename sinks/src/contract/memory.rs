@@ -1,10 +1,12 @@
 //! A sink in memory: the plainest thing that keeps the contract.
 
 use crate::naming::{numbered, wanted_name};
+use crate::plan::Shape;
 use crate::{
-    Batch, FileChanges, FileFate, Image, Sink, SinkError, Snapshot, StoredFile, StoredPiece,
+    Batch, FileChanges, FileDescription, FileFate, Image, Sink, SinkError, Snapshot, StoredFile,
+    StoredPiece,
 };
-use counterfoil_proto::Position;
+use counterfoil_proto::{Position, path_text};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -71,15 +73,19 @@ fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Resu
         return Ok(());
     }
     let wanted = wanted_name(&changes.file)?;
-    let (mut pieces, table) = match moved.or_else(|| files.remove(path)) {
-        // In another tree, or in none any more, it is something else.
-        Some(file) if file.stored.description.tree != changes.file.tree => (BTreeMap::new(), None),
-        Some(file) => {
+    let (mut pieces, table, shape) = match moved.or_else(|| files.remove(path)) {
+        Some(file) if file.stored.description.tree == changes.file.tree => {
             let same = wanted_name(&file.stored.description)? == wanted;
-            (file.pieces, same.then_some(file.stored.table))
+            (
+                file.pieces,
+                same.then_some(file.stored.table),
+                Some(file.stored.shape),
+            )
         }
-        None => (BTreeMap::new(), None),
+        // In another tree, or in none any more, it is something else.
+        _ => (BTreeMap::new(), None, None),
     };
+    let shape = shape_after(shape, &changes.file)?;
     // All files of a tree are in one table, which follows the configuration with the first that does.
     let tree_table = changes.file.tree.as_ref().and_then(|_| {
         let files = target.get(stream)?.files.values();
@@ -124,10 +130,17 @@ fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Resu
             }
         }
     }
+    if !shape.raw {
+        pieces.clear();
+    }
     let stored = StoredFile {
-        description: (*changes.file).clone(),
+        description: FileDescription {
+            plan: None,
+            ..(*changes.file).clone()
+        },
         table,
         attributes: changes.attributes,
+        shape,
     };
     target
         .entry(stream.to_owned())
@@ -135,6 +148,22 @@ fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Resu
         .files
         .insert(path.clone(), File { stored, pieces });
     Ok(())
+}
+
+/// What the table of a file looks like once it is as its plan wants it.
+fn shape_after(stored: Option<Shape>, file: &FileDescription) -> Result<Shape, SinkError> {
+    match (stored, &file.plan) {
+        (Some(stored), Some(plan)) => match stored.evolve(plan) {
+            Ok(evolution) => Ok(evolution.shape),
+            Err(problems) => Err(SinkError::Permanent {
+                doing: format!("changing the table of {}", path_text(&file.path)),
+                cause: problems.join("; "),
+                next: "change the plan".into(),
+            }),
+        },
+        (None, Some(plan)) => Ok(plan.shape().clone()),
+        (_, None) => Ok(Shape::default()),
+    }
 }
 
 struct MemorySnapshot(Arc<Target>);

@@ -27,6 +27,7 @@ pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
         table: None,
         tree: None,
         schema: None,
+        plan: None,
     })
 }
 
@@ -36,6 +37,7 @@ pub fn static_file(root: impl AsRef<[u8]>, path: impl AsRef<[u8]>) -> Arc<FileDe
         format: RecordFormat::STATIC,
         tree: Some(root.as_ref().to_vec()),
         schema: None,
+        plan: None,
         ..(*file(path)).clone()
     })
 }
@@ -51,6 +53,7 @@ pub fn changes(
         renamed_from: None,
         fate: FileFate::Present,
         cleared: Vec::new(),
+        log: Vec::new(),
         attributes: Attributes {
             size: images.len() as u64 * 100,
             ..Attributes::default()

@@ -60,6 +60,7 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
             table: column(row, 8).doing(reading)?,
             tree: column(row, 15).doing(reading)?,
             schema: None,
+            plan: None,
         },
         table: column(row, 7).doing(reading)?,
         attributes: Attributes {

@@ -5,6 +5,7 @@ use super::entry::{self, Entry, SELECT_ENTRIES};
 use super::error::Doing;
 use super::schema::rows_table;
 use super::session::{Session, column};
+use crate::plan::Shape;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use mysql_async::{Error, Row, Value};
@@ -138,6 +139,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
+            shape: Shape::default(),
         }
     }
 }

@@ -56,6 +56,7 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
             table: row.try_get(8).doing(reading)?,
             tree: row.try_get(15).doing(reading)?,
             schema: None,
+            plan: None,
         },
         table: row.try_get(7).doing(reading)?,
         table_made: row.try_get(16).doing(reading)?,

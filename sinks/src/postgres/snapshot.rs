@@ -7,6 +7,7 @@ use super::apply::read_position;
 use super::entry::{self, Entry};
 use super::error::Doing;
 use super::session::{Parameters, Session, Statements};
+use crate::plan::Shape;
 use crate::sql::{permanent, quoted};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
@@ -307,6 +308,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
+            shape: Shape::default(),
         }
     }
 }

@@ -61,6 +61,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
             table: row.get(8).doing(reading)?,
             tree: row.get(15).doing(reading)?,
             schema: None,
+            plan: None,
         },
         table: row.get(7).doing(reading)?,
         attributes: Attributes {

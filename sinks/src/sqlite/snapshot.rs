@@ -3,6 +3,7 @@
 use super::apply;
 use super::entry::{self, Entry, SELECT_ENTRIES};
 use super::error::Doing;
+use crate::plan::Shape;
 use crate::sql::permanent;
 use crate::sql::quoted;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
@@ -146,6 +147,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
+            shape: Shape::default(),
         }
     }
 }

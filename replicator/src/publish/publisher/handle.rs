@@ -275,6 +275,7 @@ impl Publisher {
                 .as_ref()
                 .map(|root| root.as_os_str().as_bytes().to_vec()),
             schema: rule.schema.clone(),
+            plan: None,
         };
         Some(Subject {
             group: group as u16,

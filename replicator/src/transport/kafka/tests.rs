@@ -64,6 +64,7 @@ fn unit(lsn: u64, events: u32, bytes: usize) -> Vec<Event> {
         table: None,
         tree: None,
         schema: None,
+        plan: None,
     });
     (0..events)
         .map(|index| Event {
