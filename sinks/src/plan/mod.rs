@@ -15,7 +15,7 @@ mod tests;
 
 pub use kind::ColumnKind;
 pub use mask::{Mask, MaskKey};
-pub use shape::{Evolution, Mode, PlanColumn, Shape, UNDECODED};
+pub use shape::{Ddl, Evolution, Mode, PlanColumn, Shape, UNDECODED};
 
 use crate::FileSchema;
 use counterfoil_records::schema::Column;

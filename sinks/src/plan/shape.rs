@@ -14,6 +14,19 @@ pub enum Mode {
     History,
 }
 
+/// What a sink may do to the structure of its database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ddl {
+    /// It makes what it needs, and changes it when what is wanted changes.
+    #[default]
+    Manage,
+    /// It makes and changes nothing, and says what differs from what it needs.
+    Check,
+    /// It makes and changes nothing, and doesn't look either.
+    None,
+}
+
 /// A column that a plan fills.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PlanColumn {
