@@ -15,10 +15,12 @@ mod pattern;
 mod resolve;
 mod scan;
 mod schema;
+mod treatment;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
+pub use treatment::{OnRefused, TableRule, Treatment};
 
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
@@ -366,6 +368,8 @@ pub struct SinkConfig {
     pub name: String,
     /// What kind of target, and where.
     pub target: Target,
+    /// What its DBA decided about files and tables.
+    pub treatment: Treatment,
 }
 
 /// The kinds of target.

@@ -10,7 +10,7 @@ use super::file::{
 use super::pattern::{Common, Pattern, common_path};
 use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
-    Registry, Route, SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
+    Registry, Route, SinkConfig, Site, SubjectNames, Target, Treatment, Unavailable, UnitOfWork,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
@@ -201,6 +201,7 @@ impl Resolver<'_> {
             sinks.push(SinkConfig {
                 name: "default".to_owned(),
                 target: Target::Sqlite(SqliteConfig::new(path)),
+                treatment: Treatment::default(),
             });
         } else if sinks.is_empty() && self.problems.is_empty() {
             let span = file.sinks.include.first().map_or(0..0, Spanned::span);
@@ -211,6 +212,7 @@ impl Resolver<'_> {
             );
         }
         self.between_groups(&groups, &places);
+        self.plans(&site, &sinks, &groups);
         self.own_files(&site, &sinks, &groups, &places);
         Some(Config {
             path: self.source.path.clone(),
@@ -658,7 +660,7 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let schema = self.schema(table);
+        let schema = self.schema(&table.schema_keys());
         // Without what the schema says of the record's length, there would be a second problem of the same cause.
         let format = match &schema {
             Ok(schema) => self.format(table, schema.as_deref()),
@@ -843,11 +845,6 @@ impl Resolver<'_> {
                 "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`)",
             );
         }
-        self.later(
-            &table.table,
-            "[table]",
-            "this version makes one table per file by itself; leave it out",
-        );
         let mut targets = Vec::new();
         if let Some(sqlite) = &table.sqlite {
             targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
@@ -881,9 +878,11 @@ impl Resolver<'_> {
             }
             return None;
         };
+        let treatment = self.treatment(table);
         let sink = SinkConfig {
             name: table.name.get_ref().clone(),
             target: target?,
+            treatment: treatment?,
         };
         Some((sink, self.source.problem(table.name.span(), "")))
     }
@@ -1198,7 +1197,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn number(
+    pub(super) fn number(
         &mut self,
         key: &str,
         written: &Option<Spanned<i64>>,
@@ -1256,7 +1255,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn table_name(&mut self, written: &Spanned<String>) {
+    pub(super) fn table_name(&mut self, written: &Spanned<String>) {
         let name = written.get_ref();
         let lower = name.to_lowercase();
         let reserved = ["counterfoil_", "sqlite_"]
@@ -1301,7 +1300,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn pattern(
+    pub(super) fn pattern(
         &mut self,
         written: &Spanned<String>,
         parse: impl Fn(&Path, &str) -> Result<Pattern, String>,
