@@ -570,9 +570,10 @@ impl<'a, 'b> Plan<'a, 'b> {
         // What is cleared is known, and so is what a piece of a fixed size took up. Any other was as long as it says.
         let cleared = zeros.clone();
         let mut before: Option<Option<File>> = None;
+        let mut seen = 0;
         for &id in changes.images.keys() {
             let offset = codec.offset_of(id);
-            if offset >= *len || cleared.has(offset) {
+            if offset >= *len || cleared.has(offset) || offset < seen {
                 continue;
             }
             let end = match pitch {
@@ -596,6 +597,7 @@ impl<'a, 'b> Plan<'a, 'b> {
                     }
                 }
             };
+            seen = end;
             zeros.add(offset..end);
         }
         let mut output = Output {
