@@ -6,6 +6,7 @@
 use super::error::{Doing, unreadable};
 use super::frame::{Fields, FrameReader, MAGIC_BYTES, Taken, Unreadable, write_frame};
 use crate::naming::{Names, numbered, wanted_name};
+use crate::plan::Shape;
 use crate::sql::permanent;
 use crate::{Attributes, FileDescription, FileKind, SinkError, StoredFile};
 use counterfoil_proto::Position;
@@ -423,11 +424,13 @@ fn read_described(fields: &mut Taken<'_>) -> Option<(String, StoredFile)> {
         table: configured,
         tree,
         schema: None,
+        plan: None,
     };
     let file = StoredFile {
         description,
         table,
         attributes,
+        shape: Shape::default(),
     };
     Some((stream, file))
 }

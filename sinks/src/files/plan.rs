@@ -11,8 +11,12 @@ use super::catalogue::{Catalogue, described, gone, mark};
 use super::disk::{self, Disk, Found};
 use super::error::Doing;
 use super::redo::{Head, Operation, WRITE_BYTES_MAX, Writer};
+use crate::plan::Shape;
 use crate::sql::permanent;
-use crate::{Attributes, Batch, FileChanges, FileFate, FileKind, Image, SinkError, StoredFile};
+use crate::{
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, SinkError,
+    StoredFile,
+};
 use counterfoil_proto::path_text;
 use counterfoil_records::{Boundaries, Codec, RecordFormat};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -147,6 +151,13 @@ impl<'a, 'b> Plan<'a, 'b> {
         let stream = &self.batch.stream;
         let path = &changes.file.path;
         check_path(path)?;
+        if changes.file.plan.is_some() {
+            return Err(permanent(
+                format!("mirroring {}", path_text(path)),
+                "its configuration says what becomes of its records in a table, but here it stays a file",
+                "leave columns, masks and modes out of this sink's configuration",
+            ));
+        }
         if let Some(other) = self.catalogue.other_owner(stream, path) {
             return Err(permanent(
                 format!("mirroring {}", path_text(path)),
@@ -239,9 +250,13 @@ impl<'a, 'b> Plan<'a, 'b> {
             self.entries.extend(paths);
         }
         let file = StoredFile {
-            description: (*changes.file).clone(),
+            description: FileDescription {
+                schema: None,
+                ..(*changes.file).clone()
+            },
             table,
             attributes: changes.attributes,
+            shape: Shape::default(),
         };
         self.catalogue.attach(stream, file);
         Ok(())
@@ -395,16 +410,34 @@ impl<'a, 'b> Plan<'a, 'b> {
                 moves.insert(&origin.path, (place, origin.inode));
             }
         }
-        // What takes the place of a directory waits for that to be gone.
         let mut detours = 0;
-        let mut late: Vec<(&[u8], &[u8], u64)> = Vec::new();
-        moves.retain(|from, (to, inode)| {
-            let waits = old_directories.contains(to);
-            if waits {
-                late.push((from, to, *inode));
+        let mut aside = |directory: &[u8]| {
+            detours += 1;
+            let mut aside = [b"/", directory].concat();
+            if aside.len() > 1 {
+                aside.push(b'/');
             }
-            !waits
-        });
+            aside.extend_from_slice(format!(".counterfoil-moved-{detours}").as_bytes());
+            aside
+        };
+        // What takes the place of a directory waits for that to be gone, beside it: perhaps it is in it.
+        let mut late: Vec<(Vec<u8>, &[u8], u64)> = Vec::new();
+        let waiting: Vec<&[u8]> = moves
+            .iter()
+            .filter(|(_, (to, _))| old_directories.contains(to))
+            .map(|(from, _)| *from)
+            .collect();
+        for from in waiting {
+            if let Some((to, inode)) = moves.remove(from) {
+                let aside = aside(disk::parent(to));
+                log.operation(&Operation::Rename {
+                    from,
+                    to: &aside,
+                    inode,
+                })?;
+                late.push((aside, to, inode));
+            }
+        }
         let mut rest: Vec<(Vec<u8>, &[u8], u64)> = Vec::new();
         while !moves.is_empty() {
             let is_ready = |to: &[u8]| {
@@ -434,12 +467,7 @@ impl<'a, 'b> Plan<'a, 'b> {
                 log.operation(&Operation::Rename { from, to, inode })?;
                 continue;
             }
-            detours += 1;
-            let mut aside = [b"/", disk::parent(from)].concat();
-            if aside.len() > 1 {
-                aside.push(b'/');
-            }
-            aside.extend_from_slice(format!(".counterfoil-moved-{detours}").as_bytes());
+            let aside = aside(disk::parent(from));
             log.operation(&Operation::Rename {
                 from,
                 to: &aside,
@@ -458,8 +486,12 @@ impl<'a, 'b> Plan<'a, 'b> {
         for path in old_directories.iter().rev() {
             log.operation(&Operation::RemoveDirectory { path })?;
         }
-        for (from, to, inode) in late {
-            log.operation(&Operation::Rename { from, to, inode })?;
+        for (from, to, inode) in &late {
+            log.operation(&Operation::Rename {
+                from,
+                to,
+                inode: *inode,
+            })?;
         }
         let directories: BTreeSet<&Vec<u8>> = self
             .nodes

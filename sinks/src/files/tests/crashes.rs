@@ -218,10 +218,13 @@ fn what_fails_and_comes_back_is_finished_by_the_same_sink() {
     let states = expected(&story);
     let total = Arc::new(AtomicU64::new(0));
     let root = scratch();
-    // Every seventh step fails, once.
+    // Steps fail that are further and further apart: what a batch takes grows with each attempt.
     let count = Arc::clone(&total);
+    let (mut fails_at, mut apart) = (3, 3);
     let steps: Steps = Box::new(move |doing| {
-        if count.fetch_add(1, Ordering::Relaxed) % 7 == 6 {
+        if count.fetch_add(1, Ordering::Relaxed) == fails_at {
+            apart += 1;
+            fails_at += apart;
             return Err(io::Error::other(format!("failed at {doing}")));
         }
         Ok(())

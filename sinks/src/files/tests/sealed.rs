@@ -44,10 +44,13 @@ fn sealed_path(stream: &str, path: &[u8]) -> Vec<u8> {
     sealed
 }
 
-/// Links and directories are what they are.
+/// Links that lead somewhere and directories are what they are.
 fn is_open(description: &FileDescription, attributes: &Attributes) -> bool {
     description.tree.is_some()
-        && matches!(attributes.kind, Some(FileKind::Link | FileKind::Directory))
+        && match attributes.kind {
+            Some(FileKind::Link) => attributes.size > 0,
+            kind => kind == Some(FileKind::Directory),
+        }
 }
 
 fn sealed_image(path: &[u8], image: &Image) -> Image {
@@ -161,6 +164,7 @@ fn sealed(stream: &str, changes: &FileChanges) -> FileChanges {
             kind: Some(FileKind::Regular),
             ..Attributes::default()
         },
+        log: Vec::new(),
     }
 }
 
@@ -189,6 +193,7 @@ fn unsealed(stored: StoredFile) -> StoredFile {
             ..stored.description
         },
         table: stored.table,
+        shape: stored.shape,
     }
 }
 
@@ -259,6 +264,13 @@ impl Roots {
     fn new() -> Roots {
         Roots { root: scratch() }
     }
+
+    fn config(&self) -> FilesConfig {
+        FilesConfig {
+            lock_timeout_ms: 1000,
+            ..config(self.root.path())
+        }
+    }
 }
 
 impl Harness for Roots {
@@ -279,13 +291,11 @@ impl Harness for Roots {
     }
 
     fn open(&mut self) -> Result<Box<dyn Sink>, SinkError> {
-        Ok(Box::new(Sealed(FilesSink::open(&config(
-            self.root.path(),
-        ))?)))
+        Ok(Box::new(Sealed(FilesSink::open(&self.config())?)))
     }
 
     fn open_read_only(&mut self) -> Result<Box<dyn Sink>, SinkError> {
-        let opened = FilesSink::open_read_only(&config(self.root.path()))?;
+        let opened = FilesSink::open_read_only(&self.config())?;
         Ok(Box::new(Sealed(opened)))
     }
 
