@@ -151,13 +151,6 @@ impl<'a, 'b> Plan<'a, 'b> {
         let stream = &self.batch.stream;
         let path = &changes.file.path;
         check_path(path)?;
-        if changes.file.plan.is_some() {
-            return Err(permanent(
-                format!("mirroring {}", path_text(path)),
-                "its configuration says what becomes of its records in a table, but here it stays a file",
-                "leave columns, masks and modes out of this sink's configuration",
-            ));
-        }
         if let Some(other) = self.catalogue.other_owner(stream, path) {
             return Err(permanent(
                 format!("mirroring {}", path_text(path)),
@@ -252,6 +245,8 @@ impl<'a, 'b> Plan<'a, 'b> {
         let file = StoredFile {
             description: FileDescription {
                 schema: None,
+                // What becomes of records in tables doesn't concern files.
+                plan: None,
                 ..(*changes.file).clone()
             },
             table,

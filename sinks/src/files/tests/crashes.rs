@@ -220,7 +220,7 @@ fn what_fails_and_comes_back_is_finished_by_the_same_sink() {
     let root = scratch();
     // Steps fail that are further and further apart: what a batch takes grows with each attempt.
     let count = Arc::clone(&total);
-    let (mut fails_at, mut apart) = (3, 3);
+    let (mut fails_at, mut apart) = (20, 3);
     let steps: Steps = Box::new(move |doing| {
         if count.fetch_add(1, Ordering::Relaxed) == fails_at {
             apart += 1;
