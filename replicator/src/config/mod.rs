@@ -27,7 +27,7 @@ pub use treatment::{OnRefused, TableRule, Treatment};
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -391,6 +391,8 @@ pub enum Target {
     Postgres(PostgresConfig),
     /// A database of a MySQL or MariaDB server.
     Mysql(MysqlConfig),
+    /// The files themselves, below a directory.
+    Files(FilesConfig),
 }
 
 impl Target {
@@ -399,6 +401,7 @@ impl Target {
         match self {
             Target::Sqlite(config) => config.path.display().to_string(),
             Target::Mysql(config) => config.place(),
+            Target::Files(config) => config.root.display().to_string(),
             Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
         }
     }

@@ -3,9 +3,10 @@
 
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
-    AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable,
-    SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
+    AccessWord, ApplyTable, BacklogWord, File, FileTable, FilesTable, GroupTable, JournalTable,
+    KafkaTable, Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable,
+    SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord,
+    WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
@@ -16,7 +17,7 @@ use super::{
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::mysql::Tls;
-use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -845,13 +846,12 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        for (later, key) in [(&table.odbc, "odbc"), (&table.files, "files")] {
-            self.later(
-                later,
-                &format!("[{key}]"),
-                "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`)",
-            );
-        }
+        self.later(
+            &table.odbc,
+            "[odbc]",
+            "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`), \
+             and to files ([files] with a `root`)",
+        );
         let mut targets = Vec::new();
         if let Some(sqlite) = &table.sqlite {
             targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
@@ -861,6 +861,9 @@ impl Resolver<'_> {
         }
         if let Some(mysql) = &table.mysql {
             targets.push((mysql.span(), self.mysql(mysql.get_ref())));
+        }
+        if let Some(files) = &table.files {
+            targets.push((files.span(), self.files(files, table)));
         }
         if let Some((span, _)) = targets.get(1) {
             self.problem(
@@ -880,7 +883,7 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }`, `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` or `files = { root = \"DIRECTORY\" }` to it",
                 );
             }
             return None;
@@ -912,6 +915,36 @@ impl Resolver<'_> {
             config.size_max_bytes = Some(limit);
         }
         Some(Target::Sqlite(config))
+    }
+
+    fn files(&mut self, files: &Spanned<FilesTable>, sink: &SinkTable) -> Option<Target> {
+        let table = files.get_ref();
+        let decides_on_rows = sink.ddl.is_some()
+            || sink.mode.is_some()
+            || sink.raw.is_some()
+            || sink.drop_columns.is_some()
+            || sink.mask_key_file.is_some()
+            || !sink.table.is_empty();
+        if decides_on_rows {
+            self.problem(
+                files.span(),
+                format!(
+                    "sink {:?} writes to files, which have no tables and columns",
+                    sink.name.get_ref()
+                ),
+                "leave out `mode`, `raw`, `ddl`, `drop_columns`, `mask_key_file` and [table.*]; which files it has, `include` \
+                 and `exclude` say",
+            );
+        }
+        let mut config = FilesConfig::new(self.path(&table.root)?);
+        config.attributes = table.attributes.unwrap_or(config.attributes);
+        config.lock_timeout_ms = self.number(
+            "lock_timeout_ms",
+            &table.lock_timeout_ms,
+            config.lock_timeout_ms,
+            1..=3_600_000,
+        );
+        Some(Target::Files(config))
     }
 
     fn postgres(&mut self, written: &Spanned<PostgresTable>) -> Option<Target> {
@@ -1164,6 +1197,13 @@ impl Resolver<'_> {
             ),
         ];
         for sink in sinks {
+            if let Target::Files(FilesConfig { root, .. }) = &sink.target {
+                own.push((
+                    Pattern::everything_below(root),
+                    "what a sink mirrors files to",
+                    root.clone(),
+                ));
+            }
             let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target else {
                 continue;
             };
