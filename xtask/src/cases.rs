@@ -1,19 +1,18 @@
 //! What each sink made of each case of the contract: a table, made from what the tests report while they run.
 //!
-//! A line of the test harness tells a result (`test postgres::tests::contract::folds_one_key ... ok`), whose name tells
-//! suite, sink and case: `SINK::tests::SUITE::CASE`, and `SINK::tests::VARIANT::SUITE::CASE` where a sink is tested in
-//! several variants. That a case can't apply to a sink, its harness says, with the reason, in a file that the suite is told
-//! of in [`REASONS_VARIABLE`]: what a test prints isn't shown when it passes.
+//! The test harness's lines tell results (`test postgres::tests::contract::folds_one_key ... ok`); the suite tells which tests are
+//! cases, and why a case can't apply to a sink, in a file that it finds by [`CASES_VARIABLE`], since what a test prints isn't
+//! shown when it passes. A sink's name is that of the modules that its tests are in.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-/// The modules that hold a test of every case.
-const SUITES: [&str; 2] = ["contract", "faults"];
-
-/// Names the file to which the suite adds a line for each case that can't apply: the test's name, a tab, the reason. The same
+/// Names the file to which the suite adds lines: a test's name, a tab, and the reason why it can't apply, if it can't. The same
 /// name is in `sinks/src/contract/mod.rs`.
-pub(crate) const REASONS_VARIABLE: &str = "COUNTERFOIL_CONTRACT_REASONS";
+pub(crate) const CASES_VARIABLE: &str = "COUNTERFOIL_CONTRACT_CASES";
+
+/// Modules that say nothing of the sink.
+const NO_SINKS: [&str; 4] = ["tests", "contract", "faults", "plans"];
 
 /// What came of a case; the worse one is the greater one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,20 +23,15 @@ enum Outcome {
     Failed,
 }
 
-/// Reads what tests report, as it comes, and knows what was reported of the contract.
+/// Reads what tests report, as it comes.
 #[derive(Default)]
 pub(crate) struct Report {
     /// What is no whole line yet.
     rest: Vec<u8>,
     /// A test that was announced; its result comes in a line of its own, since it printed something meanwhile.
     announced: Option<String>,
-    suites: BTreeMap<String, Suite>,
-}
-
-#[derive(Default)]
-struct Suite {
-    sinks: BTreeSet<String>,
-    cases: BTreeMap<String, BTreeMap<String, Outcome>>,
+    /// The worst result of each test, case or not.
+    results: BTreeMap<String, Outcome>,
 }
 
 impl Report {
@@ -71,78 +65,87 @@ impl Report {
         }
     }
 
-    /// Takes the lines of the file with reasons.
-    pub(crate) fn take_reasons(&mut self, lines: &str) {
-        for (name, reason) in lines.lines().filter_map(|line| line.split_once('\t')) {
-            self.add(name, Outcome::Impossible(reason.to_owned()));
-        }
-    }
-
     fn add(&mut self, test: &str, outcome: Outcome) {
-        let mut modules: Vec<&str> = test.split("::").collect();
-        let (Some(case), Some(suite)) = (modules.pop(), modules.pop()) else {
-            return;
-        };
-        modules.retain(|&module| module != "tests");
-        if !SUITES.contains(&suite) || modules.is_empty() {
-            return;
-        }
-        let sink = modules.join("/");
-        let suite = self.suites.entry(suite.to_owned()).or_default();
-        suite.sinks.insert(sink.clone());
-        let outcomes = suite.cases.entry(case.to_owned()).or_default();
-        // Where two say something, the worse one holds.
-        let known = outcomes.entry(sink).or_insert_with(|| outcome.clone());
+        let known = self.results.entry(test.to_owned());
+        let known = known.or_insert_with(|| outcome.clone());
         if *known < outcome {
             *known = outcome;
         }
     }
 
-    /// The table: a line for each case, a column for each sink. Nothing, where no case was run.
-    pub(crate) fn table(&self) -> String {
-        let mut text = String::new();
+    /// The table, of the tests that the suite told of: a line for each case, a column for each sink. Nothing, where no case
+    /// was run.
+    pub(crate) fn table(&self, told: &str) -> String {
+        let mut cases: BTreeMap<&str, BTreeMap<String, Outcome>> = BTreeMap::new();
+        let mut sinks = BTreeSet::new();
+        for (test, reason) in told.lines().filter_map(|line| line.split_once('\t')) {
+            let Some((modules, case)) = test.rsplit_once("::") else {
+                continue;
+            };
+            let modules: Vec<&str> = modules
+                .split("::")
+                .filter(|module| !NO_SINKS.contains(module))
+                .collect();
+            // The model of all sinks is in the suite's own modules.
+            let sink = if modules.is_empty() {
+                "model".to_owned()
+            } else {
+                modules.join("/")
+            };
+            sinks.insert(sink.clone());
+            // One that began and has no result broke off.
+            let mut outcome = self.results.get(test).cloned().unwrap_or(Outcome::Failed);
+            if !reason.is_empty() {
+                outcome = outcome.max(Outcome::Impossible(reason.to_owned()));
+            }
+            let known = cases.entry(case).or_default().entry(sink);
+            let known = known.or_insert_with(|| outcome.clone());
+            if *known < outcome {
+                *known = outcome;
+            }
+        }
+        if cases.is_empty() {
+            return String::new();
+        }
         let mut counts = [0; 4];
-        for (name, suite) in &self.suites {
-            let width = suite.cases.keys().chain([name]).map(String::len).max();
-            let width = width.unwrap_or_default();
-            let column = |sink: &str| sink.len().max("not run".len());
-            let _ = write!(text, "{name:width$}");
-            for sink in &suite.sinks {
-                let _ = write!(text, "  {sink:0$}", column(sink));
+        let width = cases.keys().map(|case| case.len()).max();
+        let width = width.unwrap_or_default().max("case".len());
+        let column = |sink: &str| sink.len().max("not run".len());
+        let mut text = format!("{:width$}", "case");
+        for sink in &sinks {
+            let _ = write!(text, "  {sink:0$}", column(sink));
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+        for (case, outcomes) in &cases {
+            let _ = write!(text, "{case:width$}");
+            let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for sink in &sinks {
+                let (index, word) = match outcomes.get(sink) {
+                    Some(Outcome::Passed) => (0, "passed"),
+                    Some(Outcome::Failed) => (1, "failed"),
+                    Some(Outcome::Impossible(reason)) => {
+                        reasons.entry(reason).or_default().push(sink);
+                        (2, "-")
+                    }
+                    None => (3, "not run"),
+                };
+                counts[index] += 1;
+                let _ = write!(text, "  {word:0$}", column(sink));
             }
             text.truncate(text.trim_end().len());
             text.push('\n');
-            for (case, outcomes) in &suite.cases {
-                let _ = write!(text, "{case:width$}");
-                let mut reasons: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-                for sink in &suite.sinks {
-                    let (index, word) = match outcomes.get(sink) {
-                        Some(Outcome::Passed) => (0, "passed"),
-                        Some(Outcome::Failed) => (1, "failed"),
-                        Some(Outcome::Impossible(reason)) => {
-                            reasons.entry(reason).or_default().push(sink);
-                            (2, "-")
-                        }
-                        None => (3, "not run"),
-                    };
-                    counts[index] += 1;
-                    let _ = write!(text, "  {word:0$}", column(sink));
-                }
-                text.truncate(text.trim_end().len());
-                text.push('\n');
-                for (reason, sinks) in reasons {
-                    let _ = writeln!(text, "    - {}: {reason}", sinks.join(", "));
-                }
+            for (reason, sinks) in reasons {
+                let _ = writeln!(text, "    - {}: {reason}", sinks.join(", "));
             }
-            text.push('\n');
         }
-        if !text.is_empty() {
-            let [passed, failed, impossible, not_run] = counts;
-            let _ = writeln!(
-                text,
-                "cases of the contract: {passed} passed, {failed} failed, {impossible} can't apply, {not_run} not run"
-            );
-        }
+        let [passed, failed, impossible, not_run] = counts;
+        let _ = writeln!(
+            text,
+            "{} cases, {} sinks: {passed} passed, {failed} failed, {impossible} can't apply, {not_run} not run",
+            cases.len(),
+            sinks.len()
+        );
         text
     }
 }
@@ -173,29 +176,39 @@ test naming::tests::names_are_readable ... ok
 test postgres::tests::contract::folds_one_key ... ok
 test sqlite::tests::contract::folds_one_key ... ok
 test sqlite::tests::faults::survives_a_deadlock ... ok
-test odbc::tests::postgres::contract::folds_one_key ... FAILED
+test odbc::tests::through_psqlodbc::folds_one_key ... FAILED
 test files::tests::contract::clears_ranges ... ignored, there is nothing to clear
 test postgres::tests::faults::survives_a_deadlock ... what the test printed
 more of it
 ok
 
 failures:
-    odbc::tests::postgres::contract::folds_one_key
+    odbc::tests::through_psqlodbc::folds_one_key
 
 test result: FAILED. 5 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
 
+    const TOLD: &str = "\
+contract::tests::folds_one_key\t
+postgres::tests::contract::folds_one_key\t
+sqlite::tests::contract::folds_one_key\t
+sqlite::tests::faults::survives_a_deadlock\t
+sqlite::tests::faults::survives_a_deadlock\tonly one writes at a time
+odbc::tests::through_psqlodbc::folds_one_key\t
+files::tests::contract::clears_ranges\t
+postgres::tests::faults::survives_a_deadlock\t
+postgres::tests::faults::breaks_off\t
+";
+
     const TABLE: &str = "\
-contract       files    odbc/postgres  postgres  sqlite
-clears_ranges  -        not run        not run   not run
+case                 files    model    odbc/through_psqlodbc  postgres  sqlite
+breaks_off           not run  not run  not run                failed    not run
+clears_ranges        -        not run  not run                not run   not run
     - files: there is nothing to clear
-folds_one_key  not run  failed         passed    passed
-
-faults               postgres  sqlite
-survives_a_deadlock  passed    -
+folds_one_key        not run  passed   failed                 passed    passed
+survives_a_deadlock  not run  not run  not run                passed    -
     - sqlite: only one writes at a time
-
-cases of the contract: 3 passed, 1 failed, 2 can't apply, 4 not run
+4 cases, 5 sinks: 4 passed, 2 failed, 2 can't apply, 12 not run
 ";
 
     #[test]
@@ -205,26 +218,19 @@ cases of the contract: 3 passed, 1 failed, 2 can't apply, 4 not run
             for part in PRINTED.as_bytes().chunks(len) {
                 report.take(part);
             }
-            report.take_reasons(
-                "sqlite::tests::faults::survives_a_deadlock\tonly one writes at a time\n",
-            );
-            assert_eq!(report.table(), TABLE);
+            assert_eq!(report.table(TOLD), TABLE);
         }
     }
 
     #[test]
     fn the_worst_of_two_results_holds() {
-        for lines in [["ok", "FAILED"], ["FAILED", "ok"]] {
+        for results in [["ok", "FAILED"], ["FAILED", "ok"]] {
             let mut report = Report::default();
-            for result in lines {
+            for result in results {
                 report.take(format!("test x::tests::contract::a ... {result}\n").as_bytes());
             }
-            report.take_reasons("x::tests::contract::a\tno means\n");
-            assert!(
-                report.table().contains("a         failed"),
-                "{}",
-                report.table()
-            );
+            let table = report.table("x::tests::contract::a\tno means\n");
+            assert!(table.contains("a     failed"), "{table}");
         }
     }
 
@@ -232,6 +238,6 @@ cases of the contract: 3 passed, 1 failed, 2 can't apply, 4 not run
     fn without_cases_there_is_no_table() {
         let mut report = Report::default();
         report.take(b"test a::tests::b ... ok\nok\ntest contract::x ... ok\n");
-        assert_eq!(report.table(), "");
+        assert_eq!(report.table(""), "");
     }
 }

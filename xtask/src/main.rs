@@ -157,17 +157,16 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
 /// Runs tests, and ends with what each sink made of each case of the contract, which is left in a file too.
 fn test(arguments: &[&str]) -> Result<ExitCode> {
     let path = cargo::target_dir()?.join("contract-cases.txt");
-    let reasons = path.with_extension("reasons");
-    std::fs::write(&reasons, "").with_context(|| format!("writing {}", reasons.display()))?;
-    let name = reasons
+    let cases = path.with_extension("told");
+    std::fs::write(&cases, "").with_context(|| format!("writing {}", cases.display()))?;
+    let name = cases
         .to_str()
         .context("the target directory's name is no text")?;
     let mut report = cases::Report::default();
-    let environment = [(cases::REASONS_VARIABLE, name)];
+    let environment = [(cases::CASES_VARIABLE, name)];
     let passed = cargo::run_watched(arguments, &environment, &mut |printed| report.take(printed));
-    let said = std::fs::read_to_string(&reasons);
-    report.take_reasons(&said.with_context(|| format!("reading {}", reasons.display()))?);
-    let table = report.table();
+    let told = std::fs::read_to_string(&cases);
+    let table = report.table(&told.with_context(|| format!("reading {}", cases.display()))?);
     if !table.is_empty() {
         print!("\n{table}");
         std::fs::write(&path, &table).with_context(|| format!("writing {}", path.display()))?;
