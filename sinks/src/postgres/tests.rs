@@ -170,24 +170,6 @@ fn a_lack_of_permissions_is_explained() {
     assert_permanent(&error, &["nowhere", "create the database"]);
 }
 
-/// A constraint that somebody adds refuses rows, with the server's reason; without it, mirroring goes on.
-#[test]
-fn a_constraint_of_others_is_in_the_way() {
-    let config = config_of(shared());
-    let schema = config.schema.clone().unwrap_or_default();
-    let mut sink = PostgresSink::open(&config).expect("opening");
-    let cards = file("/srv/cards.dat");
-    let next = |lsn: u64| batch(lsn, [changes(&cards, [(1, record(lsn.to_string()))])]);
-    sink.apply(&next(1)).expect("applying");
-    let alter = |what: &str| sql(&format!("ALTER TABLE \"{schema}\".cards_dat {what}"));
-    alter("ADD CHECK (length(data) < 1) NOT VALID");
-    let error = sink.apply(&next(2)).expect_err("no record is that short");
-    assert_permanent(&error, &["cards_dat", "23514"]);
-    alter("DROP CONSTRAINT cards_dat_data_check");
-    sink.apply(&next(2)).expect("put right");
-    assert_eq!(content(&mut sink, "/srv/cards.dat"), [(1, record("2"))]);
-}
-
 /// A table that the DBA made, partitioned and with columns of its own, is used; a wrong one is explained.
 #[test]
 fn tables_that_others_made_are_used() {
