@@ -18,7 +18,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &["odbc", "files"];
+pub(super) const NOT_YET: &[&str] = &["odbc"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -259,7 +259,7 @@ pub(super) struct SinkTable {
     pub(super) postgres: Option<Spanned<PostgresTable>>,
     pub(super) mysql: Option<Spanned<MysqlTable>>,
     pub(super) odbc: Later,
-    pub(super) files: Later,
+    pub(super) files: Option<Spanned<FilesTable>>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
     #[serde(default)]
@@ -382,6 +382,15 @@ pub(super) struct SqliteTable {
     pub(super) path: Spanned<String>,
     pub(super) busy_timeout_ms: Option<Spanned<i64>>,
     pub(super) size_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[sink.files]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilesTable {
+    pub(super) root: Spanned<String>,
+    pub(super) attributes: Option<bool>,
+    pub(super) lock_timeout_ms: Option<Spanned<i64>>,
 }
 
 /// `[sink.postgres]`
