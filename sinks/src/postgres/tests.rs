@@ -185,6 +185,14 @@ fn assert_permanent(error: &SinkError, says: &[&str]) {
     }
 }
 
+fn assert_refused(error: &SinkError, says: &[&str]) {
+    let text = error.to_string();
+    assert!(matches!(error, SinkError::Refused { .. }), "{text}");
+    for words in says {
+        assert!(text.contains(words), "{words:?} is not in: {text}");
+    }
+}
+
 /// The server dies in the middle of a batch: it is tried again when the server is back, and nothing of it was there before.
 #[test]
 fn a_server_is_killed_in_mid_batch() {
@@ -425,7 +433,11 @@ fn a_schema_changes_underneath() {
         sink = PostgresSink::open(&config).expect("opening");
         let position = lsn(&mut sink).expect("applied");
         let error = sink.apply(&next(position + 1)).expect_err(change);
-        assert_permanent(&error, &["cards_dat", says]);
+        if says == "23514" {
+            assert_refused(&error, &["cards_dat", says]);
+        } else {
+            assert_permanent(&error, &["cards_dat", says]);
+        }
         let back = match back {
             "" => format!("ALTER TABLE \"{schema}\".elsewhere RENAME TO cards_dat"),
             back => format!("ALTER TABLE \"{schema}\".cards_dat {back}"),
@@ -475,7 +487,7 @@ fn tables_that_others_made_are_used() {
     let error = sink
         .apply(&batch(3, [changes(&cards, [(1000, record("x"))])]))
         .expect_err("there is no partition");
-    assert_permanent(&error, &["23514", "partition"]);
+    assert_refused(&error, &["23514", "partition"]);
     for (table, says) in [
         (
             "wrong",
@@ -574,9 +586,6 @@ fn a_row_in_the_way_of_a_copy_is_written_over() {
         "INSERT INTO \"{schema}\".cards_dat VALUES (50, 'stray')"
     ));
     let next = batch(2, [changes(&cards, (2..200).map(|id| (id, record("y"))))]);
-    let error = sink.apply(&next).expect_err("row 50 is in the way");
-    assert!(error.is_transient(), "{error}");
-    assert!(!error.to_string().contains("stray"), "{error}");
     sink.apply(&next).expect("looked at anew");
     assert_eq!(content(&mut sink, "/srv/cards.dat").len(), 199);
 }
