@@ -268,14 +268,7 @@ fn sorted(key: &[String]) -> Vec<String> {
 /// Whether the key of a table that is in use has more columns than its rows are told apart by.
 pub(super) async fn has_wider_key(session: &mut Session, table: &Table) -> Result<bool, SinkError> {
     let mut found = Found::default();
-    find_key(
-        session,
-        &table.place,
-        &table.key(),
-        Keys::OrWider,
-        &mut found,
-    )
-    .await?;
+    find_key(session, &table.place, &table.key(), true, &mut found).await?;
     Ok(found.has_wider_key)
 }
 

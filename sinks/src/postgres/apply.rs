@@ -187,7 +187,7 @@ fn has_images(changes: &FileChanges) -> bool {
         .iter()
         .filter_map(|logged| match &logged.change {
             LoggedChange::Image { image, .. } => Some(image),
-            LoggedChange::Cleared(_) => None,
+            LoggedChange::Cleared(_) | LoggedChange::Renamed => None,
         });
     let mut records = images.filter(|image| matches!(image, Image::Record { .. }));
     records.next().is_some()

@@ -7,7 +7,7 @@
 use super::adoption::{self, Keys, Wanted};
 use super::entry::{self, Entry};
 use super::error::Doing;
-use super::evolution::{self, Source, cant_become, plan_of, wanted_shape};
+use super::evolution::{self, Source, cant_become, plan_of};
 use super::history;
 use super::names::{Choice, Names};
 use super::rows::Moment;
@@ -469,7 +469,7 @@ impl Memory {
                 session.run(&create).await.doing(making)?;
             }
             Standing::History(found) => {
-                let plan = plan_of(description)?;
+                let plan = plan_of(description);
                 let evolution = found.evolve(&plan);
                 let evolution = evolution.map_err(|problems| cant_become(making(), &problems))?;
                 let (place, name) = (session.name(&chosen.table.name), &chosen.table.name);
@@ -492,7 +492,7 @@ impl Memory {
         description: &FileDescription,
     ) -> Result<Chosen, SinkError> {
         let wanted = wanted_name(description)?;
-        let shape = wanted_shape(description);
+        let shape = plan_of(description).shape().clone();
         let with = |session: &Session, name: &str, shape: &Shape, is_made| {
             let place = session.name(name);
             match description.tree {
@@ -665,7 +665,7 @@ impl Memory {
         };
         let old = &file.table;
         let identity = description.format.identity_name();
-        let plan = plan_of(description)?;
+        let plan = plan_of(description);
         let evolution = old.shape.evolve(&plan);
         let mut name = old.name.clone();
         if wanted_name(&file.description)? != wanted_name(description)? {
@@ -747,7 +747,7 @@ impl Memory {
                 "set `raw = false` for the new table too, or leave the file out of this sink",
             ));
         }
-        let plan = plan_of(description)?;
+        let plan = plan_of(description);
         if old.shape.raw && (!table.shape.columns.is_empty() || table.replaces) {
             let from = Source::Current(old);
             evolution::pour(session, from, &table, &plan, Some(moment), &moving).await?;

@@ -8,10 +8,9 @@ use super::history::Micros;
 use super::rows::{self, Moment, Writer};
 use super::session::Session;
 use super::table::{Table, base_type, names, sql_type};
-use crate::plan::{ColumnKind, Ddl, Evolution, Origin, Plan, PlanSpec, Shape, UNDECODED};
+use crate::plan::{ColumnKind, Ddl, Evolution, Plan, Shape, UNDECODED};
 use crate::sql::{permanent, quoted};
 use crate::{FileDescription, SinkError};
-use counterfoil_proto::path_text;
 use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 
@@ -21,32 +20,10 @@ const ROWS_MAX: i64 = 8192;
 const BYTES_MAX: usize = 4 << 20;
 
 /// What a description asks for; without a plan that is a mirror of raw images.
-pub(super) fn plan_of(description: &FileDescription) -> Result<Arc<Plan>, SinkError> {
-    if let Some(plan) = &description.plan
-        && description.tree.is_none()
-    {
-        return Ok(Arc::clone(plan));
-    }
-    let origin = Origin {
-        site: "",
-        group: &description.group,
-        path: "",
-    };
-    let plan = Plan::new(&PlanSpec::default(), None, &description.format, origin);
-    plan.map(Arc::new).map_err(|problems| {
-        permanent(
-            format!("planning a table for {}", path_text(&description.path)),
-            problems.join("; "),
-            "report this: it is a fault of Counterfoil",
-        )
-    })
-}
-
-/// The shape that a description asks for.
-pub(super) fn wanted_shape(description: &FileDescription) -> Shape {
+pub(super) fn plan_of(description: &FileDescription) -> Arc<Plan> {
     match &description.plan {
-        Some(plan) if description.tree.is_none() => plan.shape().clone(),
-        _ => Shape::default(),
+        Some(plan) if description.tree.is_none() => Arc::clone(plan),
+        _ => Arc::new(Plan::raw()),
     }
 }
 

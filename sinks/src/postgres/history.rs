@@ -43,11 +43,16 @@ impl Moment {
         })
     }
 
-    /// A moment for what happened to files when the `at`th changes of a batch began: before whatever is logged from there
-    /// on, and after all that was before.
+    /// A moment for what happened to a file when the `at`th changes of a batch began. Their log says it of a file that was
+    /// renamed; else it is before whatever is logged from there on, and after all that was before.
     pub(super) fn before(batch: &Batch, at: usize) -> Result<Moment, SinkError> {
         let naming = || format!("reading the changes of {}", batch.stream);
         let later = batch.files.get(at..).unwrap_or_default();
+        if let Some(first) = later.first().and_then(|changes| changes.log.first())
+            && first.change == LoggedChange::Renamed
+        {
+            return Moment::of(first, naming);
+        }
         let logged = later.iter().filter_map(|changes| changes.log.first());
         let mut moment = match logged.min_by_key(|logged| logged.position) {
             None => {
@@ -118,6 +123,8 @@ pub(super) async fn write(
                     (None, None) => changes.gone.push(row),
                 }
             }
+            // Its rows came and went when the changes began.
+            LoggedChange::Renamed => {}
             LoggedChange::Cleared(range) => {
                 changes.flush(session, file).await?;
                 if let Some((begin, last)) = bounds(range) {

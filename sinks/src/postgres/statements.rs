@@ -1,7 +1,7 @@
 //! What the sink would do to the structure of an empty database, as statements for somebody else to run.
 
 use super::PostgresConfig;
-use super::evolution::wanted_shape;
+use super::evolution::plan_of;
 use super::schema::{self, NAME_BYTES_MAX, create_view};
 use super::table::Table;
 use crate::naming::{numbered_within, wanted_name};
@@ -52,7 +52,7 @@ pub fn schema_sql(
             statements.push(create_view(&prefix, &view, &table));
         } else {
             let identity = file.format.identity_name();
-            let table = Table::own(place, &name, identity, wanted_shape(file), true);
+            let table = Table::own(place, &name, identity, plan_of(file).shape().clone(), true);
             statements.push(table.create(None));
         }
     }

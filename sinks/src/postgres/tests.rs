@@ -6,6 +6,7 @@ use crate::contract::{
     Faults, Harness, STREAM, Target, assert_permanent, batch, changes, content, file, record,
     residue, static_file,
 };
+use crate::sql::quoted;
 use crate::{Attributes, FileChanges, FileDescription, FileFate, FileKind, Image};
 use counterfoil_servers::Postgres;
 use std::any::Any;
@@ -94,6 +95,36 @@ impl Harness for PostgresHarness {
         Some(Box::new(other))
     }
 
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        let values: Vec<String> = columns
+            .iter()
+            .map(|name| format!("{}::text", quoted(name)))
+            .collect();
+        let (values, table) = (values.join(", "), quoted(table));
+        Some(self.json(&format!("SELECT to_json(ARRAY[{values}]) FROM {table}")))
+    }
+
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        let names = format!(
+            "SELECT to_json(attname::text) FROM pg_attribute
+             WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            quoted(table)
+        );
+        Some(self.json(&names))
+    }
+
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        self.target.sql(&format!(
+            "CREATE OR REPLACE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE 'that is forbidden'; END $$;
+             CREATE TRIGGER forbid BEFORE INSERT OR UPDATE ON {} FOR EACH ROW WHEN (new.{} = '{text}')
+                 EXECUTE FUNCTION forbid()",
+            quoted(table),
+            quoted(column)
+        ));
+        true
+    }
+
     fn random_histories(&self) -> u32 {
         12
     }
@@ -104,6 +135,17 @@ impl Harness for PostgresHarness {
             "UPDATE \"{table}\" SET data = '\\x{hex}' WHERE record_number = {id}"
         ));
         true
+    }
+}
+
+impl PostgresHarness {
+    /// What a query shows in JSON, line by line.
+    fn json<T: serde::de::DeserializeOwned>(&self, query: &str) -> Vec<T> {
+        let shown = self.target.sql(query);
+        let lines = shown.lines().filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 }
 
@@ -119,6 +161,10 @@ impl Faults for PostgresHarness {
 
 mod contract {
     crate::sink_contract!(super::PostgresHarness::new());
+}
+
+mod plans {
+    crate::sink_plan_contract!(super::PostgresHarness::new());
 }
 
 mod faults {
