@@ -22,7 +22,7 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
-use counterfoil_sinks::{FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
+use counterfoil_sinks::{FileDescription, FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,6 +121,17 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             ))
         }
     }
+}
+
+/// The statements with which a sink's empty database gets the tables of these files.
+pub fn schema_sql(sink: &SinkConfig, files: &[FileDescription]) -> Result<Vec<String>> {
+    let statements = match &sink.target {
+        Target::Sqlite(config) => counterfoil_sinks::sqlite::schema_sql(config, files),
+        Target::Postgres(config) => counterfoil_sinks::postgres::schema_sql(config, files),
+        Target::Mysql(_) => bail!("not merged"),
+        Target::Files(_) => bail!("sink {} writes files, which have no tables", sink.name),
+    };
+    Ok(statements?)
 }
 
 /// Opens a sink for looking only, beside a running replicator.
