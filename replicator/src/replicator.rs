@@ -15,6 +15,7 @@
 mod applying;
 mod capturing;
 mod destination;
+mod selections;
 
 use crate::config::{Config, SinkConfig, Target};
 use crate::progress::Progress;

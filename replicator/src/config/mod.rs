@@ -15,11 +15,13 @@ mod pattern;
 mod resolve;
 mod scan;
 mod schema;
+mod sources;
 mod treatment;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
+pub use sources::{Fingerprint, Sources};
 pub use treatment::{OnRefused, TableRule, Treatment};
 
 use crate::typed::{TypedSchema, TypedSchemas};
@@ -53,6 +55,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// What each process serves of itself over HTTP.
     pub metrics: Metrics,
+    /// What it was read from.
+    pub sources: Sources,
 }
 
 /// `[metrics]`: what each process serves of itself over HTTP.
@@ -141,6 +145,11 @@ impl Site {
     /// A file that is there as long as somebody wants every file to be read and published again.
     pub fn read_again_path(&self) -> PathBuf {
         self.state.join("read-again")
+    }
+
+    /// Which files each sink had at the last start.
+    pub fn selections_path(&self) -> PathBuf {
+        self.state.join("selections.json")
     }
 
     /// What [`Site::lock_path`] is for capture, for apply from Kafka.

@@ -11,7 +11,8 @@ use super::file::{
 use super::pattern::{Common, Pattern, common_path};
 use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
-    Registry, Route, SinkConfig, Site, SubjectNames, Target, Treatment, Unavailable, UnitOfWork,
+    Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment, Unavailable,
+    UnitOfWork,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
@@ -84,6 +85,7 @@ pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     let mut resolver = Resolver {
         source: &source,
         problems: Vec::new(),
+        read: vec![source.path.clone()],
     };
     let config = resolver.config(&file);
     let mut problems = resolver.problems;
@@ -132,6 +134,8 @@ fn read(path: &Path) -> Result<Source, Problem> {
 pub(super) struct Resolver<'a> {
     pub(super) source: &'a Source,
     pub(super) problems: Vec<Problem>,
+    /// Files and directories that decided what the configuration is.
+    pub(super) read: Vec<PathBuf>,
 }
 
 /// Where a rule was written, to speak of it later.
@@ -224,6 +228,7 @@ impl Resolver<'_> {
             sinks,
             kafka,
             metrics,
+            sources: Sources::new(std::mem::take(&mut self.read)),
         })
     }
 
@@ -797,8 +802,10 @@ impl Resolver<'_> {
                         let mut resolver = Resolver {
                             source: &source,
                             problems: Vec::new(),
+                            read: vec![path],
                         };
                         sinks.extend(resolver.sink(&table));
+                        self.read.append(&mut resolver.read);
                         self.problems.append(&mut resolver.problems);
                     }
                     Err(problem) => self.problems.push(problem),
@@ -1078,6 +1085,7 @@ impl Resolver<'_> {
         if let Some(path) = pattern.literal() {
             return vec![path];
         }
+        self.read.push(pattern.directory());
         let walk = WalkDir::new(pattern.directory())
             .max_depth(pattern.depth_max().unwrap_or(usize::MAX))
             .sort_by_file_name();
