@@ -10,8 +10,11 @@ use crate::contract::{
     Faults, Harness, STREAM, Target, batch, changes, content, file, record, residue, static_file,
     whole_batch, whole_batch_in,
 };
+use crate::sql::quoted;
 use crate::{Attributes, FileChanges, FileKind, Image};
 use counterfoil_proto::Position;
+use counterfoil_records::value::Hex;
+use rusqlite::types::ValueRef;
 use std::any::Any;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -77,7 +80,7 @@ impl Harness for SqliteHarness {
         let other = Connection::open(self.target.path()).expect("opening another connection");
         let sql = format!(
             "UPDATE {} SET data = ?1 WHERE rowid = ?2",
-            crate::sql::quoted(table)
+            quoted(table)
         );
         other
             .execute(
@@ -85,6 +88,54 @@ impl Harness for SqliteHarness {
                 rusqlite::params![data, i64::try_from(id).expect("a small id")],
             )
             .expect("tampering");
+        true
+    }
+
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let sql = format!("SELECT {} FROM {}", names.join(", "), quoted(table));
+        let mut select = other.prepare(&sql).expect("the table is there");
+        let text = |row: &rusqlite::Row<'_>, at: usize| match row.get_ref(at).expect("a value") {
+            ValueRef::Null => None,
+            ValueRef::Integer(number) => Some(number.to_string()),
+            ValueRef::Real(number) => Some(number.to_string()),
+            ValueRef::Text(text) => Some(String::from_utf8(text.to_vec()).expect("UTF-8")),
+            ValueRef::Blob(bytes) => Some(Hex(bytes).to_string()),
+        };
+        let mut rows = select.query([]).expect("reading rows");
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().expect("reading a row") {
+            found.push((0..columns.len()).map(|at| text(row, at)).collect());
+        }
+        Some(found)
+    }
+
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let mut select = other
+            .prepare("SELECT name FROM pragma_table_info(?1)")
+            .expect("asking for columns");
+        let names = select.query_map([table], |row| row.get(0));
+        Some(
+            names
+                .and_then(Iterator::collect)
+                .expect("reading the columns"),
+        )
+    }
+
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        for event in ["INSERT", "UPDATE"] {
+            other
+                .execute_batch(&format!(
+                    "CREATE TRIGGER forbid_{event} BEFORE {event} ON {} WHEN NEW.{} = '{text}'
+                     BEGIN SELECT RAISE(ABORT, 'that is forbidden'); END",
+                    quoted(table),
+                    quoted(column)
+                ))
+                .expect("making a trigger");
+        }
         true
     }
 }
@@ -106,6 +157,11 @@ mod contract {
 mod faults {
     crate::sink_faults!(super::SqliteHarness::new());
 }
+
+mod plans {
+    crate::sink_plan_contract!(super::SqliteHarness::new());
+}
+
 
 fn directory() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
@@ -159,7 +215,7 @@ fn other_files_are_refused_and_left_alone() {
         ),
         (
             Box::new(sql(
-                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 3",
+                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 4",
             )),
             "a newer Counterfoil",
         ),
@@ -620,6 +676,7 @@ fn the_documented_queries_work() {
         "counterfoil_files",
         "counterfoil_residue",
         "counterfoil_trees",
+        "counterfoil_histories",
         "etc",
         "etc_files",
     ] {
