@@ -23,8 +23,6 @@ pub(super) fn evolve(
     let changing = || format!("changing the columns of table {}", table.name);
     let run = |sql: String| connection.execute_batch(&sql).doing(changing);
     let name = quoted(&table.name);
-    // What is overwritten or dropped here may be what a mask hides from now on: nothing of it stays in the file.
-    run("PRAGMA secure_delete = ON".into())?;
     for column in &evolution.drop {
         run(format!(
             "ALTER TABLE {name} DROP COLUMN {}",
@@ -83,7 +81,7 @@ pub(super) fn evolve(
              DELETE FROM counterfoil_residue WHERE file_id = {file_id}"
         ))?;
     }
-    run("PRAGMA secure_delete = OFF".into())
+    Ok(())
 }
 
 /// Fills the columns of a table's rows anew from their bytes: of all rows, or of those of this position in a history.

@@ -388,7 +388,7 @@ pub(super) fn create_table(
                 "it would have {} columns, and SQLite's tables have at most {COLUMNS_MAX}",
                 columns.len()
             ),
-            "choose fields with `columns`, or leave some out with `without`",
+            "choose fields with `columns`, or leave some out with `exclude_columns`",
         ));
     }
     let is_history = shape.mode == Mode::History;

@@ -4,14 +4,18 @@
     reason = "a list of ranges to clear often has one"
 )]
 
+mod columns;
+mod structure;
+
 use super::*;
 use crate::contract::targets::SqliteTarget;
 use crate::contract::{
-    Faults, Harness, STREAM, Target, batch, changes, content, file, record, residue, static_file,
+    Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue, static_file,
     whole_batch, whole_batch_in,
 };
+use crate::plan::{Mode, PlanSpec};
 use crate::sql::quoted;
-use crate::{Attributes, FileChanges, FileKind, Image};
+use crate::{Attributes, FileChanges, FileKind, Image, Logged, LoggedChange};
 use counterfoil_proto::Position;
 use counterfoil_records::value::Hex;
 use rusqlite::types::ValueRef;
@@ -636,14 +640,20 @@ fn a_configuration_with_unknown_keys_is_refused() {
     let config: SqliteConfig =
         serde_json::from_str(r#"{"path": "/x.db"}"#).expect("a path is enough");
     assert_eq!(config, SqliteConfig::new("/x.db"));
+    let config: SqliteConfig =
+        serde_json::from_str(r#"{"path": "/x.db", "ddl": "check"}"#).expect("a policy");
+    assert_eq!(config.ddl, crate::plan::Ddl::Check);
     serde_json::from_str::<SqliteConfig>(r#"{"path": "/x.db", "pth": 1}"#)
         .expect_err("an unknown key");
 }
 
-/// Every SQL statement of `docs/sinks.md` works, and every column of it is there.
+/// Every SQL statement of `docs/sinks.md` and `docs/sqlite.md` works, and every column of the tables is in them.
 #[test]
 fn the_documented_queries_work() {
-    const PAGE: &str = include_str!("../../../docs/sinks.md");
+    const PAGE: &str = concat!(
+        include_str!("../../../docs/sinks.md"),
+        include_str!("../../../docs/sqlite.md")
+    );
     let directory = directory();
     let config = SqliteConfig::new(directory.path().join("mirror.db"));
     let mut sink = SqliteSink::open(&config).expect("opening");
@@ -655,7 +665,20 @@ fn the_documented_queries_work() {
         .expect("applying");
     let settings = static_file("/srv/app/etc", "/srv/app/etc/app.conf");
     let changed = changes(&settings, [(0, record("port = 80"))]);
-    sink.apply(&batch(2, [changed])).expect("applying");
+    let spec = PlanSpec {
+        mode: Mode::History,
+        ..PlanSpec::default()
+    };
+    let mut people = changes(&planned("/srv/people", &[("name", "text(3)")], &spec), []);
+    people.log.push(Logged {
+        position: Position::default(),
+        captured_ns: 0,
+        change: LoggedChange::Image {
+            id: 1,
+            image: record("Ann"),
+        },
+    });
+    sink.apply(&batch(2, [changed, people])).expect("applying");
     let other = Connection::open(&config.path).expect("opening another connection");
     let queries: Vec<_> = PAGE
         .split("```sql\n")
