@@ -8,6 +8,7 @@
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
 //! | `mysql`    | a database of a MySQL or MariaDB server                        |
+//! | `odbc`     | whatever has an ODBC driver; takes libodbc to build           |
 //! | `postgres` | a schema of a PostgreSQL database                              |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
@@ -17,11 +18,18 @@ pub mod contract;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
+#[cfg(feature = "odbc")]
+pub mod odbc;
 pub mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sink;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(
+    feature = "mysql",
+    feature = "odbc",
+    feature = "postgres",
+    feature = "sqlite"
+))]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -32,6 +40,8 @@ pub use batch::{
 };
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};
+#[cfg(feature = "odbc")]
+pub use odbc::{OdbcConfig, OdbcSink};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresSink};
 pub use sink::{Sink, SinkError, Snapshot};
