@@ -1,8 +1,8 @@
 //! A batch, as one transaction.
 
 use super::catalogue::{File, Work};
-use super::dialect::one_of;
-use super::error::{Doing, transient};
+use super::dialect::{Statement, one_of};
+use super::error::{Doing, Fault, transient};
 use super::rows::{self, Record};
 use super::session::{Kind, Session, Value};
 use crate::sql::{bounds, integer, permanent, unsigned};
@@ -281,12 +281,12 @@ fn delete_residue(
 }
 
 /// Whatever had these identities is deleted already.
-fn put_residue(
+pub(super) fn put_residue(
     session: &mut Session,
     file_id: i64,
     residue: &[(i64, &[u8], &str)],
-) -> Result<(), super::error::Fault> {
-    let insert = super::dialect::Statement {
+) -> Result<Option<usize>, Fault> {
+    let insert = Statement {
         sql: session.sql.own(&format!(
             "INSERT INTO {{residue}} (file_id, id, residue, reason) VALUES ({file_id}, ?, ?, ?)"
         )),
@@ -300,8 +300,7 @@ fn put_residue(
             1 => Value::Bytes(Some(bytes)),
             _ => Value::Text(Some(reason)),
         }
-    })?;
-    Ok(())
+    })
 }
 
 /// Stores size and attributes, if they differ from what is stored.

@@ -20,6 +20,7 @@
 //!   stream. How much of a page of rows that is read a driver holds is up to the driver.
 
 mod apply;
+mod arrays;
 mod catalogue;
 mod config;
 mod dialect;
@@ -40,6 +41,7 @@ pub use schema::SCHEMA_VERSION;
 use crate::sql::{now_ns, permanent};
 use crate::{Batch, Sink, SinkError, Snapshot};
 use apply::applying;
+use arrays::Arrays;
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
 use error::{Doing, transient};
@@ -77,8 +79,8 @@ struct Target {
     access: Access,
     /// Whether the tables were looked at.
     is_prepared: bool,
-    /// Whether the driver counts rows of an array as it has to.
-    takes_arrays: bool,
+    /// What the driver may be given; known once something is to be written.
+    arrays: Arrays,
     /// `None` after it was lost: the next call connects anew.
     session: Option<Session>,
     known: HashMap<String, Known>,
@@ -150,7 +152,7 @@ impl OdbcSink {
                 config: config.clone(),
                 access,
                 is_prepared: false,
-                takes_arrays: true,
+                arrays: Arrays::Never,
                 session: None,
                 known: HashMap::new(),
                 in_doubt: None,
@@ -204,7 +206,7 @@ impl Target {
             return Ok(session);
         }
         let mut session = Session::open(&self.config)?;
-        session.takes_arrays = self.takes_arrays;
+        session.arrays = self.arrays;
         if !self.is_prepared {
             self.prepare(&mut session)?;
             self.is_prepared = true;
@@ -215,6 +217,7 @@ impl Target {
     fn prepare(&mut self, session: &mut Session) -> Result<(), SinkError> {
         if self.access == Access::Write {
             schema::prepare(session)?;
+            self.arrays = arrays::try_arrays(session)?;
             if tables::has_stale_views(session)? {
                 self.upkeep = Some(Instant::now());
             }
@@ -284,7 +287,7 @@ impl Target {
             };
             if let Err(error) = apply::apply(&mut work, batch, stored) {
                 session.rollback();
-                self.takes_arrays = session.takes_arrays;
+                self.arrays = session.arrays;
                 if structure.lacking != (0, 0) {
                     tables::make_tables(&mut session, &batch.stream, structure.lacking)?;
                     self.session = Some(session);

@@ -3,10 +3,10 @@
 //! A record replaces the row with its identity, and never another one. Where a dialect has no statement
 //! for that, it is found out first which rows are there: those are changed, the others inserted.
 //!
-//! A driver that is given an array may leave out a row of it and say that all went well but for a
-//! warning. So the rows that were changed are counted, and a driver whose count isn't what it has to be
-//! is given one row at a time.
+//! Rows that were changed are counted where the driver counts them (see `arrays`), and a batch with too
+//! few isn't committed.
 
+use super::arrays::Arrays;
 use super::dialect::{Dialect, Rows, Statement};
 use super::error::{Doing, Fault, transient};
 use super::session::{Kind, Session, Value};
@@ -115,12 +115,17 @@ fn run(
     // MySQL counts rows that it changed, which may be twice or not at all for an upsert.
     let is_counted =
         session.sql.dialect != Dialect::Mysql || *statement == session.sql.insert(rows);
-    if is_counted && changed != Some(records.len()) && session.takes_arrays {
-        session.takes_arrays = false;
+    let is_wrong = match session.arrays {
+        Arrays::Counted => changed != Some(records.len()),
+        Arrays::Never => changed.is_some_and(|changed| changed < records.len()),
+        Arrays::Trusted => false,
+    };
+    if is_counted && is_wrong {
+        session.arrays = Arrays::Never;
         return Err(transient(
             doing(first.id),
             format!(
-                "{} rows were handed over as an array, and the driver counts {}; it is given one at a time from now on",
+                "{} rows were handed over, and the driver counts {}",
                 records.len(),
                 changed.map_or("none".to_owned(), |changed| changed.to_string()),
             ),

@@ -2,6 +2,7 @@
 //!
 //! It is never in auto-commit mode: whoever runs anything ends the transaction.
 
+use super::arrays::Arrays;
 use super::config::OdbcConfig;
 use super::dialect::{Dialect, Sql, Statement};
 use super::error::{Doing, Fault};
@@ -100,8 +101,8 @@ pub(super) struct Session {
     /// Seconds; `None`: no limit, or none that the driver knows of.
     timeout: Option<usize>,
     is_broken: bool,
-    /// Whether more than one row is bound at a time.
-    pub(super) takes_arrays: bool,
+    /// What the driver may be given.
+    pub(super) arrays: Arrays,
 }
 
 impl Session {
@@ -138,7 +139,7 @@ impl Session {
             sql: Sql::new(dialect, config.schema.clone(), quote, name_bytes_max),
             timeout: None,
             is_broken: false,
-            takes_arrays: true,
+            arrays: Arrays::Never,
         };
         if config.statement_timeout_ms > 0 {
             let seconds =
@@ -372,7 +373,10 @@ impl Session {
     ) -> Result<Option<usize>, Fault> {
         let dialect = self.sql.dialect;
         let timeout = self.timeout;
-        let rows_max = if self.takes_arrays { ARRAY_ROWS_MAX } else { 1 };
+        let rows_max = match self.arrays {
+            Arrays::Never => 1,
+            Arrays::Trusted | Arrays::Counted => ARRAY_ROWS_MAX,
+        };
         let link = self.link()?;
         let run = || -> Result<Option<usize>, Error> {
             let mut prepared = link.prepare(&statement.sql)?;

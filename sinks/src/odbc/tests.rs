@@ -181,7 +181,8 @@ impl InSqlite {
 impl Database for InSqlite {
     fn config(&self) -> OdbcConfig {
         config(format!(
-            "Driver={};Database={}",
+            // What the dialect sets by itself; the generic one can't.
+            "Driver={};Database={};JournalMode=WAL;Timeout={LOCK_WAIT_MS}",
             driver("libsqlite3odbc.so", "libsqliteodbc").display(),
             self.path().display()
         ))
