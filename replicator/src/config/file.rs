@@ -18,7 +18,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &["odbc", "files"];
+pub(super) const NOT_YET: &[&str] = &["files"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -258,7 +258,7 @@ pub(super) struct SinkTable {
     pub(super) sqlite: Option<Spanned<SqliteTable>>,
     pub(super) postgres: Option<Spanned<PostgresTable>>,
     pub(super) mysql: Option<Spanned<MysqlTable>>,
-    pub(super) odbc: Later,
+    pub(super) odbc: Option<Spanned<OdbcTable>>,
     pub(super) files: Later,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
@@ -414,6 +414,25 @@ pub(super) struct MysqlTable {
     pub(super) statement_timeout_ms: Option<Spanned<i64>>,
     pub(super) lock_wait_timeout_s: Option<Spanned<i64>>,
     pub(super) load_data: Option<bool>,
+}
+
+/// `[sink.odbc]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(
+    not(feature = "odbc"),
+    expect(dead_code, reason = "it is refused, whatever is in it")
+)]
+pub(super) struct OdbcTable {
+    pub(super) connection: Option<Spanned<String>>,
+    pub(super) dsn: Option<Spanned<String>>,
+    pub(super) username: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) dialect: Option<Spanned<String>>,
+    pub(super) schema: Option<Spanned<String>>,
+    pub(super) connect_timeout_ms: Option<Spanned<i64>>,
+    pub(super) statement_timeout_ms: Option<Spanned<i64>>,
+    pub(super) lock_wait_timeout_ms: Option<Spanned<i64>>,
 }
 
 /// `[sinks]`

@@ -25,6 +25,8 @@ pub use treatment::{OnRefused, TableRule, Treatment};
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::OdbcConfig;
 use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -382,6 +384,9 @@ pub enum Target {
     Postgres(PostgresConfig),
     /// A database of a MySQL or MariaDB server.
     Mysql(MysqlConfig),
+    /// Whatever has an ODBC driver.
+    #[cfg(feature = "odbc")]
+    Odbc(OdbcConfig),
 }
 
 impl Target {
@@ -390,6 +395,8 @@ impl Target {
         match self {
             Target::Sqlite(config) => config.path.display().to_string(),
             Target::Mysql(config) => config.place(),
+            #[cfg(feature = "odbc")]
+            Target::Odbc(config) => config.place(),
             Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
         }
     }

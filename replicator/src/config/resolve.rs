@@ -4,8 +4,9 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable,
-    SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
+    Later, MetricsTable, MysqlTable, OdbcTable, OrderingWord, PostgresTable, Setting, SinkTable,
+    SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord,
+    WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
@@ -15,6 +16,8 @@ use super::{
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::mysql::Tls;
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::odbc::{Dialect, OdbcConfig};
 use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -838,13 +841,11 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        for (later, key) in [(&table.odbc, "odbc"), (&table.files, "files")] {
-            self.later(
-                later,
-                &format!("[{key}]"),
-                "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`)",
-            );
-        }
+        self.later(
+            &table.files,
+            "[files]",
+            "this version writes to databases: [sqlite], [postgres], [mysql] or [odbc]",
+        );
         let mut targets = Vec::new();
         if let Some(sqlite) = &table.sqlite {
             targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
@@ -854,6 +855,9 @@ impl Resolver<'_> {
         }
         if let Some(mysql) = &table.mysql {
             targets.push((mysql.span(), self.mysql(mysql.get_ref())));
+        }
+        if let Some(odbc) = &table.odbc {
+            targets.push((odbc.span(), self.odbc(odbc)));
         }
         if let Some((span, _)) = targets.get(1) {
             self.problem(
@@ -873,7 +877,7 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it; for other databases there is `odbc`",
                 );
             }
             return None;
@@ -1035,6 +1039,99 @@ impl Resolver<'_> {
         );
         config.load_data = table.load_data.unwrap_or(config.load_data);
         Some(Target::Mysql(config))
+    }
+
+    #[cfg(not(feature = "odbc"))]
+    fn odbc(&mut self, written: &Spanned<OdbcTable>) -> Option<Target> {
+        self.problem(
+            written.span(),
+            "this counterfoil was built without ODBC",
+            "build it with `cargo build --release --features odbc`; that takes Debian's unixodbc-dev, and running it a driver \
+             manager (unixodbc). See docs/odbc.md",
+        );
+        None
+    }
+
+    #[cfg(feature = "odbc")]
+    fn odbc(&mut self, written: &Spanned<OdbcTable>) -> Option<Target> {
+        let table = written.get_ref();
+        let made = match (&table.connection, &table.dsn) {
+            (Some(connection), None) => (OdbcConfig::new(connection.get_ref()), connection),
+            (None, Some(dsn)) => (OdbcConfig::with_dsn(dsn.get_ref()), dsn),
+            _ => {
+                self.problem(
+                    written.span(),
+                    "[odbc] has to say where the database is, once",
+                    "add `dsn`, a name from odbc.ini, or `connection = \"Driver=...;Server=...;Database=...\"`",
+                );
+                return None;
+            }
+        };
+        let mut config = match made {
+            (Ok(config), _) => config,
+            (Err(wrong), key) => {
+                // The line itself isn't shown: it may have the password in it.
+                let mut problem = self.source.problem_here(format!(
+                    "line {}: [odbc] can't be used: {wrong}",
+                    self.line_of(key.span().start)
+                ));
+                problem = problem.help(
+                    "write `Driver=...;Server=...;Database=...` as the driver's documentation has it; the user goes into \
+                     `username`, and the password into a file that `password_file` names",
+                );
+                self.problems.push(problem);
+                return None;
+            }
+        };
+        for name in [&table.username, &table.schema].into_iter().flatten() {
+            let value = name.get_ref();
+            if value.is_empty() || value.len() > 255 || value.chars().any(char::is_control) {
+                self.problem(
+                    name.span(),
+                    format!("{value:?} can't be a name in a database"),
+                    "1 to 255 bytes without control characters",
+                );
+            }
+        }
+        config.username = table.username.as_ref().map(|name| name.get_ref().clone());
+        config.schema = table.schema.as_ref().map(|name| name.get_ref().clone());
+        config.password_file = table.password_file.as_ref().and_then(|f| self.path(f));
+        if let Some(word) = &table.dialect
+            && word.get_ref() != "auto"
+        {
+            config.dialect = Dialect::named(word.get_ref());
+            if config.dialect.is_none() {
+                let names: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
+                self.problem(
+                    word.span(),
+                    format!("{:?} is no dialect", word.get_ref()),
+                    format!("there are auto, {}", names.join(", ")),
+                );
+            }
+        }
+        for (key, value, field, least) in [
+            (
+                "connect_timeout_ms",
+                &table.connect_timeout_ms,
+                &mut config.connect_timeout_ms,
+                1,
+            ),
+            (
+                "statement_timeout_ms",
+                &table.statement_timeout_ms,
+                &mut config.statement_timeout_ms,
+                0,
+            ),
+            (
+                "lock_wait_timeout_ms",
+                &table.lock_wait_timeout_ms,
+                &mut config.lock_wait_timeout_ms,
+                1,
+            ),
+        ] {
+            *field = self.number(key, value, *field, least..=86_400_000);
+        }
+        Some(Target::Odbc(config))
     }
 
     /// The files that an `include` finds, in order of name.

@@ -79,6 +79,11 @@ impl Dialect {
         }
     }
 
+    /// Whether Counterfoil's own tests run it against a real database. The others are known from documentation alone.
+    pub fn was_tried(self) -> bool {
+        !matches!(self, Dialect::Oracle | Dialect::Db2 | Dialect::SqlServer)
+    }
+
     /// Numbers of errors that pass by themselves, whatever the SQLSTATE is: locks, deadlocks, no room, too many connections.
     pub(super) fn passing(self) -> &'static [i32] {
         match self {
@@ -407,6 +412,7 @@ const TABLES: [(&str, &[(&str, Column)], &str); 7] = [
             ("rows_table", Column::Number),
             ("table_name", Column::Text),
             ("table_configured", Column::Text),
+            ("shape", Column::Text),
             ("file_kind", Column::Text),
             ("file_size", Column::Number),
             ("file_mode", Column::NumberOrNot),

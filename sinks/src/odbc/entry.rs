@@ -3,7 +3,8 @@
 use super::dialect::Rows;
 use super::error::Doing;
 use super::session::{Kind, Row, Session, Value};
-use crate::sql::{FormatWords, kind_named, unsigned};
+use crate::plan::Shape;
+use crate::sql::{FormatWords, kind_named, permanent, unsigned};
 use crate::{Attributes, FileDescription, SinkError, StoredFile};
 use counterfoil_proto::path_text;
 use twox_hash::XxHash3_128;
@@ -11,10 +12,10 @@ use twox_hash::XxHash3_128;
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
 const SELECT: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
          f.table_name, f.table_configured, f.file_size, f.file_mode, f.owner_uid, f.owner_gid, f.modified_ns, f.file_kind, \
-         f.rows_table, t.root, t.table_name, t.table_configured, t.rows_table \
+         f.rows_table, t.root, t.table_name, t.table_configured, t.rows_table, f.shape \
      FROM {files} f LEFT JOIN {trees} t ON t.tree_id = f.tree_id WHERE f.stream = ?";
 
-const KINDS: [Kind; 20] = [
+const KINDS: [Kind; 21] = [
     Kind::Number,
     Kind::Bytes,
     Kind::Text,
@@ -35,6 +36,7 @@ const KINDS: [Kind; 20] = [
     Kind::Text,
     Kind::Text,
     Kind::Number,
+    Kind::Text,
 ];
 
 /// A row of the catalogue.
@@ -45,6 +47,7 @@ pub(super) struct Entry {
     pub(super) table: String,
     pub(super) attributes: Attributes,
     pub(super) rows: Rows,
+    pub(super) shape: Shape,
 }
 
 impl From<Entry> for StoredFile {
@@ -53,6 +56,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
+            shape: entry.shape,
         }
     }
 }
@@ -137,6 +141,13 @@ fn read(mut row: Row) -> Result<Entry, SinkError> {
         Some(number) => number,
         None => row.known_number(15).doing(reading)?,
     };
+    let shape = Shape::parse(row.text(20).as_deref()).map_err(|problem| {
+        permanent(
+            format!("reading the catalogue entry of {}", path_text(&path)),
+            problem,
+            "use the version of Counterfoil that wrote it, or a later one",
+        )
+    })?;
     Ok(Entry {
         file_id,
         description: FileDescription {
@@ -146,6 +157,7 @@ fn read(mut row: Row) -> Result<Entry, SinkError> {
             table: configured,
             tree: of_tree.map(|_| row.bytes(16)),
             schema: None,
+            plan: None,
         },
         table: table.unwrap_or_default(),
         attributes,
@@ -153,5 +165,6 @@ fn read(mut row: Row) -> Result<Entry, SinkError> {
             number,
             file_id: of_tree.map(|_| file_id),
         },
+        shape,
     })
 }

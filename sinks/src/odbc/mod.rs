@@ -70,6 +70,8 @@ pub struct Reached {
     pub database: String,
     /// What is spoken to it.
     pub dialect: Dialect,
+    /// Whether Counterfoil's own tests run that dialect against a real database.
+    pub was_tried: bool,
     /// Whether something has been mirrored into it.
     pub has_tables: bool,
 }
@@ -131,6 +133,7 @@ impl OdbcSink {
                     .database()
                     .doing(|| "asking what the database is".into())?,
                 dialect: session.sql.dialect,
+                was_tried: session.sql.dialect.was_tried(),
                 has_tables: schema::check(&mut session)?.is_ok(),
             })
         };
