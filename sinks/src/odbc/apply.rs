@@ -145,7 +145,7 @@ fn clear(session: &mut Session, file: &mut File, range: &Range<u64>) -> Result<(
     };
     let path = || path_text(&file.description.path);
     if file.last != Some(None) {
-        let clear = session.sql.clear(file.rows, (begin, last));
+        let clear = session.sql.clear(&file.rows, (begin, last));
         session
             .change(&clear, &[])
             .doing(|| format!("clearing {}..{} of {}", range.start, range.end, path()))?;
@@ -213,27 +213,36 @@ fn write_images(
             }
             Image::Residue { bytes, reason } => {
                 gone.push(id);
-                residue.push((id, bytes.as_slice(), reason.as_str()));
+                // A table without the bytes of records has none of what isn't a record either.
+                if file.shape.raw {
+                    residue.push((id, bytes.as_slice(), reason.as_str()));
+                }
             }
             Image::Absent => gone.push(id),
         }
     }
     let last = match file.last {
         Some(last) => last,
-        None => rows::last(session, file.rows)?,
+        None => rows::last(session, &file.rows)?,
     };
     file.last = Some(last);
     // What lies beyond the last row has none.
     gone.truncate(last.map_or(0, |last| gone.partition_point(|&id| id <= last)));
-    rows::delete(session, file.rows, &gone).doing(|| format!("deleting records of {place}"))?;
+    rows::delete(session, &file.rows, &gone).doing(|| format!("deleting records of {place}"))?;
     if file.has_residue != Some(false) {
         delete_residue(session, file, &ids, &place)?;
     }
     if let Some((first, ..)) = residue.first() {
-        put_residue(session, file.file_id, &residue).doing(|| writing(*first))?;
+        put_residue(session, file.file_id, &residue)
+            .map_err(|fault| fault.of_rows(writing(*first)))?;
         file.has_residue = Some(true);
     }
-    rows::write(session, file.rows, &records, last, writing)?;
+    let target = rows::Target {
+        rows: &file.rows,
+        shape: &file.shape,
+        plan: file.description.plan.as_deref(),
+    };
+    rows::write(session, target, &records, last, writing)?;
     if let Some(record) = records.last() {
         file.last = Some(last.max(Some(record.id)));
     }

@@ -3,12 +3,15 @@
 //! What is remembered holds as long as the stored position is the one that this sink stored last: then
 //! nobody else has applied anything. After an error it is forgotten.
 
-use super::dialect::Rows;
+use super::columns::Columns;
+use super::dialect::{Rows, Sql};
 use super::entry::{self, Entry, hash};
 use super::error::Doing;
+use super::rows;
 use super::session::{Kind, Session, Value};
 use super::tables::Structure;
 use crate::naming::wanted_name;
+use crate::plan::Shape;
 use crate::sql::{FormatWords, integer, permanent};
 use crate::{Attributes, FileChanges, FileDescription, FileFate, FileKind, SinkError};
 use counterfoil_proto::{Position, path_text};
@@ -39,6 +42,7 @@ pub(super) struct File {
     /// The view.
     pub(super) table: String,
     pub(super) rows: Rows,
+    pub(super) shape: Shape,
     pub(super) attributes: Attributes,
     /// `None` until it is asked for.
     pub(super) has_residue: Option<bool>,
@@ -65,11 +69,12 @@ pub(super) struct Work<'a> {
     pub(super) now_ns: i64,
 }
 
-impl From<Entry> for File {
-    fn from(entry: Entry) -> File {
+impl File {
+    fn of(entry: Entry, sql: &Sql) -> File {
         File {
             file_id: entry.file_id,
-            rows: entry.rows,
+            rows: entry.rows(sql),
+            shape: entry.shape,
             description: Arc::new(entry.description),
             table: entry.table,
             attributes: entry.attributes,
@@ -89,6 +94,25 @@ impl Known {
             };
         }
     }
+}
+
+/// The shape of a new table for a file.
+fn wanted_shape(description: &FileDescription) -> Result<Shape, SinkError> {
+    let Some(plan) = description
+        .plan
+        .as_ref()
+        .filter(|_| description.tree.is_none())
+    else {
+        return Ok(Shape::default());
+    };
+    if plan.is_history() {
+        return Err(permanent(
+            format!("making a table for {}", path_text(&description.path)),
+            "an ODBC sink keeps no history of changes",
+            "set `mode = \"mirror\"` for this file, or leave it out of this sink",
+        ));
+    }
+    Ok(plan.shape().clone())
 }
 
 /// A number of the catalogue's; all of them are below what databases hold.
@@ -113,7 +137,8 @@ impl Work<'_> {
             }
             for entry in entries {
                 let path = entry.description.path.clone();
-                self.known.files.insert(path, Some(entry.into()));
+                let file = File::of(entry, &self.session.sql);
+                self.known.files.insert(path, Some(file));
             }
         }
         Ok(())
@@ -121,8 +146,8 @@ impl Work<'_> {
 
     /// Makes sure that there are as many tables as the files of the batch will take, about.
     pub(super) fn require_tables(&mut self, files: &[FileChanges]) -> Result<(), SinkError> {
-        let mut alone = HashSet::new();
-        let mut shared = HashSet::new();
+        let mut seen = HashSet::new();
+        let mut wanted = Vec::new();
         for changes in files {
             let is_there = |path: &[u8]| self.known.files.get(path).is_some_and(Option::is_some);
             let from = changes.renamed_from.as_deref();
@@ -133,18 +158,20 @@ impl Work<'_> {
                 continue;
             }
             match &changes.file.tree {
-                Some(root) if self.find_tree(root)?.is_none() => {
-                    shared.insert(root.as_slice());
+                Some(root) => {
+                    if self.find_tree(root)?.is_none() && seen.insert((true, root.as_slice())) {
+                        wanted.push(Arc::new(Columns::shared()));
+                    }
                 }
-                Some(_) => {}
                 None => {
-                    alone.insert(changes.file.path.as_slice());
+                    if seen.insert((false, changes.file.path.as_slice())) {
+                        let shape = wanted_shape(&changes.file)?;
+                        wanted.push(Arc::new(Columns::of(&shape, &self.session.sql)));
+                    }
                 }
             }
         }
-        let count = |paths: HashSet<&[u8]>| u32::try_from(paths.len()).unwrap_or(u32::MAX);
-        self.structure
-            .require(self.session, self.stream, (count(alone), count(shared)))
+        self.structure.require(self.session, self.stream, wanted)
     }
 
     /// The file with this path, if there is one.
@@ -165,7 +192,96 @@ impl Work<'_> {
             Some(file) if *file.description == **description => {
                 file.description = Arc::clone(description);
             }
-            Some(_) => self.redescribe(&description.path, description)?,
+            Some(_) => {
+                self.redescribe(&description.path, description)?;
+                self.reshape(description)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a file's table what its plan wants. One with other columns is another table, and the rows go there: so it is
+    /// part of the batch's transaction, and takes no word that only some databases have.
+    fn reshape(&mut self, description: &Arc<FileDescription>) -> Result<(), SinkError> {
+        let (Some(plan), None) = (&description.plan, &description.tree) else {
+            return Ok(());
+        };
+        let path = &description.path;
+        let Some(file) = self.find(path)? else {
+            return Ok(());
+        };
+        let changing = || format!("changing the table of {}", path_text(path));
+        let evolution = file.shape.evolve(plan).map_err(|problems| {
+            permanent(
+                changing(),
+                problems.join("; "),
+                "correct what the sink's configuration says of this file",
+            )
+        })?;
+        if evolution.is_nothing() && evolution.shape == file.shape {
+            return Ok(());
+        }
+        let old = file.rows.clone();
+        let (file_id, table) = (file.file_id, file.table.clone());
+        let refill = evolution.refill && file.shape.raw;
+        let columns = Arc::new(Columns::of(&evolution.shape, &self.session.sql));
+        if refill || columns.structure != old.columns.structure {
+            let number = self
+                .structure
+                .take_table(self.session, self.stream, &columns)?;
+            let new = Rows {
+                number,
+                file_id: None,
+                columns,
+            };
+            if refill {
+                rows::refill(
+                    self.session,
+                    &old,
+                    rows::Target {
+                        rows: &new,
+                        shape: &evolution.shape,
+                        plan: Some(plan),
+                    },
+                    changing,
+                )?;
+            } else {
+                let copy = self.session.sql.copy(&old, &new);
+                self.session.change(&copy, &[]).doing(changing)?;
+            }
+            let clear = self.session.sql.clear(&old, (0, i64::MAX));
+            self.session.change(&clear, &[]).doing(changing)?;
+            self.structure.release_table(self.session, &old)?;
+            self.structure.mark(self.session, self.stream, &table)?;
+            if let Some(file) = self.find(path)? {
+                file.rows = new;
+            }
+        }
+        if evolution.drop_raw {
+            let delete = self
+                .session
+                .sql
+                .own("DELETE FROM {residue} WHERE file_id = ?");
+            self.session
+                .change(&delete, &[Value::Number(Some(file_id))])
+                .doing(changing)?;
+        }
+        let text = evolution.shape.text();
+        let update = self
+            .session
+            .sql
+            .own("UPDATE {files} SET shape = ?, rows_table = ? WHERE file_id = ?");
+        if let Some(file) = self.known.files.get_mut(path).and_then(Option::as_mut) {
+            let values = [
+                Value::Text(Some(&text)),
+                Value::Number(Some(file.rows.number)),
+                Value::Number(Some(file_id)),
+            ];
+            self.session.change(&update, &values).doing(changing)?;
+            if evolution.drop_raw {
+                file.has_residue = Some(false);
+            }
+            file.shape = evolution.shape;
         }
         Ok(())
     }
@@ -192,6 +308,7 @@ impl Work<'_> {
         self.remove(&description.path)?;
         if self.find(from)?.is_some() {
             self.redescribe(from, description)?;
+            self.reshape(description)?;
         }
         Ok(())
     }
@@ -205,13 +322,12 @@ impl Work<'_> {
             return Ok(());
         };
         let removing = || format!("removing {}", path_text(path));
-        let clear = self.session.sql.clear(file.rows, (0, i64::MAX));
+        let clear = self.session.sql.clear(&file.rows, (0, i64::MAX));
         self.session.change(&clear, &[]).doing(removing)?;
         if file.rows.file_id.is_none() {
             self.structure
                 .release_name(self.session, self.stream, &file.table)?;
-            self.structure
-                .release_table(self.session, file.rows.number)?;
+            self.structure.release_table(self.session, &file.rows)?;
         }
         let id = [Value::Number(Some(file.file_id))];
         if file.has_residue != Some(false) {
@@ -235,17 +351,24 @@ impl Work<'_> {
         attributes: &Attributes,
     ) -> Result<(), SinkError> {
         let creating = || format!("making the entry of {}", path_text(&description.path));
-        let (tree_id, number, table) = match &description.tree {
+        let shape = wanted_shape(description)?;
+        let (tree_id, number, table, columns) = match &description.tree {
             Some(root) => {
                 let tree = self.tree(root, description)?;
-                (Some(tree.tree_id), tree.number, tree.table)
+                (
+                    Some(tree.tree_id),
+                    tree.number,
+                    tree.table,
+                    Arc::new(Columns::shared()),
+                )
             }
             None => {
                 let table = self.take_name(description)?;
+                let columns = Arc::new(Columns::of(&shape, &self.session.sql));
                 let number = self
                     .structure
-                    .take_table(self.session, self.stream, false)?;
-                (None, number, table)
+                    .take_table(self.session, self.stream, &columns)?;
+                (None, number, table, columns)
             }
         };
         let file_id = self.structure.next_number(self.session)?;
@@ -253,6 +376,7 @@ impl Work<'_> {
         let path = &description.path;
         let path_hash = hash(path);
         let path_text = path_text(path);
+        let shape_text = shape.text();
         let values = [
             Value::Number(Some(file_id)),
             Value::Text(Some(self.stream)),
@@ -269,6 +393,7 @@ impl Work<'_> {
             Value::Number(Some(number)),
             Value::Text(Some(&table)),
             Value::Text(description.table.as_deref()),
+            Value::Text(Some(&shape_text)),
             Value::Text(attributes.kind.map(FileKind::name)),
             Value::Number(Some(small(attributes.size, "the size of a file")?)),
             Value::Number(attributes.mode.map(i64::from)),
@@ -278,9 +403,9 @@ impl Work<'_> {
         ];
         let insert = self.session.sql.own(
             "INSERT INTO {files} (file_id, stream, path_hash, path, path_text, file_group, organization, layout, record_size,
-                 varseq_format, identity_name, tree_id, rows_table, table_name, table_configured, file_kind, file_size,
+                 varseq_format, identity_name, tree_id, rows_table, table_name, table_configured, shape, file_kind, file_size,
                  file_mode, owner_uid, owner_gid, modified_ns)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         );
         self.session.change(&insert, &values).doing(creating)?;
         let file = File {
@@ -290,7 +415,9 @@ impl Work<'_> {
             rows: Rows {
                 number,
                 file_id: tree_id.map(|_| file_id),
+                columns,
             },
+            shape,
             attributes: *attributes,
             has_residue: Some(false),
             last: Some(None),
@@ -381,7 +508,11 @@ impl Work<'_> {
             None => {
                 let table = self.take_name(description)?;
                 let view = self.take_view(&table)?;
-                let number = self.structure.take_table(self.session, self.stream, true)?;
+                let number = self.structure.take_table(
+                    self.session,
+                    self.stream,
+                    &Arc::new(Columns::shared()),
+                )?;
                 let tree_id = self.structure.next_number(self.session)?;
                 let root_text = path_text(root);
                 let values = [

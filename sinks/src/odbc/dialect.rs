@@ -3,9 +3,11 @@
 //! Most of what this sink says is SQL that all databases have in common; what isn't, is here. The
 //! text of every statement in every dialect is in `snapshots/`, and a test compares.
 
+use super::columns::Columns;
 use crate::naming::{numbered, numbered_within};
 use counterfoil_records::STATIC_BLOCK_BYTES;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// A family of databases that are spoken to alike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -340,25 +342,24 @@ pub(super) enum Definition {
 }
 
 /// The rows of a file: all of a table, or those of a shared one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rows {
     /// Of the table.
     pub(super) number: i64,
     /// The file, if the table is shared.
     pub(super) file_id: Option<i64>,
+    pub(super) columns: Arc<Columns>,
 }
 
 impl Rows {
-    /// The columns with a record's values, beside its identity.
-    pub(super) fn values(self) -> &'static [&'static str] {
-        match self.file_id {
-            Some(_) => &["data"],
-            None => &["data", "rest"],
-        }
+    /// The columns with a record's values, beside its identity, as SQL wants them.
+    fn values(&self) -> Vec<&str> {
+        let filled = self.columns.filled().iter();
+        filled.map(|column| column.name.as_str()).collect()
     }
 
     /// The beginning of a condition that holds for this file's rows only.
-    pub(super) fn of_file(self) -> String {
+    fn of_file(&self) -> String {
         self.file_id
             .map_or(String::new(), |file| format!("file_id = {file} AND "))
     }
@@ -452,7 +453,7 @@ const TABLES: [(&str, &[(&str, Column)], &str); 7] = [
         &[
             ("rows_table", Column::Number),
             ("stream", Column::Key),
-            ("is_shared", Column::Number),
+            ("structure", Column::Text),
             ("is_made", Column::Number),
             ("is_used", Column::Number),
         ],
@@ -518,6 +519,11 @@ impl Sql {
         }
     }
 
+    /// Bytes that a name may have.
+    pub(super) fn name_bytes_max(&self) -> usize {
+        self.name_bytes_max
+    }
+
     /// A name as the database wants it, whatever is in it.
     pub(super) fn quoted(&self, name: &str) -> String {
         let quote = self.quote;
@@ -574,7 +580,7 @@ impl Sql {
     }
 
     /// A plain name in the case that unquoted ones have.
-    fn folded(&self, name: &str) -> String {
+    pub(super) fn folded(&self, name: &str) -> String {
         let is_plain = name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
@@ -633,22 +639,29 @@ impl Sql {
     }
 
     /// A table for a file's records, or, shared, for the content of a tree's files.
-    pub(super) fn create_rows(&self, number: i64, is_shared: bool, types: Types) -> String {
-        let (table, integer, bytes) = (
-            self.rows_table(number),
-            self.dialect.integer_type(),
-            types.bytes,
-        );
-        let columns = if is_shared {
-            format!(
-                "file_id {integer} NOT NULL, id {integer} NOT NULL, data {bytes}, PRIMARY KEY (file_id, id)"
-            )
+    pub(super) fn create_rows(&self, number: i64, columns: &Columns, types: Types) -> String {
+        let (table, integer) = (self.rows_table(number), self.dialect.integer_type());
+        let values = columns.definitions(self.dialect, types);
+        let (file, key) = if columns.is_shared() {
+            (format!("file_id {integer} NOT NULL, "), "file_id, id")
         } else {
-            format!("id {integer} NOT NULL, data {bytes}, rest {bytes}, PRIMARY KEY (id)")
+            (String::new(), "id")
         };
         format!(
-            "CREATE TABLE {table} ({columns}){}",
+            "CREATE TABLE {table} ({file}id {integer} NOT NULL, {values}PRIMARY KEY ({key})){}",
             self.dialect.table_kind()
+        )
+    }
+
+    /// Copies the rows of one file's table into another's, with the columns that both have.
+    pub(super) fn copy(&self, from: &Rows, to: &Rows) -> String {
+        let mut names = vec!["id"];
+        names.extend(to.columns.common(&from.columns));
+        let names = names.join(", ");
+        format!(
+            "INSERT INTO {} ({names}) SELECT {names} FROM {}",
+            self.rows_table(to.number),
+            self.rows_table(from.number)
         )
     }
 
@@ -658,18 +671,18 @@ impl Sql {
     }
 
     /// A row that is new: its identity, then its values.
-    pub(super) fn insert(&self, rows: Rows) -> Statement {
+    pub(super) fn insert(&self, rows: &Rows) -> Statement {
         let values = rows.values();
+        let names: String = values.iter().flat_map(|value| [", ", value]).collect();
         Statement {
             sql: format!(
-                "INSERT INTO {} ({}id, {}) VALUES ({}?{})",
+                "INSERT INTO {} ({}id{names}) VALUES ({}?{})",
                 self.rows_table(rows.number),
                 if rows.file_id.is_some() {
                     "file_id, "
                 } else {
                     ""
                 },
-                values.join(", "),
                 rows.file_id
                     .map_or(String::new(), |file| format!("{file}, ")),
                 ", ?".repeat(values.len()),
@@ -679,7 +692,7 @@ impl Sql {
     }
 
     /// A row that may be there: inserted, or else changed. It never changes a row with another identity.
-    pub(super) fn upsert(&self, rows: Rows) -> Option<Statement> {
+    pub(super) fn upsert(&self, rows: &Rows) -> Option<Statement> {
         let values = rows.values();
         let list = |text: &dyn Fn(&str) -> String| {
             values
@@ -690,6 +703,8 @@ impl Sql {
         };
         let insert = self.insert(rows);
         match self.dialect {
+            // There is nothing to change.
+            _ if values.is_empty() => None,
             Dialect::Postgresql | Dialect::Sqlite => {
                 let key = if rows.file_id.is_some() {
                     "file_id, id"
@@ -766,7 +781,7 @@ impl Sql {
     }
 
     /// A row that is there.
-    pub(super) fn update(&self, rows: Rows) -> Statement {
+    pub(super) fn update(&self, rows: &Rows) -> Statement {
         let values = rows.values();
         let set: Vec<String> = values.iter().map(|value| format!("{value} = ?")).collect();
         Statement {
@@ -781,7 +796,7 @@ impl Sql {
     }
 
     /// No row with this identity.
-    pub(super) fn delete(&self, rows: Rows) -> Statement {
+    pub(super) fn delete(&self, rows: &Rows) -> Statement {
         Statement {
             sql: format!(
                 "DELETE FROM {} WHERE {}id = ?",
@@ -793,7 +808,7 @@ impl Sql {
     }
 
     /// No row with an identity from `begin` to `last`, which is included.
-    pub(super) fn clear(&self, rows: Rows, (begin, last): (i64, i64)) -> String {
+    pub(super) fn clear(&self, rows: &Rows, (begin, last): (i64, i64)) -> String {
         let table = self.rows_table(rows.number);
         match (rows.file_id, begin, last) {
             (None, 0, i64::MAX) => format!("DELETE FROM {table}"),
@@ -805,7 +820,7 @@ impl Sql {
     }
 
     /// Which of these identities have a row.
-    pub(super) fn which_are_there(&self, rows: Rows, ids: &[i64]) -> String {
+    pub(super) fn which_are_there(&self, rows: &Rows, ids: &[i64]) -> String {
         format!(
             "SELECT id FROM {} WHERE {}{}",
             self.rows_table(rows.number),
@@ -815,7 +830,7 @@ impl Sql {
     }
 
     /// The highest identity that has a row.
-    pub(super) fn last(&self, rows: Rows) -> String {
+    pub(super) fn last(&self, rows: &Rows) -> String {
         let condition = rows
             .file_id
             .map_or(String::new(), |file| format!(" WHERE file_id = {file}"));
@@ -826,8 +841,12 @@ impl Sql {
     }
 
     /// Rows from an identity on, in order: so many at most, where that can be said.
-    pub(super) fn page(&self, rows: Rows, count: usize) -> String {
-        let values = rows.values().join(", ");
+    pub(super) fn page(&self, rows: &Rows, count: usize) -> String {
+        let values = if rows.file_id.is_some() {
+            "data"
+        } else {
+            "data, rest"
+        };
         self.limited_to(
             &format!(
                 "id, {values} FROM {} WHERE {}id >= ? ORDER BY id",
@@ -860,10 +879,11 @@ impl Sql {
     }
 
     /// The view of a file's table, which has the name that follows from the file's.
-    pub(super) fn file_view(&self, number: i64, identity: &str) -> String {
+    pub(super) fn file_view(&self, number: i64, identity: &str, columns: &Columns) -> String {
         format!(
-            "SELECT id AS {}, data, rest FROM {}",
+            "SELECT id AS {}, {} FROM {}",
             self.quoted(&self.folded(identity)),
+            columns.shown().join(", "),
             self.rows_table(number)
         )
     }

@@ -1,12 +1,14 @@
 //! A row of `counterfoil_files`.
 
-use super::dialect::Rows;
+use super::columns::Columns;
+use super::dialect::{Rows, Sql};
 use super::error::Doing;
 use super::session::{Kind, Row, Session, Value};
 use crate::plan::Shape;
 use crate::sql::{FormatWords, kind_named, permanent, unsigned};
 use crate::{Attributes, FileDescription, SinkError, StoredFile};
 use counterfoil_proto::path_text;
+use std::sync::Arc;
 use twox_hash::XxHash3_128;
 
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
@@ -46,8 +48,24 @@ pub(super) struct Entry {
     /// The view.
     pub(super) table: String,
     pub(super) attributes: Attributes,
-    pub(super) rows: Rows,
+    /// Of the table with the rows.
+    pub(super) number: i64,
     pub(super) shape: Shape,
+}
+
+impl Entry {
+    /// The file's rows.
+    pub(super) fn rows(&self, sql: &Sql) -> Rows {
+        let is_shared = self.description.tree.is_some();
+        Rows {
+            number: self.number,
+            file_id: is_shared.then_some(self.file_id),
+            columns: Arc::new(match is_shared {
+                true => Columns::shared(),
+                false => Columns::of(&self.shape, sql),
+            }),
+        }
+    }
 }
 
 impl From<Entry> for StoredFile {
@@ -161,10 +179,7 @@ fn read(mut row: Row) -> Result<Entry, SinkError> {
         },
         table: table.unwrap_or_default(),
         attributes,
-        rows: Rows {
-            number,
-            file_id: of_tree.map(|_| file_id),
-        },
+        number,
         shape,
     })
 }

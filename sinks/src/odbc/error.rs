@@ -67,8 +67,7 @@ impl Fault {
     pub(super) fn at(&self, doing: String) -> SinkError {
         let shown = format!("SQLSTATE {}, error {}", self.state, self.native);
         // What is said of values may have them in it: pieces of somebody's records, and no business of a log.
-        let is_of_values = self.state.starts_with("22") || self.state.starts_with("23");
-        let mut cause = if is_of_values {
+        let mut cause = if self.is_of_values() {
             format!("the database doesn't take the values ({shown})")
         } else {
             let message = self.message.lines().next().unwrap_or_default();
@@ -97,6 +96,21 @@ impl Fault {
             }
         };
         permanent(doing, cause, next)
+    }
+
+    /// As [`Fault::at`], of a statement that writes rows of a file: what the database doesn't take of them is refused, and
+    /// the rest of the batch may go.
+    pub(super) fn of_rows(&self, doing: String) -> SinkError {
+        match self.at(doing) {
+            SinkError::Permanent { doing, cause, .. } if self.is_of_values() => {
+                SinkError::Refused { doing, cause }
+            }
+            other => other,
+        }
+    }
+
+    fn is_of_values(&self) -> bool {
+        self.state.starts_with("22") || self.state.starts_with("23") || self.is_duplicate()
     }
 
     fn is_denied(&self) -> bool {

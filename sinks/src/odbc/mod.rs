@@ -22,6 +22,7 @@
 mod apply;
 mod arrays;
 mod catalogue;
+mod columns;
 mod config;
 mod dialect;
 mod entry;
@@ -291,8 +292,8 @@ impl Target {
             if let Err(error) = apply::apply(&mut work, batch, stored) {
                 session.rollback();
                 self.arrays = session.arrays;
-                if structure.lacking != (0, 0) {
-                    tables::make_tables(&mut session, &batch.stream, structure.lacking)?;
+                if !structure.lacking.is_empty() {
+                    tables::make_tables(&mut session, &batch.stream, &structure.lacking)?;
                     self.session = Some(session);
                     continue;
                 }

@@ -7,17 +7,23 @@
 //! few isn't committed.
 
 use super::arrays::Arrays;
+use super::columns::{Cell, add_cells};
 use super::dialect::{Dialect, Rows, Statement};
 use super::error::{Doing, Fault, transient};
 use super::session::{Kind, Session, Value};
 use crate::SinkError;
+use crate::plan::{CellRoom, Plan, Shape};
 use std::collections::HashSet;
 
 /// Identities that are asked for at once.
 const ASKED_MAX: usize = 500;
 
-/// What a record's identity and values are.
-const KINDS: [Kind; 3] = [Kind::Number, Kind::Bytes, Kind::Bytes];
+/// Records whose values are worked out at once.
+const RECORDS_MAX: usize = 1000;
+
+/// Rows, and bytes of them, that are read at once to be written into another table.
+const REFILLED_ROWS: usize = 256;
+const REFILLED_BYTES: usize = 4 << 20;
 
 /// A record to write.
 #[derive(Clone, Copy)]
@@ -27,18 +33,16 @@ pub(super) struct Record<'a> {
     pub(super) rest: &'a [u8],
 }
 
-impl<'a> Record<'a> {
-    fn value(&self, column: usize) -> Value<'a> {
-        match column {
-            0 => Value::Number(Some(self.id)),
-            1 => Value::Bytes(Some(self.data)),
-            _ => Value::Bytes((!self.rest.is_empty()).then_some(self.rest)),
-        }
-    }
+/// What becomes of records: their table, and the plan that fills it.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    pub(super) rows: &'a Rows,
+    pub(super) shape: &'a Shape,
+    pub(super) plan: Option<&'a Plan>,
 }
 
 /// The highest identity that has a row.
-pub(super) fn last(session: &mut Session, rows: Rows) -> Result<Option<i64>, SinkError> {
+pub(super) fn last(session: &mut Session, rows: &Rows) -> Result<Option<i64>, SinkError> {
     let select = session.sql.last(rows);
     let row = session.first(&select, &[], &[Kind::Number]).doing(|| {
         format!(
@@ -50,9 +54,9 @@ pub(super) fn last(session: &mut Session, rows: Rows) -> Result<Option<i64>, Sin
 }
 
 /// Deletes the rows with these identities; there need be none.
-pub(super) fn delete(session: &mut Session, rows: Rows, ids: &[i64]) -> Result<(), Fault> {
+pub(super) fn delete(session: &mut Session, rows: &Rows, ids: &[i64]) -> Result<(), Fault> {
     let statement = session.sql.delete(rows);
-    session.array(&statement, &KINDS[..1], ids.len(), |row, _| {
+    session.array(&statement, &[Kind::Number], ids.len(), |row, _| {
         Value::Number(Some(ids[row]))
     })?;
     Ok(())
@@ -61,18 +65,19 @@ pub(super) fn delete(session: &mut Session, rows: Rows, ids: &[i64]) -> Result<(
 /// Writes records, in order of identity. `last` is the highest identity that may have a row so far.
 pub(super) fn write(
     session: &mut Session,
-    rows: Rows,
+    target: Target<'_>,
     records: &[Record<'_>],
     last: Option<i64>,
     doing: impl Fn(i64) -> String,
 ) -> Result<(), SinkError> {
+    let rows = target.rows;
     let known = last.map_or(0, |last| {
         records.partition_point(|record| record.id <= last)
     });
     let (maybe_there, new) = records.split_at(known);
     let insert = session.sql.insert(rows);
     if let Some(upsert) = session.sql.upsert(rows) {
-        run(session, rows, &upsert, maybe_there, &doing)?;
+        run(session, target, &upsert, maybe_there, &doing)?;
     } else if !maybe_there.is_empty() {
         let mut there = HashSet::with_capacity(maybe_there.len());
         let ids: Vec<i64> = maybe_there.iter().map(|record| record.id).collect();
@@ -89,47 +94,135 @@ pub(super) fn write(
             .iter()
             .copied()
             .partition(|record| there.contains(&record.id));
-        let update = session.sql.update(rows);
-        run(session, rows, &update, &there, &doing)?;
-        run(session, rows, &insert, &missing, &doing)?;
+        if !rows.columns.filled().is_empty() {
+            let update = session.sql.update(rows);
+            run(session, target, &update, &there, &doing)?;
+        }
+        run(session, target, &insert, &missing, &doing)?;
     }
-    run(session, rows, &insert, new, &doing)
+    run(session, target, &insert, new, &doing)
 }
 
 fn run(
     session: &mut Session,
-    rows: Rows,
+    target: Target<'_>,
     statement: &Statement,
     records: &[Record<'_>],
     doing: &impl Fn(i64) -> String,
 ) -> Result<(), SinkError> {
-    let Some(first) = records.first() else {
-        return Ok(());
-    };
-    let kinds = &KINDS[..=rows.values().len()];
-    let changed = session
-        .array(statement, kinds, records.len(), |row, column| {
-            records[row].value(column)
-        })
-        .doing(|| doing(first.id))?;
+    let dialect = session.sql.dialect;
+    let columns = &target.rows.columns;
+    let mut kinds = vec![Kind::Number];
+    kinds.extend(columns.kinds(dialect));
+    let planned = columns.planned();
     // MySQL counts rows that it changed, which may be twice or not at all for an upsert.
-    let is_counted =
-        session.sql.dialect != Dialect::Mysql || *statement == session.sql.insert(rows);
-    let is_wrong = match session.arrays {
-        Arrays::Counted => changed != Some(records.len()),
-        Arrays::Never => changed.is_some_and(|changed| changed < records.len()),
-        Arrays::Trusted => false,
-    };
-    if is_counted && is_wrong {
-        session.arrays = Arrays::Never;
-        return Err(transient(
-            doing(first.id),
-            format!(
-                "{} rows were handed over, and the driver counts {}",
-                records.len(),
-                changed.map_or("none".to_owned(), |changed| changed.to_string()),
-            ),
-        ));
+    let is_counted = dialect != Dialect::Mysql || *statement == session.sql.insert(target.rows);
+    let mut room = CellRoom::default();
+    let mut cells = Vec::new();
+    for records in records.chunks(RECORDS_MAX) {
+        cells.clear();
+        for record in records {
+            let begin = cells.len();
+            if let Some(plan) = target.plan {
+                add_cells(
+                    plan,
+                    target.shape,
+                    record.data,
+                    &mut room,
+                    dialect,
+                    &mut cells,
+                );
+            }
+            cells.resize(begin + planned, Cell::Null);
+        }
+        let value = |row: usize, column: usize| match column.checked_sub(1) {
+            None => Value::Number(Some(records[row].id)),
+            Some(at) if at < planned => value_of(&cells[row * planned + at], kinds[column]),
+            Some(at) if at == planned => Value::Bytes(Some(records[row].data)),
+            Some(_) => {
+                let rest = records[row].rest;
+                Value::Bytes((!rest.is_empty()).then_some(rest))
+            }
+        };
+        let doing = || doing(records.first().map_or(0, |first| first.id));
+        let changed = session
+            .array(statement, &kinds, records.len(), value)
+            .map_err(|fault| fault.of_rows(doing()))?;
+        let is_wrong = match session.arrays {
+            Arrays::Counted => changed != Some(records.len()),
+            Arrays::Never => changed.is_some_and(|changed| changed < records.len()),
+            Arrays::Trusted => false,
+        };
+        if is_counted && is_wrong {
+            session.arrays = Arrays::Never;
+            return Err(transient(
+                doing(),
+                format!(
+                    "{} rows were handed over, and the driver counts {}",
+                    records.len(),
+                    changed.map_or("none".to_owned(), |changed| changed.to_string()),
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn value_of(cell: &Cell, kind: Kind) -> Value<'_> {
+    match cell {
+        Cell::Number(number) => Value::Number(Some(*number)),
+        Cell::Double(number) => Value::Double(Some(*number)),
+        Cell::Text(text) => Value::Text(Some(text)),
+        Cell::Bytes(bytes) => Value::Bytes(Some(bytes)),
+        Cell::Null => match kind {
+            Kind::Number => Value::Number(None),
+            Kind::Double => Value::Double(None),
+            Kind::Bytes => Value::Bytes(None),
+            Kind::Text | Kind::As(_) => Value::Text(None),
+        },
+    }
+}
+
+/// Writes all rows of a table into another one, with the values that its plan has for them.
+pub(super) fn refill(
+    session: &mut Session,
+    from: &Rows,
+    to: Target<'_>,
+    doing: impl Fn() -> String,
+) -> Result<(), SinkError> {
+    let insert = session.sql.insert(to.rows);
+    let select = session.sql.page(from, REFILLED_ROWS);
+    let kinds = [Kind::Number, Kind::Bytes, Kind::Bytes];
+    let mut next = Some(0);
+    while let Some(begin) = next {
+        let mut page: Vec<(i64, Vec<u8>, Vec<u8>)> = Vec::new();
+        let mut bytes = 0;
+        session
+            .walk(&select, &[Value::Number(Some(begin))], &kinds, |mut row| {
+                if let Some(id) = row.number(0) {
+                    let (data, rest) = (row.bytes(1), row.bytes(2));
+                    bytes += data.len() + rest.len();
+                    page.push((id, data, rest));
+                }
+                page.len() < REFILLED_ROWS && bytes < REFILLED_BYTES
+            })
+            .doing(&doing)?;
+        let is_full = page.len() >= REFILLED_ROWS || bytes >= REFILLED_BYTES;
+        next = match page.last() {
+            Some((last, ..)) if is_full => last.checked_add(1),
+            _ => None,
+        };
+        let records: Vec<Record<'_>> = page
+            .iter()
+            .map(|(id, data, rest)| Record {
+                id: *id,
+                data,
+                rest,
+            })
+            .collect();
+        run(session, to, &insert, &records, &|id| {
+            format!("{}: record {id}", doing())
+        })?;
     }
     Ok(())
 }

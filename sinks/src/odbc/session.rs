@@ -8,7 +8,7 @@ use super::dialect::{Dialect, Sql, Statement};
 use super::error::{Doing, Fault};
 use crate::SinkError;
 use crate::sql::permanent;
-use odbc_api::buffers::BufferDesc;
+use odbc_api::buffers::{BoxColumBufferRefMut, BufferDesc};
 use odbc_api::handles::SqlResult;
 use odbc_api::parameter::{InputParameter, VarBinaryBox, VarWCharBox, WithDataType};
 use odbc_api::{
@@ -34,6 +34,10 @@ pub(super) enum Kind {
     Number,
     Text,
     Bytes,
+    /// Goes in only.
+    Double,
+    /// Text that stands for a value of this type. Goes in only.
+    As(DataType),
 }
 
 /// A value that goes in.
@@ -42,6 +46,7 @@ pub(super) enum Value<'a> {
     Number(Option<i64>),
     Text(Option<&'a str>),
     Bytes(Option<&'a [u8]>),
+    Double(Option<f64>),
 }
 
 /// A row that came out.
@@ -397,8 +402,8 @@ impl Session {
                 let mut array =
                     prepared.column_inserter_with_mapping(rows, descriptions, mapping)?;
                 array.set_num_rows(rows);
-                for column in 0..kinds.len() {
-                    fill(array.column_mut(column), rows, dialect, |row| {
+                for (column, &kind) in kinds.iter().enumerate() {
+                    fill(array.column_mut(column), kind, rows, dialect, |row| {
                         value(from + row, column)
                     });
                 }
@@ -500,12 +505,14 @@ fn walk_rows(
                 Kind::Bytes => row
                     .get_binary(column, &mut bytes)?
                     .then(|| Cell::Bytes(bytes.clone())),
-                Kind::Text => match row.get_wide_text(column, &mut wide)? {
-                    true => Some(Cell::Text(String::from_utf16(&wide).map_err(|_| {
-                        Failure::Odd(format!("the text in column {column} isn't Unicode"))
-                    })?)),
-                    false => None,
-                },
+                Kind::Text | Kind::As(_) | Kind::Double => {
+                    match row.get_wide_text(column, &mut wide)? {
+                        true => Some(Cell::Text(String::from_utf16(&wide).map_err(|_| {
+                            Failure::Odd(format!("the text in column {column} isn't Unicode"))
+                        })?)),
+                        false => None,
+                    }
+                }
                 Kind::Number => match row.get_text(column, &mut bytes)? {
                     true => Some(Cell::Number(number(&bytes).ok_or_else(|| {
                         Failure::Odd(format!("what is in column {column} isn't a number"))
@@ -561,8 +568,8 @@ fn fitting<'v>(
             .iter()
             .zip(next.iter())
             .map(|(kind, &width)| match kind {
-                Kind::Number => 16,
-                Kind::Text => 2 * (width + 1) + 8,
+                Kind::Number | Kind::Double => 16,
+                Kind::Text | Kind::As(_) => 2 * (width + 1) + 8,
                 Kind::Bytes => width + 8,
             })
             .sum();
@@ -588,6 +595,11 @@ fn described(kind: Kind, width: usize, dialect: Dialect) -> BindParamDesc {
             buffer_desc: BufferDesc::WText { max_str_len: width },
             data_type: text_type(width),
         },
+        Kind::Double => BindParamDesc::f64(true),
+        Kind::As(data_type) => BindParamDesc {
+            buffer_desc: BufferDesc::WText { max_str_len: width },
+            data_type,
+        },
         Kind::Bytes => BindParamDesc {
             buffer_desc: BufferDesc::Binary { max_bytes: width },
             data_type: bytes_type(width, dialect),
@@ -595,36 +607,51 @@ fn described(kind: Kind, width: usize, dialect: Dialect) -> BindParamDesc {
     }
 }
 
-/// Writes a column of an array.
+/// Writes a column of an array. A value of another kind counts as NULL.
 fn fill<'v>(
-    column: odbc_api::buffers::BoxColumBufferRefMut<'_>,
+    column: BoxColumBufferRefMut<'_>,
+    kind: Kind,
     rows: usize,
     dialect: Dialect,
     value: impl Fn(usize) -> Value<'v>,
 ) {
-    match value(0) {
-        Value::Bytes(_) => {
+    match kind {
+        Kind::Bytes => {
             if let Some(mut column) = column.as_binary() {
                 for row in 0..rows {
-                    if let Value::Bytes(bytes) = value(row) {
-                        column.set_cell(row, bytes);
-                    }
+                    column.set_cell(
+                        row,
+                        match value(row) {
+                            Value::Bytes(bytes) => bytes,
+                            _ => None,
+                        },
+                    );
                 }
             }
         }
-        Value::Text(_) => {
+        Kind::Text | Kind::As(_) => {
             if let Some(mut column) = column.as_wide_text() {
                 let mut wide = Vec::new();
                 for row in 0..rows {
-                    if let Value::Text(text) = value(row) {
-                        wide.clear();
-                        wide.extend(text.unwrap_or_default().encode_utf16());
-                        column.set_cell(row, text.map(|_| &wide[..]));
-                    }
+                    let text = match value(row) {
+                        Value::Text(text) => text,
+                        _ => None,
+                    };
+                    wide.clear();
+                    wide.extend(text.unwrap_or_default().encode_utf16());
+                    column.set_cell(row, text.map(|_| &wide[..]));
                 }
             }
         }
-        Value::Number(_) => {
+        Kind::Double => {
+            if let Some(mut column) = column.as_nullable_slice::<f64>() {
+                column.write((0..rows).map(|row| match value(row) {
+                    Value::Double(number) => number,
+                    _ => None,
+                }));
+            }
+        }
+        Kind::Number => {
             let number = |row| match value(row) {
                 Value::Number(number) => number,
                 _ => None,
@@ -668,6 +695,7 @@ fn bytes_type(len: usize, dialect: Dialect) -> DataType {
 
 fn parameter(value: Value<'_>, dialect: Dialect) -> Box<dyn InputParameter> {
     match value {
+        Value::Double(number) => Box::new(number.into_parameter()),
         Value::Number(number) if dialect.binds_integers() => Box::new(number.into_parameter()),
         Value::Number(number) => {
             let digits = number.map(|number| number.to_string());

@@ -74,8 +74,11 @@ impl<'a> OdbcSnapshot<'a> {
             return Ok(());
         };
         let place = format!("{} (table {})", path_text(path), entry.table);
+        if !entry.shape.raw {
+            return Ok(());
+        }
         let mut records = Records {
-            rows: entry.rows,
+            rows: entry.rows(&self.session.sql),
             page_rows: PAGE_ROWS_FIRST,
             next: Some(0),
             page: VecDeque::new(),
@@ -227,9 +230,12 @@ impl Records {
         let Some(from) = self.next.take() else {
             return Ok(());
         };
-        let select = session.sql.page(self.rows, self.page_rows);
+        let select = session.sql.page(&self.rows, self.page_rows);
         let kinds = [Kind::Number, Kind::Bytes, Kind::Bytes];
-        let kinds = &kinds[..=self.rows.values().len()];
+        let kinds = match self.rows.file_id {
+            Some(_) => &kinds[..2],
+            None => &kinds[..],
+        };
         let is_limited = session.sql.dialect != Dialect::Generic;
         let rows_max = self.page_rows;
         let mut last = None;

@@ -9,14 +9,17 @@
 //! A batch notes in its transaction which views have changed. They are made anew after it, or, after a
 //! crash, when the sink is opened the next time.
 
-use super::dialect::Definition;
+use super::columns::Columns;
+use super::dialect::{Definition, Rows};
 use super::error::{Doing, transient};
 use super::schema::types;
 use super::session::{Kind, Session, Value};
 use crate::SinkError;
 use crate::naming::Names;
+use crate::plan::Shape;
 use crate::sql::permanent;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// How often a view is made anew because somebody else has made it meanwhile.
 const ROUNDS_MAX: u32 = 8;
@@ -24,10 +27,10 @@ const ROUNDS_MAX: u32 = 8;
 /// What a batch takes of tables and names, within its transaction.
 #[derive(Default)]
 pub(super) struct Structure {
-    /// The numbers of tables that are nobody's, and whether they are shared ones; `None` until asked for.
-    spare: Option<Vec<(i64, bool)>>,
-    /// How many tables there are too few, alone and shared. The batch can't be applied until they are made.
-    pub(super) lacking: (u32, u32),
+    /// The numbers of tables that are nobody's, and what their columns are; `None` until asked for.
+    spare: Option<Vec<(i64, String)>>,
+    /// Tables that there are too few of. The batch can't be applied until they are made.
+    pub(super) lacking: Vec<Arc<Columns>>,
     names: Option<Names>,
     is_locked: bool,
     /// Whether views have to be made anew after the batch.
@@ -51,32 +54,32 @@ pub(super) fn lacking() -> SinkError {
 }
 
 impl Structure {
-    /// Makes sure that there are so many tables that are nobody's.
+    /// Makes sure that there are tables with these columns that are nobody's, one for each.
     pub(super) fn require(
         &mut self,
         session: &mut Session,
         stream: &str,
-        (alone, shared): (u32, u32),
+        wanted: Vec<Arc<Columns>>,
     ) -> Result<(), SinkError> {
-        if (alone, shared) == (0, 0) {
+        if wanted.is_empty() {
             return Ok(());
         }
-        let spare = self.spare(session, stream)?;
-        let there = |is_shared| {
-            let count = spare
-                .iter()
-                .filter(|(_, shared)| *shared == is_shared)
-                .count();
-            u32::try_from(count).unwrap_or(u32::MAX)
-        };
-        let lacks = (
-            alone.saturating_sub(there(false)),
-            shared.saturating_sub(there(true)),
-        );
-        if lacks == (0, 0) {
+        let mut there: HashMap<String, usize> = HashMap::new();
+        for (_, structure) in self.spare(session, stream)?.iter() {
+            *there.entry(structure.clone()).or_default() += 1;
+        }
+        let mut lacking_ones = wanted;
+        lacking_ones.retain(|columns| match there.get_mut(&columns.structure) {
+            Some(count) if *count > 0 => {
+                *count -= 1;
+                false
+            }
+            _ => true,
+        });
+        if lacking_ones.is_empty() {
             return Ok(());
         }
-        self.lacking = lacks;
+        self.lacking = lacking_ones;
         Err(lacking())
     }
 
@@ -84,27 +87,27 @@ impl Structure {
         &mut self,
         session: &mut Session,
         stream: &str,
-    ) -> Result<&mut Vec<(i64, bool)>, SinkError> {
+    ) -> Result<&mut Vec<(i64, String)>, SinkError> {
         let listing = || "listing the tables that are nobody's".to_owned();
         let spare = match self.spare.take() {
             Some(spare) => spare,
             None => {
                 let select = session.sql.own(
-                    "SELECT rows_table, is_shared FROM {tables}
+                    "SELECT rows_table, structure FROM {tables}
                      WHERE stream = ? AND is_made = 1 AND is_used = 0 ORDER BY rows_table DESC",
                 );
                 let rows = session
                     .rows(
                         &select,
                         &[Value::Text(Some(stream))],
-                        &[Kind::Number, Kind::Number],
+                        &[Kind::Number, Kind::Text],
                     )
                     .doing(listing)?;
                 let mut spare = Vec::with_capacity(rows.len());
                 for mut row in rows {
                     spare.push((
                         row.known_number(0).doing(listing)?,
-                        row.known_number(1).doing(listing)? != 0,
+                        row.text(1).unwrap_or_default(),
                     ));
                 }
                 spare
@@ -113,16 +116,19 @@ impl Structure {
         Ok(self.spare.insert(spare))
     }
 
-    /// Takes an empty table that is nobody's.
+    /// Takes an empty table with these columns that is nobody's.
     pub(super) fn take_table(
         &mut self,
         session: &mut Session,
         stream: &str,
-        is_shared: bool,
+        columns: &Arc<Columns>,
     ) -> Result<i64, SinkError> {
         let spare = self.spare(session, stream)?;
-        let Some(at) = spare.iter().rposition(|&(_, shared)| shared == is_shared) else {
-            self.lacking = if is_shared { (0, 1) } else { (1, 0) };
+        let Some(at) = spare
+            .iter()
+            .rposition(|(_, structure)| *structure == columns.structure)
+        else {
+            self.lacking = vec![Arc::clone(columns)];
             return Err(lacking());
         };
         let (number, _) = spare.remove(at);
@@ -139,16 +145,16 @@ impl Structure {
     pub(super) fn release_table(
         &mut self,
         session: &mut Session,
-        number: i64,
+        rows: &Rows,
     ) -> Result<(), SinkError> {
         let release = session
             .sql
             .own("UPDATE {tables} SET is_used = 0 WHERE rows_table = ?");
         session
-            .change(&release, &[Value::Number(Some(number))])
-            .doing(|| format!("releasing the table with number {number}"))?;
+            .change(&release, &[Value::Number(Some(rows.number))])
+            .doing(|| format!("releasing the table with number {}", rows.number))?;
         if let Some(spare) = &mut self.spare {
-            spare.push((number, false));
+            spare.push((rows.number, rows.columns.structure.clone()));
         }
         Ok(())
     }
@@ -312,31 +318,29 @@ fn next_numbers(session: &mut Session, count: u32) -> Result<i64, SinkError> {
 pub(super) fn make_tables(
     session: &mut Session,
     stream: &str,
-    (alone, shared): (u32, u32),
+    wanted: &[Arc<Columns>],
 ) -> Result<(), SinkError> {
     let making = || "making tables for rows".to_owned();
     let types = types(session)?;
     drop_half_made(session, stream)?;
-    let first = next_numbers(session, alone.saturating_add(shared))?;
-    let note = session
-        .sql
-        .own("INSERT INTO {tables} (rows_table, stream, is_shared, is_made, is_used) VALUES (?, ?, ?, 0, 0)");
-    let kinds = std::iter::repeat_n(false, alone as usize)
-        .chain(std::iter::repeat_n(true, shared as usize));
-    let tables: Vec<(i64, bool)> = (first..).zip(kinds).collect();
-    for &(number, is_shared) in &tables {
+    let first = next_numbers(session, u32::try_from(wanted.len()).unwrap_or(u32::MAX))?;
+    let note = session.sql.own(
+        "INSERT INTO {tables} (rows_table, stream, structure, is_made, is_used) VALUES (?, ?, ?, 0, 0)",
+    );
+    let tables: Vec<(i64, &Arc<Columns>)> = (first..).zip(wanted).collect();
+    for &(number, columns) in &tables {
         let values = [
             Value::Number(Some(number)),
             Value::Text(Some(stream)),
-            Value::Number(Some(i64::from(is_shared))),
+            Value::Text(Some(&columns.structure)),
         ];
         session.change(&note, &values).doing(making)?;
     }
     session.commit().doing(making)?;
     let mut made = Vec::with_capacity(tables.len());
     let mut done = Ok(());
-    for (number, is_shared) in tables {
-        let create = session.sql.create_rows(number, is_shared, types);
+    for (number, columns) in tables {
+        let create = session.sql.create_rows(number, columns, types);
         done = session
             .define(&create)
             .doing(|| format!("making the table {}", session.sql.rows_table(number)));
@@ -501,7 +505,7 @@ fn queries(
     let mut found = Vec::new();
     // Names are text of any length, which not all databases compare.
     for (n, select) in [
-        "SELECT rows_table, tree_id, table_name, identity_name FROM {files} WHERE tree_id IS NULL",
+        "SELECT rows_table, tree_id, table_name, identity_name, shape FROM {files} WHERE tree_id IS NULL",
         "SELECT rows_table, tree_id, table_name FROM {trees}",
         "SELECT rows_table, tree_id, view_name FROM {trees}",
     ]
@@ -509,7 +513,7 @@ fn queries(
     .enumerate()
     {
         let select = session.sql.own(select);
-        let kinds = [Kind::Number, Kind::Number, Kind::Text, Kind::Text];
+        let kinds = [Kind::Number, Kind::Number, Kind::Text, Kind::Text, Kind::Text];
         let kinds = if n == 0 { &kinds[..] } else { &kinds[..3] };
         session
             .walk(&select, &[], kinds, |mut row| {
@@ -523,6 +527,7 @@ fn queries(
                         number,
                         tree_id.unwrap_or_default(),
                         row.text(3).unwrap_or_default(),
+                        row.text(4),
                     ));
                 }
                 true
@@ -533,9 +538,13 @@ fn queries(
     let sql = &session.sql;
     let queries = found
         .into_iter()
-        .map(|(n, name, number, tree_id, identity)| {
+        .map(|(n, name, number, tree_id, identity, shape)| {
             let query = match n {
-                0 => sql.file_view(number, &identity),
+                // A shape that can't be read is told of where the file is looked up.
+                0 => {
+                    let shape = Shape::parse(shape.as_deref()).unwrap_or_default();
+                    sql.file_view(number, &identity, &Columns::of(&shape, sql))
+                }
                 1 => sql.tree_view(number),
                 _ => sql.content_view(number, tree_id),
             };
