@@ -10,11 +10,14 @@
 //! | `mysql`    | a database of a MySQL or MariaDB server                        |
 //! | `odbc`     | whatever has an ODBC driver; takes libodbc to build           |
 //! | `postgres` | a schema of a PostgreSQL database                              |
+//! | `files`    | the files themselves, below a directory of the backup host    |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
@@ -25,6 +28,7 @@ pub mod plan;
 pub mod postgres;
 mod sink;
 #[cfg(any(
+    feature = "files",
     feature = "mysql",
     feature = "odbc",
     feature = "postgres",
@@ -38,6 +42,8 @@ pub use batch::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image, Logged,
     LoggedChange, StoredFile, StoredPiece,
 };
+#[cfg(feature = "files")]
+pub use files::{FilesConfig, FilesSink};
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};
 #[cfg(feature = "odbc")]

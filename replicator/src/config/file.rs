@@ -1,8 +1,7 @@
 //! The configuration file as written: what may stand where, before any of it is checked.
 //!
 //! Values whose place matters for a later message are [`Spanned`]. Every table refuses unknown
-//! keys. Keys of the design that this version can't honour yet are read (into [`Later`]) so that
-//! they get an error that says so, and are never ignored.
+//! keys.
 
 use counterfoil_records::schema::{FieldSpec, ItemSpec};
 use counterfoil_records::{Layout, Organization};
@@ -10,15 +9,8 @@ use counterfoil_sinks::mysql::Tls;
 use counterfoil_sinks::plan::{Ddl, Mode};
 use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use toml::Spanned;
-
-/// A key that is known but not available yet.
-pub(super) type Later = Option<Spanned<IgnoredAny>>;
-
-/// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &["files"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -259,7 +251,7 @@ pub(super) struct SinkTable {
     pub(super) postgres: Option<Spanned<PostgresTable>>,
     pub(super) mysql: Option<Spanned<MysqlTable>>,
     pub(super) odbc: Option<Spanned<OdbcTable>>,
-    pub(super) files: Later,
+    pub(super) files: Option<Spanned<FilesTable>>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
     #[serde(default)]
@@ -382,6 +374,15 @@ pub(super) struct SqliteTable {
     pub(super) path: Spanned<String>,
     pub(super) busy_timeout_ms: Option<Spanned<i64>>,
     pub(super) size_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[sink.files]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilesTable {
+    pub(super) root: Spanned<String>,
+    pub(super) attributes: Option<bool>,
+    pub(super) lock_timeout_ms: Option<Spanned<i64>>,
 }
 
 /// `[sink.postgres]`

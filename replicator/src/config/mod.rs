@@ -15,11 +15,13 @@ mod pattern;
 mod resolve;
 mod scan;
 mod schema;
+mod sources;
 mod treatment;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
+pub use sources::{Fingerprint, Sources};
 pub use treatment::{OnRefused, TableRule, Treatment};
 
 use crate::typed::{TypedSchema, TypedSchemas};
@@ -27,7 +29,7 @@ pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
 #[cfg(feature = "odbc")]
 use counterfoil_sinks::OdbcConfig;
-use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -55,6 +57,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// What each process serves of itself over HTTP.
     pub metrics: Metrics,
+    /// What it was read from.
+    pub sources: Sources,
 }
 
 /// `[metrics]`: what each process serves of itself over HTTP.
@@ -143,6 +147,11 @@ impl Site {
     /// A file that is there as long as somebody wants every file to be read and published again.
     pub fn read_again_path(&self) -> PathBuf {
         self.state.join("read-again")
+    }
+
+    /// Which files each sink had at the last start.
+    pub fn selections_path(&self) -> PathBuf {
+        self.state.join("selections.json")
     }
 
     /// What [`Site::lock_path`] is for capture, for apply from Kafka.
@@ -387,6 +396,8 @@ pub enum Target {
     /// Whatever has an ODBC driver.
     #[cfg(feature = "odbc")]
     Odbc(OdbcConfig),
+    /// The files themselves, below a directory.
+    Files(FilesConfig),
 }
 
 impl Target {
@@ -397,6 +408,7 @@ impl Target {
             Target::Mysql(config) => config.place(),
             #[cfg(feature = "odbc")]
             Target::Odbc(config) => config.place(),
+            Target::Files(config) => config.root.display().to_string(),
             Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
         }
     }

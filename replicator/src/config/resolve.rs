@@ -3,22 +3,25 @@
 
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
-    AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, MetricsTable, MysqlTable, OdbcTable, OrderingWord, PostgresTable, Setting, SinkTable,
-    SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord,
-    WireFormatWord,
+    AccessWord, ApplyTable, BacklogWord, File, FileTable, FilesTable, GroupTable, JournalTable,
+    KafkaTable, MetricsTable, MysqlTable, OdbcTable, OrderingWord, PostgresTable, Setting,
+    SinkTable, SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord,
+    UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
-    Registry, Route, SinkConfig, Site, SubjectNames, Target, Treatment, Unavailable, UnitOfWork,
+    Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment, Unavailable,
+    UnitOfWork,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::mysql::Tls;
 #[cfg(feature = "odbc")]
 use counterfoil_sinks::odbc::{Dialect, OdbcConfig};
-use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::plan::Mode;
+use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -86,6 +89,7 @@ pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     let mut resolver = Resolver {
         source: &source,
         problems: Vec::new(),
+        read: vec![source.path.clone()],
     };
     let config = resolver.config(&file);
     let mut problems = resolver.problems;
@@ -134,6 +138,8 @@ fn read(path: &Path) -> Result<Source, Problem> {
 pub(super) struct Resolver<'a> {
     pub(super) source: &'a Source,
     pub(super) problems: Vec<Problem>,
+    /// Files and directories that decided what the configuration is.
+    pub(super) read: Vec<PathBuf>,
 }
 
 /// Where a rule was written, to speak of it later.
@@ -226,6 +232,7 @@ impl Resolver<'_> {
             sinks,
             kafka,
             metrics,
+            sources: Sources::new(std::mem::take(&mut self.read)),
         })
     }
 
@@ -799,8 +806,10 @@ impl Resolver<'_> {
                         let mut resolver = Resolver {
                             source: &source,
                             problems: Vec::new(),
+                            read: vec![path],
                         };
                         sinks.extend(resolver.sink(&table));
+                        self.read.append(&mut resolver.read);
                         self.problems.append(&mut resolver.problems);
                     }
                     Err(problem) => self.problems.push(problem),
@@ -841,11 +850,6 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        self.later(
-            &table.files,
-            "[files]",
-            "this version writes to databases: [sqlite], [postgres], [mysql] or [odbc]",
-        );
         let mut targets = Vec::new();
         if let Some(sqlite) = &table.sqlite {
             targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
@@ -857,7 +861,10 @@ impl Resolver<'_> {
             targets.push((mysql.span(), self.mysql(mysql.get_ref())));
         }
         if let Some(odbc) = &table.odbc {
-            targets.push((odbc.span(), self.odbc(odbc)));
+            targets.push((odbc.span(), self.odbc(odbc, table)));
+        }
+        if let Some(files) = &table.files {
+            targets.push((files.span(), self.files(files, table)));
         }
         if let Some((span, _)) = targets.get(1) {
             self.problem(
@@ -877,7 +884,7 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it; for other databases there is `odbc`",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }`, `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` or `files = { root = \"DIRECTORY\" }` to it; for other databases there is `odbc`",
                 );
             }
             return None;
@@ -909,6 +916,36 @@ impl Resolver<'_> {
             config.size_max_bytes = Some(limit);
         }
         Some(Target::Sqlite(config))
+    }
+
+    fn files(&mut self, files: &Spanned<FilesTable>, sink: &SinkTable) -> Option<Target> {
+        let table = files.get_ref();
+        let decides_on_rows = sink.ddl.is_some()
+            || sink.mode.is_some()
+            || sink.raw.is_some()
+            || sink.drop_columns.is_some()
+            || sink.mask_key_file.is_some()
+            || !sink.table.is_empty();
+        if decides_on_rows {
+            self.problem(
+                files.span(),
+                format!(
+                    "sink {:?} writes to files, which have no tables and columns",
+                    sink.name.get_ref()
+                ),
+                "leave out `mode`, `raw`, `ddl`, `drop_columns`, `mask_key_file` and [table.*]; which files it has, `include` \
+                 and `exclude` say",
+            );
+        }
+        let mut config = FilesConfig::new(self.path(&table.root)?);
+        config.attributes = table.attributes.unwrap_or(config.attributes);
+        config.lock_timeout_ms = self.number(
+            "lock_timeout_ms",
+            &table.lock_timeout_ms,
+            config.lock_timeout_ms,
+            1..=3_600_000,
+        );
+        Some(Target::Files(config))
     }
 
     fn postgres(&mut self, written: &Spanned<PostgresTable>) -> Option<Target> {
@@ -1042,7 +1079,7 @@ impl Resolver<'_> {
     }
 
     #[cfg(not(feature = "odbc"))]
-    fn odbc(&mut self, written: &Spanned<OdbcTable>) -> Option<Target> {
+    fn odbc(&mut self, written: &Spanned<OdbcTable>, _sink: &SinkTable) -> Option<Target> {
         self.problem(
             written.span(),
             "this counterfoil was built without ODBC",
@@ -1053,7 +1090,19 @@ impl Resolver<'_> {
     }
 
     #[cfg(feature = "odbc")]
-    fn odbc(&mut self, written: &Spanned<OdbcTable>) -> Option<Target> {
+    fn odbc(&mut self, written: &Spanned<OdbcTable>, sink: &SinkTable) -> Option<Target> {
+        let keeps_history = sink.mode == Some(Mode::History)
+            || sink
+                .table
+                .values()
+                .any(|table| table.get_ref().mode == Some(Mode::History));
+        if keeps_history {
+            self.problem(
+                written.span(),
+                "an [odbc] sink keeps no history of changes",
+                "leave `mode` out, or write `mode = \"mirror\"`",
+            );
+        }
         let table = written.get_ref();
         let made = match (&table.connection, &table.dsn) {
             (Some(connection), None) => (OdbcConfig::new(connection.get_ref()), connection),
@@ -1109,6 +1158,7 @@ impl Resolver<'_> {
                 );
             }
         }
+        config.ddl = sink.ddl.unwrap_or_default();
         for (key, value, field, least) in [
             (
                 "connect_timeout_ms",
@@ -1142,6 +1192,7 @@ impl Resolver<'_> {
         if let Some(path) = pattern.literal() {
             return vec![path];
         }
+        self.read.push(pattern.directory());
         let walk = WalkDir::new(pattern.directory())
             .max_depth(pattern.depth_max().unwrap_or(usize::MAX))
             .sort_by_file_name();
@@ -1253,6 +1304,13 @@ impl Resolver<'_> {
             ),
         ];
         for sink in sinks {
+            if let Target::Files(FilesConfig { root, .. }) = &sink.target {
+                own.push((
+                    Pattern::everything_below(root),
+                    "what a sink mirrors files to",
+                    root.clone(),
+                ));
+            }
             let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target else {
                 continue;
             };
@@ -1281,16 +1339,6 @@ impl Resolver<'_> {
                 );
                 break;
             }
-        }
-    }
-
-    fn later(&mut self, key: &Later, what: &str, help: &str) {
-        if let Some(key) = key {
-            self.problem(
-                key.span(),
-                format!("{what} isn't available in this version yet"),
-                help,
-            );
         }
     }
 

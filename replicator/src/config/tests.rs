@@ -209,17 +209,6 @@ fn unknown_values_and_missing_keys_say_what_to_write() {
     assert!(shown.contains("there is no [site]"), "{shown}");
 }
 
-#[test]
-fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
-    let text = format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.files]\nroot = \"x\"");
-    let (line, shown) = problem(&text);
-    let what = "[files] isn't available";
-    assert!(
-        shown.contains(what) && line > 0,
-        "{what:?} isn't in:\n{shown}"
-    );
-}
-
 #[cfg(not(feature = "odbc"))]
 #[test]
 fn without_odbc_an_odbc_sink_says_how_to_build_it() {
@@ -279,6 +268,10 @@ fn an_odbc_sink_is_read_from_its_own_file() {
         ("dsn = \"a\"\ndialect = \"informix\"", "no dialect"),
         ("dsn = \"a\"\nlock_wait_timeout_ms = 0", "1 to"),
         ("dsn = \"a\"\nshema = \"x\"", "shema"),
+        (
+            "dsn = \"a\"\n[table.a]\nfile = \"/srv/a\"\nmode = \"history\"",
+            "no history",
+        ),
     ] {
         let shown = load(lines).expect_err(what).to_string();
         assert!(

@@ -1,6 +1,7 @@
 //! Where the data source is, and how to get there: an `[odbc]` table of a sink's configuration.
 
 use super::dialect::Dialect;
+use crate::plan::Ddl;
 use std::path::PathBuf;
 
 /// A data source of the driver manager's, or a driver and where it is to connect to.
@@ -22,6 +23,8 @@ pub struct OdbcConfig {
     pub statement_timeout_ms: u64,
     /// How long to wait for somebody else's locks, in milliseconds, where the database lets that be said.
     pub lock_wait_timeout_ms: u64,
+    /// Whether tables and views are made, or only asked for.
+    pub ddl: Ddl,
 }
 
 impl OdbcConfig {
@@ -53,6 +56,7 @@ impl OdbcConfig {
             connect_timeout_ms: 10_000,
             statement_timeout_ms: 600_000,
             lock_wait_timeout_ms: 10_000,
+            ddl: Ddl::Manage,
         })
     }
 

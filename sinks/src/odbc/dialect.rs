@@ -280,6 +280,14 @@ impl Dialect {
         }
     }
 
+    /// The types that a database of this dialect has, as far as that can be known without asking it.
+    pub(super) fn usual_types(self) -> Types {
+        Types {
+            bytes: self.bytes_types()[0],
+            text: self.text_types()[0],
+        }
+    }
+
     fn integer_type(self) -> &'static str {
         match self {
             Dialect::Oracle => "NUMBER(19)",
@@ -997,25 +1005,68 @@ pub(super) fn one_of(ids: &[i64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{ColumnKind, PlanColumn, Shape};
     use std::path::Path;
+
+    /// A column of every kind, and what is near the limits of some database.
+    fn typed() -> Shape {
+        let kinds = [
+            "smallint",
+            "integer",
+            "bigint",
+            "decimal(9,2)",
+            "decimal(35,0)",
+            "decimal(70,3)",
+            "real",
+            "double",
+            "text(30)",
+            "text(3000)",
+            "text",
+            "bytes(8)",
+            "bytes(60000)",
+            "bytes",
+            "date",
+            "time(0)",
+            "time(6)",
+            "time(9)",
+            "timestamp(0)",
+            "timestamp(6)",
+            "timestamp(9)",
+        ];
+        let column = |(n, kind): (usize, &&str)| PlanColumn {
+            name: format!("c{n}"),
+            kind: kind.parse().expect("a kind"),
+        };
+        Shape {
+            columns: kinds.iter().enumerate().map(column).collect(),
+            decoded: true,
+            left: vec![PlanColumn {
+                name: "Once \"filled\"".into(),
+                kind: ColumnKind::Date,
+            }],
+            ..Shape::default()
+        }
+    }
 
     /// Everything that a dialect says, one statement a line.
     fn all_of(dialect: Dialect) -> String {
         let mut text = String::new();
         for schema in [None, Some("pay".to_owned())] {
             let sql = Sql::new(dialect, schema, None, None);
-            let types = Types {
-                bytes: dialect.bytes_types()[0],
-                text: dialect.text_types()[0],
+            let types = dialect.usual_types();
+            let rows = |number, file_id, columns| Rows {
+                number,
+                file_id,
+                columns: Arc::new(columns),
             };
-            let alone = Rows {
-                number: 17,
-                file_id: None,
+            let alone = rows(17, None, Columns::of(&Shape::default(), &sql));
+            let shared = rows(18, Some(7), Columns::shared());
+            let planned = rows(19, None, Columns::of(&typed(), &sql));
+            let no_raw = Shape {
+                raw: false,
+                ..Shape::default()
             };
-            let shared = Rows {
-                number: 18,
-                file_id: Some(7),
-            };
+            let bare = rows(20, None, Columns::of(&no_raw, &sql));
             let mut says = |what: &str, statement: &str| {
                 let _ = writeln!(text, "{what}: {statement}");
             };
@@ -1049,11 +1100,8 @@ mod tests {
                 "lock",
                 &sql.own("UPDATE {position} SET idx = idx WHERE stream = ?"),
             );
-            for rows in [alone, shared] {
-                says(
-                    "table",
-                    &sql.create_rows(rows.number, rows.file_id.is_some(), types),
-                );
+            for rows in [&alone, &shared, &planned, &bare] {
+                says("table", &sql.create_rows(rows.number, &rows.columns, types));
                 let mut with_order = |what: &str, statement: Statement| {
                     says(what, &format!("{} {:?}", statement.sql, statement.order));
                 };
@@ -1069,10 +1117,14 @@ mod tests {
                 says("last", &sql.last(rows));
                 says("page", &sql.page(rows, 256));
             }
+            says("copy", &sql.copy(&alone, &planned));
             says("residue", &sql.residue_page(64));
             says("drop table", &sql.drop_rows(17));
             for (name, query) in [
-                (sql.limited("cards", 1), sql.file_view(17, "record_number")),
+                (
+                    sql.limited("cards", 1),
+                    sql.file_view(19, "record_number", &planned.columns),
+                ),
                 (sql.limited("it's \"a\" `name`", 2), sql.tree_view(18)),
                 (sql.limited("etc_files", 1), sql.content_view(18, 5)),
             ] {

@@ -39,6 +39,7 @@ pub use config::OdbcConfig;
 pub use dialect::Dialect;
 pub use schema::SCHEMA_VERSION;
 
+use crate::plan::Ddl;
 use crate::sql::{now_ns, permanent};
 use crate::{Batch, Sink, SinkError, Snapshot};
 use apply::applying;
@@ -177,6 +178,12 @@ impl Sink for OdbcSink {
             .map_err(|error| error.at(&self.place))
     }
 
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.target
+            .rehearse(batch)
+            .map_err(|error| error.at(&self.place))
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {
         let OdbcSink { place, target } = self;
         match target.reading() {
@@ -220,9 +227,13 @@ impl Target {
 
     fn prepare(&mut self, session: &mut Session) -> Result<(), SinkError> {
         if self.access == Access::Write {
-            schema::prepare(session)?;
+            match self.config.ddl {
+                Ddl::Manage => schema::prepare(session)?,
+                Ddl::Check => schema::require(session)?,
+                Ddl::None => {}
+            }
             self.arrays = arrays::try_arrays(session)?;
-            if tables::has_stale_views(session)? {
+            if self.config.ddl == Ddl::Manage && tables::has_stale_views(session)? {
                 self.upkeep = Some(Instant::now());
             }
             return Ok(());
@@ -271,6 +282,36 @@ impl Target {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let (mut session, known, structure) = match self.written(batch) {
+            Ok(written) => written,
+            Err(error) => return self.refused(batch, error),
+        };
+        self.in_doubt = None;
+        if let Err(fault) = session.commit() {
+            // What the driver makes of it may be anything; the connection isn't used again.
+            drop(session);
+            self.in_doubt = Some((batch.stream.clone(), batch.position));
+            return self.find_out(batch, &fault.at(applying(batch)));
+        }
+        self.session = Some(session);
+        self.known.insert(batch.stream.clone(), known);
+        if structure.has_stale_views && self.config.ddl == Ddl::Manage {
+            self.upkeep = Some(Instant::now());
+        }
+        self.keep_up();
+        Ok(())
+    }
+
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let (mut session, ..) = self.written(batch)?;
+        session.rollback();
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Does all of a batch in a transaction that isn't committed yet. After an error nothing of it stays, but tables that
+    /// were made for it: they are nobody's, and are taken by what comes next.
+    fn written(&mut self, batch: &Batch) -> Result<(Session, Known, Structure), SinkError> {
         if self.access == Access::ReadOnly {
             return Err(permanent(
                 "applying a batch",
@@ -289,30 +330,24 @@ impl Target {
                 stream: &batch.stream,
                 now_ns: now_ns(),
             };
-            if let Err(error) = apply::apply(&mut work, batch, stored) {
-                session.rollback();
-                self.arrays = session.arrays;
-                if !structure.lacking.is_empty() {
-                    tables::make_tables(&mut session, &batch.stream, &structure.lacking)?;
+            let Err(error) = apply::apply(&mut work, batch, stored) else {
+                return Ok((session, known, structure));
+            };
+            session.rollback();
+            self.arrays = session.arrays;
+            if structure.lacking.is_empty() {
+                // What the database refused may have left the connection in any state.
+                if matches!(error, SinkError::NotAfter { .. }) {
                     self.session = Some(session);
-                    continue;
                 }
-                return self.refused(batch, session, error);
+                return Err(error);
             }
-            self.in_doubt = None;
-            if let Err(fault) = session.commit() {
-                // What the driver makes of it may be anything; the connection isn't used again.
-                drop(session);
-                self.in_doubt = Some((batch.stream.clone(), batch.position));
-                return self.find_out(batch, &fault.at(applying(batch)));
+            if self.config.ddl == Ddl::Manage {
+                tables::make_tables(&mut session, &batch.stream, &structure.lacking)?;
+            } else {
+                tables::ask_for_tables(&mut session, &batch.stream, &structure.lacking)?;
             }
             self.session = Some(session);
-            self.known.insert(batch.stream.clone(), known);
-            if structure.has_stale_views {
-                self.upkeep = Some(Instant::now());
-            }
-            self.keep_up();
-            return Ok(());
         }
         Err(transient(
             applying(batch),
@@ -320,18 +355,11 @@ impl Target {
         ))
     }
 
-    /// A batch that wasn't applied. What the database refused may have left the connection in any state, so it is kept only
-    /// where it was Counterfoil that refused.
-    fn refused(
-        &mut self,
-        batch: &Batch,
-        session: Session,
-        error: SinkError,
-    ) -> Result<(), SinkError> {
+    /// A batch that wasn't applied; or was it, before?
+    fn refused(&mut self, batch: &Batch, error: SinkError) -> Result<(), SinkError> {
         let SinkError::NotAfter { stored, .. } = &error else {
             return Err(error);
         };
-        self.session = Some(session);
         let doubted = self.in_doubt.take();
         let was_applied = *stored == Some(batch.position)
             && doubted == Some((batch.stream.clone(), batch.position));

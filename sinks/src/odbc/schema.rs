@@ -50,6 +50,26 @@ pub(super) fn prepare(session: &mut Session) -> Result<(), SinkError> {
     Ok(())
 }
 
+/// Refuses to go on where there are none, and says how to make them.
+pub(super) fn require(session: &mut Session) -> Result<(), SinkError> {
+    if check(session)?.is_ok() {
+        return Ok(());
+    }
+    let dialect = session.sql.dialect;
+    let mut statements: Vec<String> = Vec::new();
+    for (_, makes) in session.sql.create_own(dialect.usual_types()) {
+        statements.extend(makes);
+    }
+    statements.push(session.sql.own(&format!(
+        "INSERT INTO {{state}} (only_row, version, next_number) VALUES (1, {SCHEMA_VERSION}, 1)"
+    )));
+    Err(permanent(
+        "looking for Counterfoil's tables",
+        "there are none, and `ddl` says that they aren't to be made",
+        format!("have them made: {}", statements.join("; ")),
+    ))
+}
+
 /// Refuses tables of a newer version. Within: why there are none.
 pub(super) fn check(session: &mut Session) -> Result<Result<i64, Option<Fault>>, SinkError> {
     let looking = || "looking for Counterfoil's tables".to_owned();
@@ -75,7 +95,7 @@ pub(super) fn check(session: &mut Session) -> Result<Result<i64, Option<Fault>>,
     Ok(Ok(version))
 }
 
-fn is_there(session: &mut Session, table: &str) -> Result<bool, SinkError> {
+pub(super) fn is_there(session: &mut Session, table: &str) -> Result<bool, SinkError> {
     let found = session.first(
         &format!("SELECT 1 FROM {table} WHERE 1 = 0"),
         &[],

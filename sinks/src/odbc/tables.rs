@@ -12,7 +12,7 @@
 use super::columns::Columns;
 use super::dialect::{Definition, Rows};
 use super::error::{Doing, transient};
-use super::schema::types;
+use super::schema::{is_there, types};
 use super::session::{Kind, Session, Value};
 use crate::SinkError;
 use crate::naming::Names;
@@ -36,6 +36,10 @@ pub(super) struct Structure {
     /// Whether views have to be made anew after the batch.
     pub(super) has_stale_views: bool,
 }
+
+/// Notes a table that isn't there yet.
+const NOTE_TABLE: &str =
+    "INSERT INTO {tables} (rows_table, stream, structure, is_made, is_used) VALUES (?, ?, ?, 0, 0)";
 
 /// What is left to do after [`refresh_views`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -324,9 +328,7 @@ pub(super) fn make_tables(
     let types = types(session)?;
     drop_half_made(session, stream)?;
     let first = next_numbers(session, u32::try_from(wanted.len()).unwrap_or(u32::MAX))?;
-    let note = session.sql.own(
-        "INSERT INTO {tables} (rows_table, stream, structure, is_made, is_used) VALUES (?, ?, ?, 0, 0)",
-    );
+    let note = session.sql.own(NOTE_TABLE);
     let tables: Vec<(i64, &Arc<Columns>)> = (first..).zip(wanted).collect();
     for &(number, columns) in &tables {
         let values = [
@@ -362,6 +364,76 @@ pub(super) fn make_tables(
     }
     session.commit().doing(making)?;
     done
+}
+
+/// Where somebody else makes tables: takes those that were made since they were asked for, and asks for what is lacking
+/// still. No transaction is open.
+pub(super) fn ask_for_tables(
+    session: &mut Session,
+    stream: &str,
+    wanted: &[Arc<Columns>],
+) -> Result<(), SinkError> {
+    let asking = || "looking for tables that somebody makes".to_owned();
+    let select = session.sql.own(
+        "SELECT rows_table, structure FROM {tables} WHERE stream = ? AND is_made = 0 ORDER BY rows_table",
+    );
+    let kinds = [Kind::Number, Kind::Text];
+    let rows = session
+        .rows(&select, &[Value::Text(Some(stream))], &kinds)
+        .doing(asking)?;
+    session.rollback();
+    let mut asked = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        asked.push((
+            row.known_number(0).doing(asking)?,
+            row.text(1).unwrap_or_default(),
+        ));
+    }
+    let types = session.sql.dialect.usual_types();
+    let mut statements = Vec::new();
+    for columns in wanted {
+        let at = asked
+            .iter()
+            .position(|(_, structure)| *structure == columns.structure);
+        let number = match at {
+            Some(at) => asked.remove(at).0,
+            None => {
+                let number = next_numbers(session, 1)?;
+                let note = session.sql.own(NOTE_TABLE);
+                let values = [
+                    Value::Number(Some(number)),
+                    Value::Text(Some(stream)),
+                    Value::Text(Some(&columns.structure)),
+                ];
+                session.change(&note, &values).doing(asking)?;
+                session.commit().doing(asking)?;
+                number
+            }
+        };
+        let table = session.sql.rows_table(number);
+        if is_there(session, &table)? {
+            let made = session
+                .sql
+                .own("UPDATE {tables} SET is_made = 1 WHERE rows_table = ?");
+            session
+                .change(&made, &[Value::Number(Some(number))])
+                .doing(asking)?;
+            session.commit().doing(asking)?;
+        } else {
+            statements.push(session.sql.create_rows(number, columns, types));
+        }
+    }
+    if statements.is_empty() {
+        return Ok(());
+    }
+    Err(permanent(
+        asking(),
+        format!(
+            "{} aren't there, and `ddl` says that they aren't to be made",
+            statements.len()
+        ),
+        format!("have them made: {}", statements.join("; ")),
+    ))
 }
 
 /// Drops what a crash left of tables that were being made for a stream, and forgets them.

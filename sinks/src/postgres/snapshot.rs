@@ -128,6 +128,10 @@ impl<'a> PostgresSnapshot<'a> {
         Ok(name.filter(|name| !name.bytes().all(|byte| byte.is_ascii_digit())))
     }
 
+    async fn run(&mut self, sql: &str) -> Result<(), Error> {
+        self.transaction.batch_execute(sql).await
+    }
+
     async fn bind(&mut self, sql: &str, file_id: i64) -> Result<Portal, Error> {
         let (transaction, statement) = self.prepare(sql).await?;
         transaction.bind(&statement, &[&file_id]).await
@@ -163,12 +167,22 @@ impl<'a> PostgresSnapshot<'a> {
         let oid: u32 = row.try_get(0).doing(reading)?;
         let mut table: String = row.try_get(1).doing(reading)?;
         loop {
+            // Somebody may rename it just now, and a statement that fails must not end the transaction.
+            self.run("SAVEPOINT reading").await.doing(reading)?;
             let sql = select(entry, &table);
             let bound = self.bind(&sql, entry.file_id).await;
-            if bound.is_err() && table.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(changed());
+            if bound.is_err() {
+                let back = "ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading";
+                self.run(back).await.doing(reading)?;
+                let now = self.name_now(oid).await.doing(reading)?;
+                let now = now.ok_or_else(changed)?;
+                if now != table {
+                    table = now;
+                    continue;
+                }
             }
             let portal = bound.doing(reading)?;
+            self.run("RELEASE SAVEPOINT reading").await.doing(reading)?;
             // From here on nobody can rename it; but in between somebody may have, and made another of that name.
             let now = self
                 .name_now(oid)
