@@ -161,14 +161,6 @@ fn a_lack_of_permissions_is_explained() {
     let cards = file("/srv/cards.dat");
     sink.apply(&batch(1, [changes(&cards, [(1, record("x"))])]))
         .expect("applying");
-    sql(&format!(
-        "ALTER TABLE \"{schema}\".cards_dat OWNER TO postgres"
-    ));
-    let next = batch(2, [changes(&cards, [(1, record("y"))])]);
-    let error = sink.apply(&next).expect_err("it may not write there");
-    assert_permanent(&error, &["/srv/cards.dat (table cards_dat)", "permission"]);
-    sql(&format!("GRANT ALL ON \"{schema}\".cards_dat TO {role}"));
-    sink.apply(&next).expect("applying");
     let error = PostgresSink::open(&PostgresConfig {
         url: Some(server.url_at(server.socket_dir(), &role, "nowhere")),
         ..config
@@ -176,24 +168,6 @@ fn a_lack_of_permissions_is_explained() {
     .err()
     .expect("there is no such database");
     assert_permanent(&error, &["nowhere", "create the database"]);
-}
-
-/// A constraint that somebody adds refuses rows, with the server's reason; without it, mirroring goes on.
-#[test]
-fn a_constraint_of_others_is_in_the_way() {
-    let config = config_of(shared());
-    let schema = config.schema.clone().unwrap_or_default();
-    let mut sink = PostgresSink::open(&config).expect("opening");
-    let cards = file("/srv/cards.dat");
-    let next = |lsn: u64| batch(lsn, [changes(&cards, [(1, record(lsn.to_string()))])]);
-    sink.apply(&next(1)).expect("applying");
-    let alter = |what: &str| sql(&format!("ALTER TABLE \"{schema}\".cards_dat {what}"));
-    alter("ADD CHECK (length(data) < 1) NOT VALID");
-    let error = sink.apply(&next(2)).expect_err("no record is that short");
-    assert_permanent(&error, &["cards_dat", "23514"]);
-    alter("DROP CONSTRAINT cards_dat_data_check");
-    sink.apply(&next(2)).expect("put right");
-    assert_eq!(content(&mut sink, "/srv/cards.dat"), [(1, record("2"))]);
 }
 
 /// A table that the DBA made, partitioned and with columns of its own, is used; a wrong one is explained.

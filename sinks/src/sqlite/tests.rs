@@ -12,6 +12,7 @@ use crate::contract::{
 };
 use crate::{Attributes, FileChanges, FileKind, Image};
 use counterfoil_proto::Position;
+use counterfoil_servers::AsNobody;
 use std::any::Any;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -190,14 +191,14 @@ fn a_path_that_can_hold_no_database_is_refused() {
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).expect("making a directory");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("closing it");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("opening it");
     let path = closed.join("mirror.db");
-    if fs::write(closed.join("probe"), "").is_err() {
-        assert_refused(
-            SqliteSink::open(&SqliteConfig::new(&path)),
-            &path,
-            "may write in it",
-        );
-    } // Else this runs with privileges that no permission stops.
+    let _nobody = AsNobody::begin();
+    assert_refused(
+        SqliteSink::open(&SqliteConfig::new(&path)),
+        &path,
+        "may write in it",
+    );
 }
 
 /// Names that mean something special to SQLite are files here.
