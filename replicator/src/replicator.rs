@@ -22,6 +22,8 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::OdbcSink;
 use counterfoil_sinks::{FileDescription, FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -108,6 +110,19 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
                 opened.with_context(|| format!("sink {}", sink.name))?,
             ))
         }
+        #[cfg(feature = "odbc")]
+        Target::Odbc(config) => {
+            let opened = match OdbcSink::open(config) {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!("sink {}: {error}", sink.name);
+                    Ok(OdbcSink::open_later(config))
+                }
+                opened => opened,
+            };
+            Ok(Box::new(
+                opened.with_context(|| format!("sink {}", sink.name))?,
+            ))
+        }
         Target::Postgres(config) => {
             let opened = match PostgresSink::open(config) {
                 Err(error) if error.is_transient() => {
@@ -157,6 +172,12 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
         Target::Mysql(config) => {
             let opened =
                 MysqlSink::open_read_only(config).with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+        #[cfg(feature = "odbc")]
+        Target::Odbc(config) => {
+            let opened =
+                OdbcSink::open_read_only(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }
         Target::Postgres(config) => {

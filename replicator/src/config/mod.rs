@@ -27,6 +27,8 @@ pub use treatment::{OnRefused, TableRule, Treatment};
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::OdbcConfig;
 use counterfoil_sinks::plan::Ddl;
 use counterfoil_sinks::{
     FileDescription, FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig,
@@ -394,6 +396,9 @@ pub enum Target {
     Postgres(PostgresConfig),
     /// A database of a MySQL or MariaDB server.
     Mysql(MysqlConfig),
+    /// Whatever has an ODBC driver.
+    #[cfg(feature = "odbc")]
+    Odbc(OdbcConfig),
     /// The files themselves, below a directory.
     Files(FilesConfig),
 }
@@ -415,6 +420,8 @@ impl Target {
         match self {
             Target::Sqlite(config) => config.path.display().to_string(),
             Target::Mysql(config) => config.place(),
+            #[cfg(feature = "odbc")]
+            Target::Odbc(config) => config.place(),
             Target::Files(config) => config.root.display().to_string(),
             Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
         }

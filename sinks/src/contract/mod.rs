@@ -118,13 +118,8 @@ pub trait Harness {
         false
     }
 
-<<<<<<< HEAD
-    /// What is in these columns of a table, row by row, in any order; `None`: this target has no columns. The identity may
-    /// be among them. Each value as text, as the database's own conversion gives it, but for bytes, which are hexadecimal
-=======
     /// What is in these columns of a table, row by row, in any order; `None`: they can't be seen. The identity may be
     /// among them. Each value as text, as the database's own conversion gives it, but for bytes, which are hexadecimal
->>>>>>> sqlite
     /// digits, and floats, which have to have all their digits.
     fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
         let _ = (table, columns);
@@ -137,13 +132,8 @@ pub trait Harness {
         None
     }
 
-<<<<<<< HEAD
-    /// Makes the target refuse rows with this text in this column of this table (by a constraint or a trigger), if that
-    /// can be done.
-=======
     /// Makes the target refuse rows with this text in this column of this table (by a constraint or a trigger). Where that
     /// can't be done, [`Harness::cannot`] says why.
->>>>>>> sqlite
     fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
         let _ = (table, column, text);
         false

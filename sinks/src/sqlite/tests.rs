@@ -10,23 +10,15 @@ mod structure;
 use super::*;
 use crate::contract::targets::SqliteTarget;
 use crate::contract::{
-<<<<<<< HEAD
     Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue,
     static_file, whole_batch, whole_batch_in,
-=======
-    Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue, static_file,
-    whole_batch, whole_batch_in,
->>>>>>> sqlite
 };
 use crate::plan::{Mode, PlanSpec};
 use crate::sql::quoted;
 use crate::{Attributes, FileChanges, FileKind, Image, Logged, LoggedChange};
 use counterfoil_proto::Position;
 use counterfoil_records::value::Hex;
-<<<<<<< HEAD
 use counterfoil_servers::AsNobody;
-=======
->>>>>>> sqlite
 use rusqlite::types::ValueRef;
 use std::any::Any;
 use std::fs;
