@@ -525,6 +525,12 @@ impl Work<'_> {
                 if self.may_define() {
                     self.list_names().await?;
                     self.release(&file.table).await?;
+                    // A table that is kept for the new name is empty, and makes way.
+                    let wanted = limited(&wanted_name(description)?, 1);
+                    if let Some(kept) = self.find_kept(&wanted, false, Mode::Mirror).await? {
+                        self.release_rows(kept.number).await.doing(changing)?;
+                        self.release(&wanted).await?;
+                    }
                     file.table = self.take_name(description).await?;
                 } else if file.rows.is_history() {
                     return Err(permanent(

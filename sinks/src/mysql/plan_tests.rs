@@ -1,9 +1,9 @@
 //! Files with columns, against a real server.
 
 use super::*;
-use crate::contract::{Harness, changes, file, record};
-use crate::plan::{ColumnKind, Mode, Origin, Plan, PlanSpec};
-use crate::{FileChanges, FileDescription, FileSchema, Image};
+use crate::contract::{Harness, changes, file, record, residue, static_file};
+use crate::plan::{ColumnKind, Ddl, Mode, Origin, Plan, PlanSpec};
+use crate::{FileChanges, FileDescription, FileSchema, Image, Logged, LoggedChange};
 use counterfoil_records::schema::{Dialect, RecordSchema};
 use counterfoil_servers::{Cut, Mariadb, Proxy};
 use mysql_async::consts::ColumnType;
@@ -597,4 +597,328 @@ fn rows_that_might_be_too_large_are_taken_while_they_arent() {
         matches!(error, SinkError::Permanent { .. }) && error.to_string().contains("without"),
         "{error}"
     );
+}
+
+/// A user who may write rows and nothing else.
+fn limited(database: &Database, ddl: Ddl) -> MysqlConfig {
+    let user = format!("rows_{}", database.name);
+    database.sql(&format!(
+        "CREATE USER IF NOT EXISTS {user}; GRANT SELECT, INSERT, UPDATE, DELETE ON {}.* TO {user}",
+        database.name
+    ));
+    MysqlConfig {
+        url: format!("mysql://{user}@localhost/{}", database.name),
+        ddl,
+        ..database.config()
+    }
+}
+
+fn content(sink: &mut MysqlSink, path: &str) -> Vec<(u64, Image)> {
+    let mut pieces = Vec::new();
+    let mut each = |piece: crate::StoredPiece| {
+        pieces.push((piece.id, piece.image));
+        true
+    };
+    sink.pieces(STREAM, path.as_bytes(), &mut each)
+        .expect("reading pieces");
+    pieces
+}
+
+fn removed(file: &Arc<FileDescription>) -> FileChanges {
+    FileChanges {
+        fate: crate::FileFate::Removed,
+        ..changes(file, [])
+    }
+}
+
+fn renamed(file: &Arc<FileDescription>, from: &str) -> FileChanges {
+    FileChanges {
+        renamed_from: Some(from.into()),
+        ..changes(file, [])
+    }
+}
+
+fn put(lsn: u64, file: &Arc<FileDescription>, id: u64, name: &str) -> FileChanges {
+    let image = record(person(name, 7));
+    let position = Position {
+        epoch: 1,
+        lsn,
+        index: 0,
+    };
+    let mut changes = changes(file, [(id, image.clone())]);
+    changes.log.push(Logged {
+        position,
+        captured_ns: 0,
+        change: LoggedChange::Image { id, image },
+    });
+    changes
+}
+
+/// The files of the tests below: one of raw images, one with columns, a history, a tree.
+fn four() -> [Arc<FileDescription>; 4] {
+    [
+        file("/srv/raw.dat"),
+        planned("/srv/people.dat", PERSON, &PlanSpec::default()),
+        history_of("/srv/all.dat", PERSON),
+        static_file("/srv/it's", "/srv/it's/a.conf"),
+    ]
+}
+
+/// What is printed makes tables that nothing is wrong with, for one who may write rows and nothing else; and the sink that
+/// makes its tables goes on with them.
+#[test]
+fn tables_can_be_made_beforehand() {
+    for ddl in [Ddl::Check, Ddl::None] {
+        let mut database = Database::new(true);
+        let config = limited(&database, ddl);
+        let files = four();
+        let later = file("/srv/later.dat");
+        let descriptions: Vec<FileDescription> = files
+            .iter()
+            .chain([&later])
+            .map(|file| (**file).clone())
+            .collect();
+        let statements = schema_sql(&config, &descriptions).expect("statements");
+        for statement in &statements {
+            database.run(statement);
+        }
+        let mut sink = open(&config);
+        let [raw, columns, all, tree] = &files;
+        let written = |lsn: u64, text: &str| {
+            [
+                changes(raw, [(1, record(text)), (2, residue("x"))]),
+                changes(columns, [(1, record(person(text, 7)))]),
+                put(lsn, all, 1, text),
+                changes(tree, [(0, record(text))]),
+            ]
+        };
+        apply(&mut sink, 1, written(1, "one"));
+        apply(&mut sink, 2, written(2, "two"));
+        let rows = |database: &mut Database, table: &str, columns: &[&str]| {
+            texts(&database.rows(table, columns).expect("rows"))
+        };
+        assert_eq!(
+            database.sql("SELECT record_number, data FROM raw_dat"),
+            "1\ttwo\n"
+        );
+        assert_eq!(
+            rows(&mut database, "people_dat", &["name", "units"]),
+            ["two 7"]
+        );
+        assert_eq!(
+            rows(
+                &mut database,
+                "all_dat",
+                &["record_number", "lsn", "op", "name"]
+            ),
+            ["1 1 put one", "1 2 put two"]
+        );
+        assert_eq!(
+            database.sql("SELECT data FROM it_s; SELECT size FROM it_s_files"),
+            "two\n100\n"
+        );
+        // A file's rows move to the table that is there for its new name.
+        apply(&mut sink, 3, [renamed(&later, "/srv/raw.dat")]);
+        assert_eq!(
+            content(&mut sink, "/srv/later.dat"),
+            [(1, record("two")), (2, residue("x"))]
+        );
+        assert_eq!(
+            database.sql("SELECT COUNT(*) FROM raw_dat; SELECT data FROM later_dat"),
+            "0\ntwo\n"
+        );
+        let nowhere = file("/srv/nowhere.dat");
+        for files in [
+            vec![renamed(&nowhere, "/srv/later.dat")],
+            vec![changes(&nowhere, [])],
+        ] {
+            let error = sink.apply(&batch(4, files)).expect_err("no such table");
+            let text = error.to_string();
+            assert!(
+                matches!(error, SinkError::Permanent { .. })
+                    && text.contains("nowhere_dat")
+                    && text.contains("schema sql"),
+                "{text}"
+            );
+        }
+        // Gone, and there again: the table is the same.
+        apply(
+            &mut sink,
+            4,
+            [removed(&later), removed(columns), removed(all)],
+        );
+        apply(
+            &mut sink,
+            5,
+            [
+                changes(&later, [(9, record("again"))]),
+                changes(columns, [(9, record(person("again", 8)))]),
+                put(5, all, 9, "again"),
+            ],
+        );
+        assert_eq!(content(&mut sink, "/srv/later.dat"), [(9, record("again"))]);
+        assert_eq!(rows(&mut database, "people_dat", &["name"]), ["again"]);
+        assert_eq!(
+            rows(&mut database, "all_dat", &["record_number", "op"]),
+            ["1 put", "1 put", "1 delete", "9 put"]
+        );
+        drop(sink);
+        let mut sink = open(&config);
+        assert_eq!(
+            content(&mut sink, "/srv/all.dat"),
+            [(9, record(person("again", 7)))]
+        );
+        // And now it makes its tables by itself.
+        let mut sink = open(&database.config());
+        let wider = planned("/srv/people.dat", &PERSON[..1], &PlanSpec::default());
+        apply(
+            &mut sink,
+            6,
+            [changes(&wider, []), renamed(raw, "/srv/later.dat")],
+        );
+        assert_eq!(rows(&mut database, "raw_dat", &["data"]), ["616761696e"]);
+        assert_eq!(rows(&mut database, "people_dat", &["name"]), ["again"]);
+        apply(&mut sink, 7, [removed(raw), removed(&wider)]);
+        assert_eq!(
+            database.sql("SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name LIKE 'people%'"),
+            "0\n"
+        );
+    }
+}
+
+/// The sink that makes its tables takes those that were made beforehand, as they are or changed.
+#[test]
+fn tables_that_were_made_beforehand_are_taken() {
+    let mut database = Database::new(true);
+    let descriptions: Vec<FileDescription> = four().iter().map(|file| (**file).clone()).collect();
+    for statement in schema_sql(&database.config(), &descriptions).expect("statements") {
+        database.run(&statement);
+    }
+    let mut sink = open(&database.config());
+    let [raw, _, all, tree] = &four();
+    let wider = planned(
+        "/srv/people.dat",
+        &[PERSON, &[("more", "text(2)")]].concat(),
+        &PlanSpec::default(),
+    );
+    apply(
+        &mut sink,
+        1,
+        [
+            changes(raw, people(1)),
+            changes(&wider, people(1)),
+            put(1, all, 1, "Ann"),
+            changes(tree, [(0, record("text"))]),
+        ],
+    );
+    for table in ["raw_dat", "people_dat", "all_dat", "it_s", "it_s_files"] {
+        assert_eq!(
+            database.sql(&format!("SELECT COUNT(*) FROM {table}")),
+            "1\n",
+            "{table}"
+        );
+    }
+    let rows = database
+        .rows("people_dat", &["name", "more"])
+        .expect("rows");
+    assert_eq!(texts(&rows), ["Ann NULL"]);
+    assert_eq!(
+        database.sql("SELECT COUNT(*) FROM counterfoil_tables WHERE released_ns IS NULL"),
+        "4\n"
+    );
+}
+
+/// What differs is told column by column, each with the statement that mends it; with these run, it goes on.
+#[test]
+fn what_differs_is_explained_and_can_be_mended() {
+    let database = Database::new(true);
+    let config = limited(&database, Ddl::Check);
+    let error = MysqlSink::open(&config)
+        .map(drop)
+        .expect_err("nothing there");
+    assert!(
+        error.to_string().contains("none of Counterfoil's tables"),
+        "{error}"
+    );
+    let columns = planned("/srv/people", PERSON, &PlanSpec::default());
+    for statement in schema_sql(&config, &[(*columns).clone()]).expect("statements") {
+        database.run(&statement);
+    }
+    let rows = "counterfoil_rows_1";
+    let says = |error: SinkError, count: usize| -> Vec<String> {
+        let SinkError::Permanent { cause, .. } = &error else {
+            panic!("{error}");
+        };
+        let statements: Vec<String> = cause
+            .split("; ")
+            .map(|line| line.split_once(": ").expect(line).1.to_owned())
+            .collect();
+        assert_eq!(statements.len(), count, "{error}");
+        statements
+    };
+    let mut sink = open(&config);
+    for (n, (spoiling, words)) in (0..).zip([
+        (format!("ALTER TABLE {rows} DROP COLUMN name"), vec!["there is no column name"]),
+        (
+            format!("ALTER TABLE {rows} MODIFY name VARCHAR(5), MODIFY units TINYINT NOT NULL, MODIFY rest TEXT"),
+            vec!["column name is varchar(5), and should be VARCHAR(6)", "units is tinyint NOT NULL", "rest is text"],
+        ),
+        (
+            format!("ALTER TABLE {rows} MODIFY name VARCHAR(6) CHARACTER SET latin1"),
+            vec!["column name"],
+        ),
+        (
+            format!("ALTER TABLE {rows} ADD COLUMN branch INT NOT NULL"),
+            vec!["column branch is nothing that Counterfoil fills"],
+        ),
+        (format!("ALTER TABLE {rows} DROP PRIMARY KEY"), vec!["the primary key is ()"]),
+        (format!("DROP TABLE {rows}"), vec!["there is no such table"]),
+    ]) {
+        database.run(&spoiling);
+        let next = batch(n + 1, [changes(&columns, [(n, record(person("Ann", 7)))])]);
+        let error = open(&config).apply(&next).expect_err(&spoiling);
+        for word in &words {
+            assert!(error.to_string().contains(word), "{word}: {error}");
+        }
+        for statement in says(error, words.len()) {
+            database.run(&statement);
+        }
+        sink = open(&config);
+        sink.apply(&next).expect("it is mended");
+    }
+    // What holds more, or may be left out, is as good.
+    database.run(&format!(
+        "ALTER TABLE {rows} MODIFY name TEXT, MODIFY units BIGINT, ADD COLUMN other INT NOT NULL DEFAULT 5"
+    ));
+    drop(sink);
+    let mut sink = open(&config);
+    apply(
+        &mut sink,
+        20,
+        [changes(&columns, [(20, record(person("Bob", 8)))])],
+    );
+    // A changed plan says what is to be done; when it is, the rows that are there are filled.
+    let spec = PlanSpec {
+        rename: [("units".to_owned(), "count".to_owned())].into(),
+        ..PlanSpec::default()
+    };
+    let changed = planned("/srv/people", PERSON, &spec);
+    let next = batch(21, [changes(&changed, [])]);
+    let error = sink.apply(&next).expect_err("there is no such column");
+    for statement in says(error, 1) {
+        database.run(&statement);
+    }
+    sink.apply(&next).expect("there is now");
+    assert_eq!(
+        database.sql(&format!("SELECT id, count, units FROM {rows}")),
+        "5\t7\tNULL\n20\t8\tNULL\n"
+    );
+    database.run("ALTER TABLE counterfoil_position DROP COLUMN captured_ns, MODIFY lsn BIGINT");
+    let error = MysqlSink::open(&config)
+        .map(drop)
+        .expect_err("own tables differ");
+    for statement in says(error, 2) {
+        database.run(&statement);
+    }
+    open(&config);
 }
