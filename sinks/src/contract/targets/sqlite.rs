@@ -14,6 +14,7 @@ const ROOM_BYTES: u64 = 1 << 20;
 /// A file that may hold a database.
 pub(crate) struct SqliteTarget {
     directory: TempDir,
+    has_numbered_tables: bool,
     room_bytes: Option<u64>,
     nobody: Option<AsNobody>,
 }
@@ -22,9 +23,31 @@ impl SqliteTarget {
     pub(crate) fn new() -> Self {
         SqliteTarget {
             directory: tempfile::tempdir().expect("a directory"),
+            has_numbered_tables: false,
             room_bytes: None,
             nobody: None,
         }
+    }
+
+    /// Whose tables have numbers for names, which the catalogue knows.
+    #[cfg(feature = "odbc")]
+    pub(crate) fn with_numbered_tables() -> Self {
+        let mut target = SqliteTarget::new();
+        target.has_numbered_tables = true;
+        target
+    }
+
+    /// The table of rows of a file whose table or view has this name, quoted.
+    fn table(&self, name: &str) -> String {
+        if !self.has_numbered_tables {
+            return crate::sql::quoted(name);
+        }
+        let other = Connection::open(self.path()).expect("another connection");
+        let select = "SELECT rows_table FROM counterfoil_files WHERE table_name = ?1";
+        let number: i64 = other
+            .query_row(select, [name], |row| row.get(0))
+            .expect("a file with this table");
+        format!("counterfoil_rows_{number}")
     }
 
     /// The database.
@@ -114,7 +137,7 @@ impl Target for SqliteTarget {
     }
 
     fn change(&mut self, table: &str, change: Change) {
-        let table = crate::sql::quoted(table);
+        let table = self.table(table);
         self.sql(&format!(
             "ALTER TABLE {table} {}",
             match change {
@@ -127,7 +150,7 @@ impl Target for SqliteTarget {
     }
 
     fn change_back(&mut self, table: &str, change: Change) {
-        let table = crate::sql::quoted(table);
+        let table = self.table(table);
         self.sql(&match change {
             Change::DropColumn => format!("ALTER TABLE {table} ADD COLUMN rest BLOB"),
             Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN daten TO data"),
