@@ -143,7 +143,12 @@ pub fn schema_sql(sink: &SinkConfig, files: &[FileDescription]) -> Result<Vec<St
     let statements = match &sink.target {
         Target::Sqlite(config) => counterfoil_sinks::sqlite::schema_sql(config, files),
         Target::Postgres(config) => counterfoil_sinks::postgres::schema_sql(config, files),
-        Target::Mysql(_) => bail!("not merged"),
+        Target::Mysql(config) => counterfoil_sinks::mysql::schema_sql(config, files),
+        #[cfg(feature = "odbc")]
+        Target::Odbc(_) => bail!(
+            "sink {}: what an ODBC sink makes depends on what its driver says; it isn't printed yet",
+            sink.name
+        ),
         Target::Files(_) => bail!("sink {} writes files, which have no tables", sink.name),
     };
     Ok(statements?)

@@ -409,7 +409,9 @@ impl Target {
         match self {
             Target::Sqlite(config) => config.ddl = ddl,
             Target::Postgres(config) => config.ddl = ddl,
-            Target::Mysql(_) => {}
+            Target::Mysql(config) => config.ddl = ddl,
+            #[cfg(feature = "odbc")]
+            Target::Odbc(config) => config.ddl = ddl,
             Target::Files(_) => return false,
         }
         true
