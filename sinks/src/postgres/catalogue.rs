@@ -1126,7 +1126,7 @@ async fn insert_entries(
         .collect();
     let made: Vec<bool> = files.iter().map(|file| file.table.is_made).collect();
     let standard = Shape::default();
-    let shape = |file: &&File| &file.table.shape != &standard;
+    let shape = |file: &&File| file.table.shape != standard;
     let shapes: Vec<Option<String>> = files
         .iter()
         .map(|file| shape(file).then(|| file.table.shape.text()))
