@@ -10,8 +10,8 @@ mod structure;
 use super::*;
 use crate::contract::targets::SqliteTarget;
 use crate::contract::{
-    Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue, static_file,
-    whole_batch, whole_batch_in,
+    Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue,
+    static_file, whole_batch, whole_batch_in,
 };
 use crate::plan::{Mode, PlanSpec};
 use crate::sql::quoted;
@@ -82,10 +82,7 @@ impl Harness for SqliteHarness {
 
     fn tamper(&mut self, table: &str, id: u64, data: &[u8]) -> bool {
         let other = Connection::open(self.target.path()).expect("opening another connection");
-        let sql = format!(
-            "UPDATE {} SET data = ?1 WHERE rowid = ?2",
-            quoted(table)
-        );
+        let sql = format!("UPDATE {} SET data = ?1 WHERE rowid = ?2", quoted(table));
         other
             .execute(
                 &sql,
@@ -165,7 +162,6 @@ mod faults {
 mod plans {
     crate::sink_plan_contract!(super::SqliteHarness::new());
 }
-
 
 fn directory() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
