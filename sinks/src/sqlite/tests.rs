@@ -18,6 +18,7 @@ use crate::sql::quoted;
 use crate::{Attributes, FileChanges, FileKind, Image, Logged, LoggedChange};
 use counterfoil_proto::Position;
 use counterfoil_records::value::Hex;
+use counterfoil_servers::AsNobody;
 use rusqlite::types::ValueRef;
 use std::any::Any;
 use std::fs;
@@ -158,7 +159,6 @@ mod contract {
 mod faults {
     crate::sink_faults!(super::SqliteHarness::new());
 }
-
 mod plans {
     crate::sink_plan_contract!(super::SqliteHarness::new());
 }
@@ -246,14 +246,14 @@ fn a_path_that_can_hold_no_database_is_refused() {
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).expect("making a directory");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("closing it");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("opening it");
     let path = closed.join("mirror.db");
-    if fs::write(closed.join("probe"), "").is_err() {
-        assert_refused(
-            SqliteSink::open(&SqliteConfig::new(&path)),
-            &path,
-            "may write in it",
-        );
-    } // Else this runs with privileges that no permission stops.
+    let _nobody = AsNobody::begin();
+    assert_refused(
+        SqliteSink::open(&SqliteConfig::new(&path)),
+        &path,
+        "may write in it",
+    );
 }
 
 /// Names that mean something special to SQLite are files here.
