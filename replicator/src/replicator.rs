@@ -15,13 +15,14 @@
 mod applying;
 mod capturing;
 mod destination;
+mod selections;
 
 use crate::config::{Config, SinkConfig, Target};
 use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
-use counterfoil_sinks::{MysqlSink, PostgresSink, Sink, SqliteSink};
+use counterfoil_sinks::{FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -91,6 +92,10 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             let opened = SqliteSink::open(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }
+        Target::Files(config) => {
+            let opened = FilesSink::open(config).with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
         Target::Mysql(config) => {
             let opened = match MysqlSink::open(config) {
                 Err(error) if error.is_transient() => {
@@ -131,6 +136,11 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             }
             let opened = SqliteSink::open_read_only(config)
                 .with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+        Target::Files(config) => {
+            let opened =
+                FilesSink::open_read_only(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }
         Target::Mysql(config) => {

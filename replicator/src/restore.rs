@@ -48,6 +48,14 @@ pub enum RestoreError {
         /// The file, as text for people.
         path: String,
     },
+    /// The target has no bytes of it.
+    #[error(
+        "{path} can't be given back from this sink, which keeps no raw image of its records (`raw = false`, or a mask); take another sink, or say --force to leave such files out"
+    )]
+    NoRaw {
+        /// The file, as text for people.
+        path: String,
+    },
     /// There is a file already.
     #[error("{} exists; restore to an empty directory, or say --force to replace it", path.display())]
     Exists {
@@ -89,6 +97,14 @@ pub fn restore(
     let (mut directories, mut links) = (Vec::new(), Vec::new());
     for stream in streams {
         for file in snapshot.files(stream)? {
+            if !file.shape.raw {
+                if force {
+                    continue;
+                }
+                return Err(RestoreError::NoRaw {
+                    path: counterfoil_proto::path_text(&file.description.path),
+                });
+            }
             // Attributes are sent when the content is there.
             if !force && file.attributes.mode.is_none() {
                 return Err(RestoreError::Incomplete {

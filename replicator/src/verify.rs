@@ -64,6 +64,8 @@ pub struct FileReport {
     pub differences: Vec<Difference>,
     /// Why the file could not be compared, if it could not.
     pub error: Option<String>,
+    /// Why there is nothing to compare it with, if there isn't. Such a file counts neither as equal nor as different.
+    pub uncompared: Option<String>,
 }
 
 /// How a record differs.
@@ -137,13 +139,21 @@ pub fn verify(
     each: &mut dyn FnMut(&FileReport),
 ) -> Result<Vec<FileReport>, VerifyError> {
     let mut reports = Vec::new();
+    let mut sinks = config.sinks.iter();
+    let treatment = sinks.find(|sink| sink.name == name);
+    let treatment = treatment.map(|sink| &sink.treatment);
+    let is_meant = |path: &[u8]| {
+        let tree = config.rule(path).and_then(|rule| rule.tree.as_ref());
+        let tree = tree.map(|root| root.as_os_str().as_bytes());
+        treatment.is_none_or(|treatment| treatment.takes(path, tree))
+    };
     for group in 0..config.groups.len() {
         let stream = config.stream(group);
         let mut paths: BTreeMap<Vec<u8>, ()> = BTreeMap::new();
         for found in config.scan() {
             let found = found?;
             let path = found.path.as_os_str().as_bytes();
-            if config.rule_for(path).is_some_and(|(of, _)| of == group) {
+            if config.rule_for(path).is_some_and(|(of, _)| of == group) && is_meant(path) {
                 paths.insert(path.to_vec(), ());
             }
         }
@@ -189,7 +199,9 @@ fn settled(
     let (mut report, mut sides) = compare(config, stream, path, sink)?;
     let begun = Instant::now();
     let mut changing: BTreeMap<Option<u64>, bool> = BTreeMap::new();
-    while !report.equal && report.error.is_none() && begun.elapsed() < options.settle {
+    let is_settled =
+        |report: &FileReport| report.equal || report.error.is_some() || report.uncompared.is_some();
+    while !is_settled(&report) && begun.elapsed() < options.settle {
         std::thread::sleep(LOOK_AGAIN);
         let (again, sides_again) = compare(config, stream, path, sink)?;
         changing = sides_again
@@ -213,7 +225,7 @@ fn settled(
     report
         .differences
         .retain(|difference| !moving(&difference.record));
-    report.equal = report.different == 0 && report.error.is_none();
+    report.equal = report.different == 0 && report.error.is_none() && report.uncompared.is_none();
     Ok(report)
 }
 
@@ -256,6 +268,11 @@ fn compare(
         comparison.differs(None, Kind::FileMissingInTarget, b"", b"");
         return Ok((comparison.report, comparison.sides));
     };
+    if !stored.shape.raw {
+        comparison.report.uncompared =
+            Some("the target keeps no raw image of its records (`raw = false`, or a mask)".into());
+        return Ok((comparison.report, comparison.sides));
+    }
     let mut file = file;
     let size = file.size;
     if let Err(error) = pieces(

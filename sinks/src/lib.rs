@@ -9,11 +9,14 @@
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
 //! | `mysql`    | a database of a MySQL or MariaDB server                        |
 //! | `postgres` | a schema of a PostgreSQL database                              |
+//! | `files`    | the files themselves, below a directory of the backup host    |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
@@ -21,7 +24,12 @@ pub mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sink;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(
+    feature = "files",
+    feature = "mysql",
+    feature = "postgres",
+    feature = "sqlite"
+))]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -30,6 +38,8 @@ pub use batch::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image, Logged,
     LoggedChange, StoredFile, StoredPiece,
 };
+#[cfg(feature = "files")]
+pub use files::{FilesConfig, FilesSink};
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};
 #[cfg(feature = "postgres")]

@@ -6,7 +6,7 @@
 
 use crate::{FileDescription, SinkError};
 use counterfoil_proto::path_text;
-#[cfg(any(feature = "mysql", feature = "sqlite"))]
+#[cfg(any(feature = "files", feature = "mysql", feature = "sqlite"))]
 use std::collections::{HashMap, HashSet};
 
 /// Tables with names like this are Counterfoil's own.
@@ -74,7 +74,7 @@ pub fn numbered(wanted: &str, number: u32) -> String {
 }
 
 /// The names in use in a database. None is told from another by case alone, for not all databases do.
-#[cfg(any(feature = "mysql", feature = "sqlite"))]
+#[cfg(any(feature = "files", feature = "mysql", feature = "sqlite"))]
 #[derive(Default)]
 pub(crate) struct Names {
     used: HashSet<String>,
@@ -83,7 +83,7 @@ pub(crate) struct Names {
     next_numbers: HashMap<String, u32>,
 }
 
-#[cfg(any(feature = "mysql", feature = "sqlite"))]
+#[cfg(any(feature = "files", feature = "mysql", feature = "sqlite"))]
 impl Names {
     /// This name is in use.
     pub(crate) fn add(&mut self, name: &str) {

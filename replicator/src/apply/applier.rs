@@ -1,12 +1,14 @@
 //! The applier: the thread that feeds one sink.
 
 use super::fold::Fold;
-use crate::config::Config;
-use crate::event::Parcel;
+use super::mapping::{Mapping, Verdict};
+use crate::config::{Apply, Config};
+use crate::dead_letters::{Letter, Store};
+use crate::event::{Event, Parcel};
 use crate::progress::{Progress, Pulse};
 use crate::transport::Inlet;
 use counterfoil_lane::clock;
-use counterfoil_proto::Position;
+use counterfoil_proto::{Position, path_text};
 use counterfoil_sinks::{Batch, Sink, SinkError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +23,10 @@ const JOIN_MAX: Duration = Duration::from_millis(100);
 
 /// The thread's state.
 pub struct Applier {
-    config: Arc<Config>,
+    /// How changes are put into batches, for this sink.
+    limits: Apply,
+    mapping: Mapping,
+    letters: Store,
     /// Streams, in the order in which events name them.
     streams: Vec<String>,
     name: String,
@@ -42,7 +47,7 @@ pub struct Applier {
 impl Applier {
     /// Sets the thread up. `applied` is what the sink has, by stream.
     pub fn new(
-        config: Arc<Config>,
+        config: &Arc<Config>,
         streams: Vec<String>,
         name: String,
         sink: Box<dyn Sink>,
@@ -52,8 +57,11 @@ impl Applier {
     ) -> Applier {
         let pulse = progress.pulse(&format!("apply {name}"));
         let folds = streams.iter().cloned().map(Fold::new).collect();
+        let mapping = Mapping::new(config, &name);
         Applier {
-            config,
+            limits: mapping.limits(&config.apply),
+            mapping,
+            letters: Store::of(config),
             streams,
             name,
             sink,
@@ -74,10 +82,7 @@ impl Applier {
             self.pulse.beat();
             // While something waits for more to join it, only for as long as it may.
             let limit = self.oldest.map_or(WAIT, |oldest| {
-                self.config
-                    .apply
-                    .batch_delay_max
-                    .saturating_sub(oldest.elapsed())
+                self.limits.batch_delay_max.saturating_sub(oldest.elapsed())
             });
             let mut more = false;
             match self.inlet.receive(limit) {
@@ -86,7 +91,9 @@ impl Applier {
                     if !self.answer(&parcel) || !self.begin(&parcel) {
                         return;
                     }
-                    self.take(parcel);
+                    if !self.take(parcel) {
+                        return;
+                    }
                 }
                 Ok(None) => {}
                 Err(crate::transport::Closed) => {
@@ -178,7 +185,8 @@ impl Applier {
         true
     }
 
-    fn take(&mut self, parcel: Arc<Parcel>) {
+    /// Folds what the sink is to have. False when everything is to stop.
+    fn take(&mut self, parcel: Arc<Parcel>) -> bool {
         let end = parcel.end;
         // With one sink nobody else has the parcel, and nothing need be copied.
         let events = Arc::try_unwrap(parcel)
@@ -198,8 +206,17 @@ impl Applier {
             {
                 continue;
             }
-            if let Some(fold) = self.folds.get_mut(group) {
+            let (position, captured_ns) = (event.position, event.captured_ns);
+            let Some((event, is_taken)) = self.mapped(event) else {
+                return false;
+            };
+            let Some(fold) = self.folds.get_mut(group) else {
+                continue;
+            };
+            if is_taken {
                 fold.add(event);
+            } else {
+                fold.pass(position, captured_ns);
             }
         }
         self.taken_end = self.taken_end.max(end);
@@ -208,6 +225,52 @@ impl Applier {
         } else {
             self.applied();
         }
+        true
+    }
+
+    /// The event as this sink is to have it, and whether it is. What its configuration says of the file may not go with what
+    /// is in it: then nothing goes on until somebody changes that. `None` when everything is to stop.
+    fn mapped(&mut self, mut event: Event) -> Option<(Event, bool)> {
+        let mut pause = RETRY_MIN;
+        let verdict = loop {
+            match self.mapping.map(&mut event) {
+                Ok(verdict) => break verdict,
+                Err(problem) => {
+                    self.tell(Some(format!("sink {}: {problem}", self.name)));
+                    if !self.wait(&mut pause) {
+                        return None;
+                    }
+                }
+            }
+        };
+        if let Verdict::Lacks(reason) = &verdict {
+            self.keep_lack(&event, reason)?;
+        }
+        Some((event, verdict != Verdict::Pass))
+    }
+
+    /// Keeps in mind, for whoever looks at dead letters, that the sink lacks what is in a file. `None` when everything is to
+    /// stop.
+    fn keep_lack(&self, event: &Event, reason: &str) -> Option<()> {
+        let letter = Letter {
+            at_ns: clock::wall(),
+            refused_by: self.name.clone(),
+            reason: reason.to_owned(),
+            stream: self.streams.get(usize::from(event.group))?.clone(),
+            position: event.position.to_string(),
+            file: path_text(&event.file.path),
+            op: "rename".to_owned(),
+            ..Letter::default()
+        };
+        tracing::warn!("sink {}: {reason}", self.name);
+        let mut pause = RETRY_MIN;
+        while let Err(error) = self.letters.keep(&letter, b"") {
+            self.tell(Some(format!("sink {}: {error:#}", self.name)));
+            if !self.wait(&mut pause) {
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// Whether a batch is to be applied. `more`: something has just come, and there may be more of it.
@@ -218,11 +281,11 @@ impl Applier {
             .map(Fold::volume)
             .fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         // Without a delay, what is here already joins all the same: so batches grow with the load.
-        let delay = match self.config.apply.batch_delay_max {
+        let delay = match self.limits.batch_delay_max {
             Duration::ZERO if more => JOIN_MAX,
             delay => delay,
         };
-        images >= self.config.apply.batch_records_max
+        images >= self.limits.batch_records_max
             || bytes >= BATCH_BYTES_MAX
             || self.oldest.is_some_and(|oldest| oldest.elapsed() >= delay)
     }
@@ -431,7 +494,7 @@ mod tests {
         let send = |lsn| outlet.send(parcel(lsn)).expect("there is an inlet");
         (1..=5).for_each(send);
         let applier = Applier::new(
-            Arc::clone(&config),
+            &config,
             config.own_streams(),
             "s".to_owned(),
             sink,

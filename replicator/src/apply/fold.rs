@@ -21,6 +21,8 @@ pub(crate) struct Fold {
     captured_ns: i64,
     images: usize,
     bytes: usize,
+    /// Events were passed over, so there is a position to store, if nothing else.
+    passed: bool,
     /// Attributes of record files, kept from batch to batch. Changes of static files come with theirs.
     attributes: HashMap<Vec<u8>, Attributes>,
     last: Option<(Arc<FileDescription>, usize)>,
@@ -36,6 +38,7 @@ impl Fold {
             captured_ns: 0,
             images: 0,
             bytes: 0,
+            passed: false,
             attributes: HashMap::new(),
             last: None,
         }
@@ -47,7 +50,14 @@ impl Fold {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.files.is_empty()
+        self.files.is_empty() && !self.passed
+    }
+
+    /// Passes over an event: only its position counts.
+    pub(crate) fn pass(&mut self, position: Position, captured_ns: i64) {
+        self.position = position;
+        self.captured_ns = captured_ns;
+        self.passed = true;
     }
 
     /// Adds the next event.
@@ -176,6 +186,7 @@ impl Fold {
         self.last = None;
         self.images = 0;
         self.bytes = 0;
+        self.passed = false;
         let files = std::mem::take(&mut self.files);
         for changes in &files {
             if changes.fate == FileFate::Present && !is_static(&changes.file) {
@@ -219,7 +230,8 @@ fn logged(file: &FileDescription, event: &Event) -> Option<Logged> {
         },
         Change::Cleared { from, to } => LoggedChange::Cleared(*from..*to),
         Change::Removed => LoggedChange::Cleared(0..u64::MAX),
-        Change::Created | Change::Renamed { .. } | Change::Attributes(_) => return None,
+        Change::Renamed { .. } => LoggedChange::Renamed,
+        Change::Created | Change::Attributes(_) => return None,
     };
     Some(Logged {
         position: event.position,

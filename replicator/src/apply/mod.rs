@@ -5,6 +5,7 @@
 
 mod applier;
 mod fold;
+mod mapping;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;

@@ -74,20 +74,29 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
     }
     let failed = files.iter().any(|file| file.error.is_some());
     let report = Report {
-        equal: files.iter().all(|file| file.equal),
+        equal: files
+            .iter()
+            .all(|file| file.equal || file.uncompared.is_some()),
         files,
     };
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         let records: u64 = report.files.iter().map(|file| file.records).sum();
-        let unequal = report.files.iter().filter(|file| !file.equal).count();
+        let is_unequal = |file: &&FileReport| !file.equal && file.uncompared.is_none();
+        let unequal = report.files.iter().filter(is_unequal).count();
+        let uncompared = report.files.iter().filter(|file| file.uncompared.is_some());
+        let uncompared = uncompared.count();
         let what = if report.equal {
             "equal".to_owned()
         } else {
             format!("{unequal} not equal")
         };
-        println!("{} files, {records} records: {what}", report.files.len());
+        let compared = report.files.len() - uncompared;
+        println!("{compared} files, {records} records: {what}");
+        if uncompared > 0 {
+            println!("{uncompared} files couldn't be compared: their tables keep no raw image");
+        }
         let waiting = waiting_bytes(&config.site.lanes);
         if !report.equal && !is_running && waiting > 0 {
             println!(
@@ -124,6 +133,10 @@ fn print_trees(reports: &[FileReport]) {
 
 fn print(file: &FileReport) {
     let place = format!("{} ({})", file.path, file.sink);
+    if let Some(why) = &file.uncompared {
+        println!("{place}: not compared: {why}");
+        return;
+    }
     if let Some(error) = &file.error {
         println!("{place}: {error}");
         return;

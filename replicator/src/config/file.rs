@@ -7,6 +7,7 @@
 use counterfoil_records::schema::{FieldSpec, ItemSpec};
 use counterfoil_records::{Layout, Organization};
 use counterfoil_sinks::mysql::Tls;
+use counterfoil_sinks::plan::{Ddl, Mode};
 use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -17,7 +18,7 @@ use toml::Spanned;
 pub(super) type Later = Option<Spanned<IgnoredAny>>;
 
 /// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &["odbc", "files", "on_refused_row"];
+pub(super) const NOT_YET: &[&str] = &["odbc"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -258,8 +259,120 @@ pub(super) struct SinkTable {
     pub(super) postgres: Option<Spanned<PostgresTable>>,
     pub(super) mysql: Option<Spanned<MysqlTable>>,
     pub(super) odbc: Later,
-    pub(super) files: Later,
-    pub(super) table: Later,
+    pub(super) files: Option<Spanned<FilesTable>>,
+    #[serde(default)]
+    pub(super) include: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) exclude: Vec<Spanned<String>>,
+    pub(super) ddl: Option<Ddl>,
+    pub(super) mode: Option<Mode>,
+    pub(super) raw: Option<bool>,
+    pub(super) drop_columns: Option<bool>,
+    pub(super) on_refused_row: Option<RefusedWord>,
+    pub(super) mask_key_file: Option<Spanned<String>>,
+    pub(super) batch_records_max: Option<Spanned<i64>>,
+    pub(super) batch_delay_ms_max: Option<Spanned<i64>>,
+    #[serde(default)]
+    pub(super) table: BTreeMap<String, Spanned<TableTable>>,
+}
+
+/// `[table.NAME]` of a sink.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TableTable {
+    pub(super) file: Spanned<OneOrMany>,
+    pub(super) mode: Option<Mode>,
+    pub(super) raw: Option<bool>,
+    pub(super) columns: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) exclude_columns: Vec<String>,
+    #[serde(default)]
+    pub(super) rename: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(super) types: BTreeMap<String, Spanned<String>>,
+    #[serde(default)]
+    pub(super) mask: BTreeMap<String, Spanned<MaskValue>>,
+    #[serde(default)]
+    pub(super) constants: BTreeMap<String, Spanned<Setting>>,
+    pub(super) drop_columns: Option<bool>,
+    pub(super) on_refused_row: Option<RefusedWord>,
+    pub(super) copybook: Option<Spanned<String>>,
+    pub(super) copybook_format: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) copy_path: Vec<Spanned<String>>,
+    pub(super) dialect: Option<Spanned<String>>,
+    pub(super) record: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) field: Vec<Spanned<FieldSpec>>,
+    #[serde(default)]
+    pub(super) item: Vec<Spanned<ItemSpec>>,
+}
+
+/// A path, or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// A value of `mask`.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(super) enum MaskValue {
+    Word(String),
+    Fixed { fixed: String },
+}
+
+/// The words of `on_refused_row`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RefusedWord {
+    Retry,
+    DeadLetter,
+    Stop,
+}
+
+/// What says what is in a file's records, wherever it stands.
+pub(super) struct SchemaKeys<'t> {
+    pub(super) name: Option<&'t str>,
+    pub(super) copybook: Option<&'t Spanned<String>>,
+    pub(super) copybook_format: Option<&'t Spanned<String>>,
+    pub(super) copy_path: &'t [Spanned<String>],
+    pub(super) dialect: Option<&'t Spanned<String>>,
+    pub(super) record: Option<&'t Spanned<String>>,
+    pub(super) field: &'t [Spanned<FieldSpec>],
+    pub(super) item: &'t [Spanned<ItemSpec>],
+}
+
+impl FileTable {
+    pub(super) fn schema_keys(&self) -> SchemaKeys<'_> {
+        SchemaKeys {
+            name: self.table.as_ref().map(|name| name.get_ref().as_str()),
+            copybook: self.copybook.as_ref(),
+            copybook_format: self.copybook_format.as_ref(),
+            copy_path: &self.copy_path,
+            dialect: self.dialect.as_ref(),
+            record: self.record.as_ref(),
+            field: &self.field,
+            item: &self.item,
+        }
+    }
+}
+
+impl TableTable {
+    pub(super) fn schema_keys<'t>(&'t self, name: &'t str) -> SchemaKeys<'t> {
+        SchemaKeys {
+            name: Some(name),
+            copybook: self.copybook.as_ref(),
+            copybook_format: self.copybook_format.as_ref(),
+            copy_path: &self.copy_path,
+            dialect: self.dialect.as_ref(),
+            record: self.record.as_ref(),
+            field: &self.field,
+            item: &self.item,
+        }
+    }
 }
 
 /// `[sink.sqlite]`
@@ -269,6 +382,15 @@ pub(super) struct SqliteTable {
     pub(super) path: Spanned<String>,
     pub(super) busy_timeout_ms: Option<Spanned<i64>>,
     pub(super) size_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[sink.files]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilesTable {
+    pub(super) root: Spanned<String>,
+    pub(super) attributes: Option<bool>,
+    pub(super) lock_timeout_ms: Option<Spanned<i64>>,
 }
 
 /// `[sink.postgres]`

@@ -15,15 +15,19 @@ mod pattern;
 mod resolve;
 mod scan;
 mod schema;
+mod sources;
+mod treatment;
 
 pub use error::{ConfigError, Place, Problem};
 pub use pattern::Pattern;
 pub use scan::{FoundFile, Scan, ScanError};
+pub use sources::{Fingerprint, Sources};
+pub use treatment::{OnRefused, TableRule, Treatment};
 
 use crate::typed::{TypedSchema, TypedSchemas};
 pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
-use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -51,6 +55,8 @@ pub struct Config {
     pub kafka: Option<Kafka>,
     /// What each process serves of itself over HTTP.
     pub metrics: Metrics,
+    /// What it was read from.
+    pub sources: Sources,
 }
 
 /// `[metrics]`: what each process serves of itself over HTTP.
@@ -139,6 +145,11 @@ impl Site {
     /// A file that is there as long as somebody wants every file to be read and published again.
     pub fn read_again_path(&self) -> PathBuf {
         self.state.join("read-again")
+    }
+
+    /// Which files each sink had at the last start.
+    pub fn selections_path(&self) -> PathBuf {
+        self.state.join("selections.json")
     }
 
     /// What [`Site::lock_path`] is for capture, for apply from Kafka.
@@ -366,6 +377,8 @@ pub struct SinkConfig {
     pub name: String,
     /// What kind of target, and where.
     pub target: Target,
+    /// What its DBA decided about files and tables.
+    pub treatment: Treatment,
 }
 
 /// The kinds of target.
@@ -378,6 +391,8 @@ pub enum Target {
     Postgres(PostgresConfig),
     /// A database of a MySQL or MariaDB server.
     Mysql(MysqlConfig),
+    /// The files themselves, below a directory.
+    Files(FilesConfig),
 }
 
 impl Target {
@@ -386,6 +401,7 @@ impl Target {
         match self {
             Target::Sqlite(config) => config.path.display().to_string(),
             Target::Mysql(config) => config.place(),
+            Target::Files(config) => config.root.display().to_string(),
             Target::Postgres(config) => format!("{:?} {}", config.service, config.place()),
         }
     }

@@ -3,19 +3,21 @@
 
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
-    AccessWord, ApplyTable, BacklogWord, File, FileTable, GroupTable, JournalTable, KafkaTable,
-    Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable, SinksTable,
-    SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord, WireFormatWord,
+    AccessWord, ApplyTable, BacklogWord, File, FileTable, FilesTable, GroupTable, JournalTable,
+    KafkaTable, Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable,
+    SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord,
+    WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
-    Registry, Route, SinkConfig, Site, SubjectNames, Target, Unavailable, UnitOfWork,
+    Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment, Unavailable,
+    UnitOfWork,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::mysql::Tls;
-use counterfoil_sinks::{FileSchema, MysqlConfig, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::io::Read;
@@ -83,6 +85,7 @@ pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     let mut resolver = Resolver {
         source: &source,
         problems: Vec::new(),
+        read: vec![source.path.clone()],
     };
     let config = resolver.config(&file);
     let mut problems = resolver.problems;
@@ -131,6 +134,8 @@ fn read(path: &Path) -> Result<Source, Problem> {
 pub(super) struct Resolver<'a> {
     pub(super) source: &'a Source,
     pub(super) problems: Vec<Problem>,
+    /// Files and directories that decided what the configuration is.
+    pub(super) read: Vec<PathBuf>,
 }
 
 /// Where a rule was written, to speak of it later.
@@ -201,6 +206,7 @@ impl Resolver<'_> {
             sinks.push(SinkConfig {
                 name: "default".to_owned(),
                 target: Target::Sqlite(SqliteConfig::new(path)),
+                treatment: Treatment::default(),
             });
         } else if sinks.is_empty() && self.problems.is_empty() {
             let span = file.sinks.include.first().map_or(0..0, Spanned::span);
@@ -211,6 +217,7 @@ impl Resolver<'_> {
             );
         }
         self.between_groups(&groups, &places);
+        self.plans(&site, &sinks, &groups);
         self.own_files(&site, &sinks, &groups, &places);
         Some(Config {
             path: self.source.path.clone(),
@@ -221,6 +228,7 @@ impl Resolver<'_> {
             sinks,
             kafka,
             metrics,
+            sources: Sources::new(std::mem::take(&mut self.read)),
         })
     }
 
@@ -658,7 +666,7 @@ impl Resolver<'_> {
             );
             return None;
         }
-        let schema = self.schema(table);
+        let schema = self.schema(&table.schema_keys());
         // Without what the schema says of the record's length, there would be a second problem of the same cause.
         let format = match &schema {
             Ok(schema) => self.format(table, schema.as_deref()),
@@ -794,8 +802,10 @@ impl Resolver<'_> {
                         let mut resolver = Resolver {
                             source: &source,
                             problems: Vec::new(),
+                            read: vec![path],
                         };
                         sinks.extend(resolver.sink(&table));
+                        self.read.append(&mut resolver.read);
                         self.problems.append(&mut resolver.problems);
                     }
                     Err(problem) => self.problems.push(problem),
@@ -836,17 +846,11 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        for (later, key) in [(&table.odbc, "odbc"), (&table.files, "files")] {
-            self.later(
-                later,
-                &format!("[{key}]"),
-                "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`)",
-            );
-        }
         self.later(
-            &table.table,
-            "[table]",
-            "this version makes one table per file by itself; leave it out",
+            &table.odbc,
+            "[odbc]",
+            "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`), \
+             and to files ([files] with a `root`)",
         );
         let mut targets = Vec::new();
         if let Some(sqlite) = &table.sqlite {
@@ -857,6 +861,9 @@ impl Resolver<'_> {
         }
         if let Some(mysql) = &table.mysql {
             targets.push((mysql.span(), self.mysql(mysql.get_ref())));
+        }
+        if let Some(files) = &table.files {
+            targets.push((files.span(), self.files(files, table)));
         }
         if let Some((span, _)) = targets.get(1) {
             self.problem(
@@ -876,14 +883,16 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }` or `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }`, `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` or `files = { root = \"DIRECTORY\" }` to it",
                 );
             }
             return None;
         };
+        let treatment = self.treatment(table);
         let sink = SinkConfig {
             name: table.name.get_ref().clone(),
             target: target?,
+            treatment: treatment?,
         };
         Some((sink, self.source.problem(table.name.span(), "")))
     }
@@ -906,6 +915,36 @@ impl Resolver<'_> {
             config.size_max_bytes = Some(limit);
         }
         Some(Target::Sqlite(config))
+    }
+
+    fn files(&mut self, files: &Spanned<FilesTable>, sink: &SinkTable) -> Option<Target> {
+        let table = files.get_ref();
+        let decides_on_rows = sink.ddl.is_some()
+            || sink.mode.is_some()
+            || sink.raw.is_some()
+            || sink.drop_columns.is_some()
+            || sink.mask_key_file.is_some()
+            || !sink.table.is_empty();
+        if decides_on_rows {
+            self.problem(
+                files.span(),
+                format!(
+                    "sink {:?} writes to files, which have no tables and columns",
+                    sink.name.get_ref()
+                ),
+                "leave out `mode`, `raw`, `ddl`, `drop_columns`, `mask_key_file` and [table.*]; which files it has, `include` \
+                 and `exclude` say",
+            );
+        }
+        let mut config = FilesConfig::new(self.path(&table.root)?);
+        config.attributes = table.attributes.unwrap_or(config.attributes);
+        config.lock_timeout_ms = self.number(
+            "lock_timeout_ms",
+            &table.lock_timeout_ms,
+            config.lock_timeout_ms,
+            1..=3_600_000,
+        );
+        Some(Target::Files(config))
     }
 
     fn postgres(&mut self, written: &Spanned<PostgresTable>) -> Option<Target> {
@@ -1046,6 +1085,7 @@ impl Resolver<'_> {
         if let Some(path) = pattern.literal() {
             return vec![path];
         }
+        self.read.push(pattern.directory());
         let walk = WalkDir::new(pattern.directory())
             .max_depth(pattern.depth_max().unwrap_or(usize::MAX))
             .sort_by_file_name();
@@ -1157,6 +1197,13 @@ impl Resolver<'_> {
             ),
         ];
         for sink in sinks {
+            if let Target::Files(FilesConfig { root, .. }) = &sink.target {
+                own.push((
+                    Pattern::everything_below(root),
+                    "what a sink mirrors files to",
+                    root.clone(),
+                ));
+            }
             let Target::Sqlite(SqliteConfig { path, .. }) = &sink.target else {
                 continue;
             };
@@ -1198,7 +1245,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn number(
+    pub(super) fn number(
         &mut self,
         key: &str,
         written: &Option<Spanned<i64>>,
@@ -1256,7 +1303,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn table_name(&mut self, written: &Spanned<String>) {
+    pub(super) fn table_name(&mut self, written: &Spanned<String>) {
         let name = written.get_ref();
         let lower = name.to_lowercase();
         let reserved = ["counterfoil_", "sqlite_"]
@@ -1301,7 +1348,7 @@ impl Resolver<'_> {
         }
     }
 
-    fn pattern(
+    pub(super) fn pattern(
         &mut self,
         written: &Spanned<String>,
         parse: impl Fn(&Path, &str) -> Result<Pattern, String>,

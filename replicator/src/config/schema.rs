@@ -1,6 +1,6 @@
 //! What is in a file's records: its copybook or its field list, read and checked when the configuration is.
 
-use super::file::FileTable;
+use super::file::{FileTable, SchemaKeys};
 use super::resolve::Resolver;
 use crate::copybooks::{self, Directories};
 use counterfoil_records::copybook::{Options, SourceFormat};
@@ -18,14 +18,14 @@ impl Resolver<'_> {
     /// The schema that a rule's copybook or fields describe, if it has either.
     pub(super) fn schema(
         &mut self,
-        table: &FileTable,
+        keys: &SchemaKeys<'_>,
     ) -> Result<Option<Arc<RecordSchema>>, Refused> {
-        let dialect = self.dialect(table)?;
-        let schema = match (&table.copybook, table.field.first()) {
-            (Some(copybook), None) => self.of_copybook(table, copybook, dialect)?,
-            (None, Some(_)) => self.of_fields(table, &dialect)?,
+        let dialect = self.dialect(keys)?;
+        let schema = match (keys.copybook, keys.field.first()) {
+            (Some(copybook), None) => self.of_copybook(keys, copybook, dialect)?,
+            (None, Some(_)) => self.of_fields(keys, &dialect)?,
             (None, None) => {
-                self.needs_schema(table);
+                self.needs_schema(keys);
                 return Ok(None);
             }
             (Some(_), Some(field)) => {
@@ -38,7 +38,7 @@ impl Resolver<'_> {
             }
         };
         let mut schema = schema;
-        for item in &table.item {
+        for item in keys.item {
             match schema.with_item(item.get_ref()) {
                 Ok(changed) => schema = changed,
                 Err(message) => {
@@ -47,11 +47,17 @@ impl Resolver<'_> {
                 }
             }
         }
+        schema.root().visit(&mut |item| {
+            let file = PathBuf::from(&*item.place.file);
+            if file.is_absolute() && !self.read.contains(&file) {
+                self.read.push(file);
+            }
+        });
         Ok(Some(Arc::new(schema)))
     }
 
-    fn dialect(&mut self, table: &FileTable) -> Result<Dialect, Refused> {
-        let Some(written) = &table.dialect else {
+    fn dialect(&mut self, keys: &SchemaKeys<'_>) -> Result<Dialect, Refused> {
+        let Some(written) = keys.dialect else {
             return Ok(Dialect::default());
         };
         written.get_ref().parse().map_err(|error| {
@@ -66,14 +72,14 @@ impl Resolver<'_> {
     }
 
     /// Keys that say something of a schema, without one.
-    fn needs_schema(&mut self, table: &FileTable) {
-        let keys = [&table.copybook_format, &table.dialect, &table.record]
+    fn needs_schema(&mut self, keys: &SchemaKeys<'_>) {
+        let spans = [keys.copybook_format, keys.dialect, keys.record]
             .into_iter()
             .flatten()
             .map(Spanned::span)
-            .chain(table.copy_path.first().map(Spanned::span))
-            .chain(table.item.first().map(Spanned::span));
-        for span in keys.collect::<Vec<_>>() {
+            .chain(keys.copy_path.first().map(Spanned::span))
+            .chain(keys.item.first().map(Spanned::span));
+        for span in spans {
             self.problem(
                 span,
                 "this says how to read a copybook, and there is none",
@@ -84,12 +90,12 @@ impl Resolver<'_> {
 
     fn of_copybook(
         &mut self,
-        table: &FileTable,
+        keys: &SchemaKeys<'_>,
         written: &Spanned<String>,
         dialect: Dialect,
     ) -> Result<RecordSchema, Refused> {
         let mut format = None;
-        if let Some(name) = &table.copybook_format {
+        if let Some(name) = keys.copybook_format {
             format = Some(name.get_ref().parse::<SourceFormat>().map_err(|message| {
                 self.problem(
                     name.span(),
@@ -101,7 +107,7 @@ impl Resolver<'_> {
         }
         let path = self.path(written).ok_or(Refused)?;
         let directories: Option<Vec<PathBuf>> =
-            table.copy_path.iter().map(|path| self.path(path)).collect();
+            keys.copy_path.iter().map(|path| self.path(path)).collect();
         let options = Options { dialect, format };
         let directories = Directories(directories.ok_or(Refused)?);
         let copybook = copybooks::load(&path, &options, &directories).map_err(|error| {
@@ -112,7 +118,7 @@ impl Resolver<'_> {
             );
             Refused
         })?;
-        let name = table.record.as_ref();
+        let name = keys.record;
         match copybook.record(name.map(|name| name.get_ref().as_str())) {
             Ok(record) => Ok(record.clone()),
             Err(message) => {
@@ -126,13 +132,16 @@ impl Resolver<'_> {
         }
     }
 
-    fn of_fields(&mut self, table: &FileTable, dialect: &Dialect) -> Result<RecordSchema, Refused> {
-        for span in [&table.copybook_format, &table.record]
+    fn of_fields(
+        &mut self,
+        keys: &SchemaKeys<'_>,
+        dialect: &Dialect,
+    ) -> Result<RecordSchema, Refused> {
+        for span in [keys.copybook_format, keys.record]
             .into_iter()
             .flatten()
             .map(Spanned::span)
-            .chain(table.copy_path.first().map(Spanned::span))
-            .collect::<Vec<_>>()
+            .chain(keys.copy_path.first().map(Spanned::span))
         {
             self.problem(
                 span,
@@ -142,7 +151,7 @@ impl Resolver<'_> {
         }
         // Each by itself first, to point at the one that is wrong.
         let mut refused = false;
-        for field in &table.field {
+        for field in keys.field {
             if let Err(message) = field.get_ref().item(2, dialect) {
                 self.problem(field.span(), message, "docs/copybooks.md lists the types");
                 refused = true;
@@ -151,14 +160,14 @@ impl Resolver<'_> {
         if refused {
             return Err(Refused);
         }
-        let fields: Vec<FieldSpec> = table
+        let fields: Vec<FieldSpec> = keys
             .field
             .iter()
             .map(|field| field.get_ref().clone())
             .collect();
-        let name = table.table.as_ref().map_or("record", |name| name.get_ref());
+        let name = keys.name.unwrap_or("record");
         RecordSchema::of_fields(name, &fields, dialect).map_err(|message| {
-            let span = table.field.first().map_or(0..0, Spanned::span);
+            let span = keys.field.first().map_or(0..0, Spanned::span);
             self.problem(span, message, "see docs/copybooks.md");
             Refused
         })

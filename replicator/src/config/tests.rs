@@ -1,6 +1,7 @@
 use super::*;
 use counterfoil_records::{Layout, Organization};
 use counterfoil_sinks::mysql::Tls;
+use counterfoil_sinks::plan::{Constant, Ddl, Mode};
 use counterfoil_sinks::postgres::SslMode;
 use std::fs;
 use tempfile::TempDir;
@@ -77,7 +78,8 @@ fn the_least_configuration_has_the_documented_defaults() {
         config.sinks,
         [SinkConfig {
             name: "default".into(),
-            target: Target::Sqlite(SqliteConfig::new(path))
+            target: Target::Sqlite(SqliteConfig::new(path)),
+            treatment: Treatment::default(),
         }]
     );
 }
@@ -207,24 +209,13 @@ fn unknown_values_and_missing_keys_say_what_to_write() {
 
 #[test]
 fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
-    for (text, what) in [
-        (
-            format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.odbc]\ndsn = \"x\""),
-            "[odbc] isn't available",
-        ),
-        (
-            format!(
-                "{MINIMAL}\n[[sink]]\nname = \"dr\"\nsqlite = {{ path = \"x\" }}\n[sink.table.a]\nfile = 'x'"
-            ),
-            "[table] isn't available",
-        ),
-    ] {
-        let (line, shown) = problem(&text);
-        assert!(
-            shown.contains(what) && line > 0,
-            "{what:?} isn't in:\n{shown}"
-        );
-    }
+    let text = format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.odbc]\ndsn = \"x\"");
+    let (line, shown) = problem(&text);
+    let what = "[odbc] isn't available";
+    assert!(
+        shown.contains(what) && line > 0,
+        "{what:?} isn't in:\n{shown}"
+    );
 }
 
 #[test]
@@ -930,4 +921,114 @@ fn what_is_wrong_with_a_copybook_is_shown_where_it_is() {
         alone.contains("this says how to read a copybook, and there is none"),
         "{alone}"
     );
+}
+
+/// A site with a file of two fields, and a sink that has this in it.
+fn with_sink(text: &str) -> String {
+    let site = MINIMAL.replace("data/*.dat", "/srv/a.dat");
+    format!(
+        "{site}field = [{{ name = 'id', type = 'zoned(4)' }}, {{ name = 'name', type = 'text(76)' }}]\n\
+         [[sink]]\nname = 'dr'\nsqlite = {{ path = 'x.db' }}\n{text}\n"
+    )
+}
+
+#[test]
+fn a_dba_says_what_becomes_of_files() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let key = directory.path().join("key");
+    std::fs::write(&key, "0123456789abcdef\n").expect("writing a key");
+    let config = load(&with_sink(&format!(
+        "include = ['/srv/**']\nexclude = ['/srv/*.tmp']\nddl = 'check'\nbatch_records_max = 7\nbatch_delay_ms_max = 0\n\
+         on_refused_row = 'stop'\nmask_key_file = '{}'\n\
+         [sink.table.z]\nfile = ['/srv/z', '/srv/z*']\nmode = 'history'\ncolumns = ['id']\non_refused_row = 'dead-letter'\n\
+         [sink.table.a]\nfile = '/srv/b*'\nmask = {{ id = 'last4', name = 'hash', x = {{ fixed = 'y' }} }}\n\
+         exclude_columns = ['q']\nrename = {{ id = 'number' }}\ntypes = {{ id = 'text(9)' }}\ndrop_columns = true\n\
+         constants = {{ site = '{{site}}', branch = 7 }}",
+        key.display()
+    )))
+    .unwrap_or_else(|error| panic!("{error}"));
+    let treatment = &config.sinks[0].treatment;
+    assert_eq!(treatment.ddl, Ddl::Check);
+    assert_eq!(treatment.batch_records_max, Some(7));
+    assert_eq!(treatment.batch_delay_max, Some(Duration::ZERO));
+    assert!(treatment.takes(b"/srv/a/b", None) && !treatment.takes(b"/etc/x", None));
+    assert!(!treatment.takes(b"/srv/x.tmp", None));
+    // In the order of the file.
+    let names: Vec<&str> = treatment
+        .tables
+        .iter()
+        .map(|rule| rule.name.as_str())
+        .collect();
+    assert_eq!(names, ["z", "a"]);
+    let rule = treatment.rule(b"/srv/z9").expect("a rule");
+    assert_eq!(
+        (rule.name.as_str(), rule.on_refused),
+        ("z", OnRefused::DeadLetter)
+    );
+    assert_eq!((rule.spec.mode, rule.spec.raw), (Mode::History, true));
+    let rule = treatment.rule(b"/srv/b").expect("a rule");
+    assert_eq!(
+        (rule.name.as_str(), rule.on_refused),
+        ("a", OnRefused::Stop)
+    );
+    // What a mask hides isn't beside it.
+    assert!(!rule.spec.raw && rule.spec.may_drop);
+    assert_eq!(rule.spec.masks.len(), 3);
+    assert_eq!(rule.spec.constants["branch"], Constant::Number(7));
+    assert_eq!(treatment.on_refused(b"/elsewhere"), OnRefused::Stop);
+}
+
+#[test]
+fn what_a_dba_cant_mean_is_refused_where_it_stands() {
+    let rule = |text: &str| format!("[sink.table.t]\nfile = '/srv/a.dat'\n{text}");
+    for (text, what) in [
+        (
+            rule("mask = { id = 'rot13' }"),
+            "there is no mask \"rot13\"",
+        ),
+        (rule("mask = { id = 'hash' }"), "a hash takes a key"),
+        (rule("types = { id = 'colour' }"), "is no kind of column"),
+        (
+            rule("raw = true\nmask = { id = 'last4' }"),
+            "set `raw = false`",
+        ),
+        (
+            rule("columns = ['ident']"),
+            "there is no field ident; there are id, name",
+        ),
+        (
+            rule("constants = { data = 'x' }"),
+            "is the name of a column of Counterfoil's own",
+        ),
+        (rule("constants = { x = true }"), "a text or a whole number"),
+        (rule("copybook = 'no-such.cpy'"), "no-such.cpy"),
+        (rule("record = 'x'"), "this says how to read a copybook"),
+        (
+            "[sink.table.sqlite_x]\nfile = 'x'".to_owned(),
+            "can't be the name of a table",
+        ),
+        (
+            "[sink.table.t]\nraw = true".to_owned(),
+            "the key `file` is missing",
+        ),
+        (
+            "mode = 'sideways'".to_owned(),
+            "known here: mirror, history",
+        ),
+        (
+            "ddl = 'perhaps'".to_owned(),
+            "known here: manage, check, none",
+        ),
+        (
+            "on_refused_row = 'shrug'".to_owned(),
+            "known here: retry, dead-letter, stop",
+        ),
+        ("mask_key_file = 'no-such-key'".to_owned(), "no-such-key"),
+        ("batch_records_max = 0".to_owned(), "1 to 1000000"),
+        ("include = ['']".to_owned(), "an empty path"),
+    ] {
+        let (line, shown) = problem(&with_sink(&text));
+        assert!(shown.contains(what), "{what:?} isn't in:\n{shown}");
+        assert!(line > 12, "line {line}:\n{shown}");
+    }
 }

@@ -46,7 +46,7 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
         let whose = watch::Whose::Applied { sink: name };
         watch::start(config, kafka, whose, &progress)?;
         let applier = Applier::new(
-            Arc::clone(config),
+            config,
             streams.clone(),
             name.to_owned(),
             sink,

@@ -116,7 +116,7 @@ impl Destination for LocalSink {
     fn work(self: Box<Self>, onward: Onward) -> Box<dyn FnOnce() + Send> {
         let streams = self.config.own_streams();
         let applier = Applier::new(
-            self.config,
+            &self.config,
             streams,
             self.name,
             self.sink,

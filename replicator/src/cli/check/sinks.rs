@@ -4,7 +4,8 @@ use super::Finding;
 use super::state::{FileSystem, allowed, file_system};
 use counterfoil::config::{Config, SinkConfig, Target};
 use counterfoil_sinks::{
-    MysqlConfig, MysqlSink, PostgresConfig, PostgresSink, SinkError, SqliteSink,
+    FilesConfig, FilesSink, MysqlConfig, MysqlSink, PostgresConfig, PostgresSink, SinkError,
+    SqliteSink,
 };
 use rustix::fs::Access;
 use std::path::Path;
@@ -18,6 +19,7 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             Target::Sqlite(_) => sqlite(sink, &config.site.state),
             Target::Postgres(postgres_config) => postgres(sink, postgres_config),
             Target::Mysql(mysql_config) => vec![mysql(sink, mysql_config)],
+            Target::Files(files_config) => vec![files(sink, files_config)],
             // Kinds of target that come later bring their own check.
             _ => Vec::new(),
         })
@@ -63,6 +65,39 @@ fn mysql(sink: &SinkConfig, config: &MysqlConfig) -> Finding {
             reached.version, reached.packet_bytes_max
         ),
     )
+}
+
+fn files(sink: &SinkConfig, config: &FilesConfig) -> Finding {
+    let root = &config.root;
+    let subject = format!("{} ({})", sink.name, root.display());
+    let is_there = root.is_dir();
+    let directory = match root.parent() {
+        Some(parent) if !is_there => parent,
+        _ => root,
+    };
+    if !directory.is_dir() {
+        return Finding::error(
+            "sink",
+            subject,
+            format!("there is no directory {}", directory.display()),
+            format!("mkdir -p {}", directory.display()),
+        );
+    }
+    if let Err(error) = allowed(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        return Finding::error(
+            "sink",
+            subject,
+            format!("this user can't write to {}: {error}", directory.display()),
+            "run the replicator as a user that may, or configure another root",
+        );
+    }
+    if !root.join(counterfoil_sinks::files::OWN_DIRECTORY).is_dir() {
+        return Finding::ok("sink", subject, "files will be mirrored there");
+    }
+    match FilesSink::open_read_only(config) {
+        Ok(_) => Finding::ok("sink", subject, "mirrored into already, and can be read"),
+        Err(error) => unreachable(subject, error),
+    }
 }
 
 fn postgres(sink: &SinkConfig, config: &PostgresConfig) -> Vec<Finding> {

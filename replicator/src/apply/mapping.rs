@@ -1,0 +1,258 @@
+//! Mapping: what a sink has of each file, as its DBA decided.
+//!
+//! Events come with files as the primary describes them. Here they get the table, the columns and everything else that this
+//! sink's configuration says, or are passed over where the sink isn't to have the file at all.
+
+use crate::config::{Apply, Config, Treatment};
+use crate::event::{Change, Event};
+use counterfoil_proto::path_text;
+use counterfoil_sinks::FileDescription;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// So many files are remembered; when there are more, all are forgotten and worked out anew as needed.
+const FILES_MAX: usize = 20_000;
+
+/// What a sink has of files.
+pub(super) struct Mapping {
+    config: Arc<Config>,
+    treatment: Treatment,
+    known: HashMap<Vec<u8>, Known>,
+}
+
+/// What became of a file's description.
+struct Known {
+    from: Arc<FileDescription>,
+    /// `None`: the sink doesn't have it.
+    to: Option<Arc<FileDescription>>,
+}
+
+/// What becomes of an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is as the sink is to have it.
+    Take,
+    /// The sink doesn't have it.
+    Pass,
+    /// The sink has it, but lacks what was in the file before: why, in words.
+    Lacks(String),
+}
+
+impl Mapping {
+    /// What the sink of this name has.
+    pub(super) fn new(config: &Arc<Config>, sink: &str) -> Mapping {
+        let sink = config.sinks.iter().find(|config| config.name == sink);
+        Mapping {
+            treatment: sink.map(|sink| sink.treatment.clone()).unwrap_or_default(),
+            config: Arc::clone(config),
+            known: HashMap::new(),
+        }
+    }
+
+    /// How changes are put into batches for the sink.
+    pub(super) fn limits(&self, general: &Apply) -> Apply {
+        let treatment = &self.treatment;
+        Apply {
+            batch_records_max: treatment
+                .batch_records_max
+                .unwrap_or(general.batch_records_max),
+            batch_delay_max: treatment.batch_delay_max.unwrap_or(general.batch_delay_max),
+            ..general.clone()
+        }
+    }
+
+    /// Makes the event one that the sink is to have.
+    ///
+    /// # Errors
+    /// In words: what the configuration says of the file doesn't go with it. The event is as it was.
+    pub(super) fn map(&mut self, event: &mut Event) -> Result<Verdict, String> {
+        let from = match &event.change {
+            Change::Renamed { from } => Some((self.describe(from)?, path_text(&from.path))),
+            _ => None,
+        };
+        let file = self.describe(&event.file)?;
+        match (from, file) {
+            (None | Some((None, _)), None) => Ok(Verdict::Pass),
+            (None, Some(file)) => {
+                event.file = file;
+                Ok(Verdict::Take)
+            }
+            (Some((Some(from), _)), Some(file)) => {
+                event.file = file;
+                event.change = Change::Renamed { from };
+                Ok(Verdict::Take)
+            }
+            // It leaves what the sink has.
+            (Some((Some(from), _)), None) => {
+                event.file = from;
+                event.change = Change::Removed;
+                Ok(Verdict::Take)
+            }
+            // It comes into what the sink has, and nobody says again what is in it.
+            (Some((None, from)), Some(file)) => {
+                let path = path_text(&file.path);
+                event.file = file;
+                event.change = Change::Created;
+                Ok(Verdict::Lacks(format!(
+                    "{path} was renamed from {from}, which this sink doesn't have, so it lacks what is in the file; have \
+                     all files read again (`counterfoil run --read-again`)"
+                )))
+            }
+        }
+    }
+
+    fn describe(
+        &mut self,
+        file: &Arc<FileDescription>,
+    ) -> Result<Option<Arc<FileDescription>>, String> {
+        if let Some(known) = self.known.get(&file.path)
+            && (Arc::ptr_eq(&known.from, file) || known.from == *file)
+        {
+            return Ok(known.to.clone());
+        }
+        let to = if self.treatment.takes(&file.path, file.tree.as_deref()) {
+            let rule = self.config.rule(&file.path);
+            let known = rule.and_then(|rule| rule.schema.as_ref());
+            let described = self.treatment.describe(&self.config.site.name, file, known);
+            let described = described.map_err(|problems| {
+                format!(
+                    "what the configuration says of {} doesn't go with it: {}",
+                    path_text(&file.path),
+                    problems.join("; ")
+                )
+            })?;
+            if described == **file {
+                Some(Arc::clone(file))
+            } else {
+                Some(Arc::new(described))
+            }
+        } else {
+            None
+        };
+        if self.known.len() >= FILES_MAX {
+            self.known.clear();
+        }
+        let known = Known {
+            from: Arc::clone(file),
+            to: to.clone(),
+        };
+        self.known.insert(file.path.clone(), known);
+        Ok(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use counterfoil_proto::Position;
+    use counterfoil_records::{Layout, Organization, RecordFormat};
+
+    fn mapping(sink: &str) -> (tempfile::TempDir, Mapping) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("counterfoil.toml");
+        let text = format!(
+            "[site]\nname = 'hq'\nstate = 'state'\n[[group]]\nname = 'g'\n[[group.file]]\npath = '/srv/**'\n\
+             organization = 'fixed'\nlayout = 'plain'\nfield = [{{ name = 'id', type = 'zoned(4)' }}]\n\
+             [[sink]]\nname = 'dr'\nsqlite = {{ path = 'dr.db' }}\n{sink}"
+        );
+        std::fs::write(&path, text).expect("writing the configuration");
+        let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
+        let mapping = Mapping::new(&Arc::new(config), "dr");
+        (directory, mapping)
+    }
+
+    fn file(path: &str) -> Arc<FileDescription> {
+        Arc::new(FileDescription {
+            path: path.as_bytes().to_vec(),
+            group: "g".into(),
+            format: RecordFormat {
+                record_size: Some(4),
+                ..RecordFormat::new(Organization::Fixed, Layout::Plain)
+            },
+            table: None,
+            tree: None,
+            schema: None,
+            plan: None,
+        })
+    }
+
+    fn event(path: &str, change: Change) -> Event {
+        Event {
+            position: Position::default(),
+            group: 0,
+            file: file(path),
+            size: 0,
+            change,
+            captured_ns: 1,
+            pid: 1,
+            snapshot: false,
+            before: None,
+        }
+    }
+
+    #[test]
+    fn a_file_gets_its_table_and_its_columns() {
+        let (_directory, mut mapping) =
+            mapping("[sink.table.accounts]\nfile = '/srv/a*.dat'\nrename = { id = 'number' }\n");
+        let mut put = event("/srv/a1.dat", Change::Absent { id: 1 });
+        assert_eq!(mapping.map(&mut put), Ok(Verdict::Take));
+        assert_eq!(put.file.table.as_deref(), Some("accounts"));
+        let plan = put
+            .file
+            .plan
+            .as_ref()
+            .expect("the configuration says what is in it");
+        assert_eq!(plan.columns()[0].name, "number");
+        // No rule: the columns are as they are, the table is named for the file.
+        let mut other = event("/srv/b.dat", Change::Absent { id: 1 });
+        assert_eq!(mapping.map(&mut other), Ok(Verdict::Take));
+        let plan = other
+            .file
+            .plan
+            .as_ref()
+            .expect("the configuration says what is in it");
+        assert_eq!(
+            (plan.columns()[0].name.as_str(), &other.file.table),
+            ("id", &None)
+        );
+    }
+
+    #[test]
+    fn what_a_sink_doesnt_have_is_passed_over_and_renames_leave_and_enter() {
+        let (_directory, mut mapping) =
+            mapping("include = ['/srv/pay/**']\nexclude = ['/srv/pay/*.tmp']\n");
+        let renamed = |from: &str| Change::Renamed { from: file(from) };
+        let mut inside = event("/srv/pay/b", renamed("/srv/pay/a"));
+        assert_eq!(mapping.map(&mut inside), Ok(Verdict::Take));
+        let mut outside = event("/srv/b", renamed("/srv/pay/a.tmp"));
+        assert_eq!(mapping.map(&mut outside), Ok(Verdict::Pass));
+        let mut leaves = event("/srv/pay/a.tmp", renamed("/srv/pay/a"));
+        assert_eq!(mapping.map(&mut leaves), Ok(Verdict::Take));
+        assert_eq!(
+            (&*leaves.file.path, &leaves.change),
+            (&b"/srv/pay/a"[..], &Change::Removed)
+        );
+        let mut enters = event("/srv/pay/a", renamed("/srv/pay/a.tmp"));
+        let Ok(Verdict::Lacks(why)) = mapping.map(&mut enters) else {
+            panic!("its content isn't there");
+        };
+        assert!(
+            why.contains("/srv/pay/a was renamed from /srv/pay/a.tmp"),
+            "{why}"
+        );
+        assert_eq!(enters.change, Change::Created);
+    }
+
+    #[test]
+    fn what_doesnt_go_with_a_file_is_an_error_that_names_it() {
+        let (_directory, mut mapping) =
+            mapping("[sink.table.accounts]\nfile = '/srv/*.dat'\ncolumns = ['ident']\n");
+        let mut put = event("/srv/a.dat", Change::Absent { id: 1 });
+        let why = mapping.map(&mut put).expect_err("there is no such field");
+        assert!(
+            why.contains("/srv/a.dat") && why.contains("there is no field ident"),
+            "{why}"
+        );
+        assert_eq!(put.file, file("/srv/a.dat"));
+    }
+}
