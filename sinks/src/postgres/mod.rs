@@ -317,7 +317,11 @@ async fn probe(session: &mut Session) -> Result<Reached, SinkError> {
     }
     let has_tables = there && usage && schema::version(session).await?.is_some();
     if has_tables {
-        for table in ["position", "files", "trees", "residue"] {
+        let mut tables = vec!["position", "files", "trees", "residue"];
+        if session.version >= schema::VERSION_WITH_SHAPES {
+            tables.push("histories");
+        }
+        for table in tables {
             let table = session.name(&format!("counterfoil_{table}"));
             let may = session
                 .client

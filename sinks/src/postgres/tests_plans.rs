@@ -595,7 +595,7 @@ fn tables_of_the_first_version_are_brought_up() {
         changes(&cards, [(1, record("x"))]),
         changes(&static_file("/srv/etc", "/srv/etc/a"), [(0, record("a"))]),
     ]);
-    let version_1 = "ALTER TABLE counterfoil_files DROP COLUMN shape; UPDATE counterfoil_schema SET version = 1";
+    let version_1 = "DROP TABLE counterfoil_histories; ALTER TABLE counterfoil_files DROP COLUMN shape; UPDATE counterfoil_schema SET version = 1";
     mirror.sql(version_1);
     let mut reader = PostgresSink::open_read_only(&mirror.config).expect("reading");
     assert_eq!(reader.files(STREAM).expect("listing").len(), 2);
@@ -789,7 +789,7 @@ fn a_sink_that_makes_nothing_finds_what_it_needs() {
             assert_permanent(&error, &["more"]);
         }
         // A file that goes leaves its table, and a renamed one finds the other.
-        mirror.sql(&format!("CREATE TABLE other (LIKE cards INCLUDING ALL); CREATE TABLE tree2 (LIKE etc INCLUDING ALL)"));
+        mirror.sql("CREATE TABLE other (LIKE cards INCLUDING ALL); CREATE TABLE tree2 (LIKE etc INCLUDING ALL)");
         let other = planned("/srv/other", None, CARDS, &PlanSpec::default());
         let renamed = FileChanges {
             renamed_from: Some(b"/srv/a/cards".to_vec()),
@@ -965,7 +965,7 @@ fn a_history_keeps_every_change() {
     let images = (110..210).map(|id| (id, line("m", id)));
     mirror.lsn += 200;
     mirror.apply([FileChanges {
-        cleared: vec![1..u64::MAX],
+        cleared: std::iter::once(1..u64::MAX).collect(),
         log: log(rest.into_iter().chain(many)),
         ..changes(&cards, images.chain([(1, line("f", 6))]))
     }]);
@@ -1019,7 +1019,7 @@ fn a_history_keeps_every_change() {
         FileChanges {
             fate: FileFate::Removed,
             log: log([
-                (begin + 1, image(1, line("h", 8).clone())),
+                (begin + 1, image(1, line("h", 8))),
                 (begin + 2, LoggedChange::Cleared(0..u64::MAX)),
             ]),
             ..changes(&again, [])
@@ -1041,10 +1041,29 @@ fn a_history_keeps_every_change() {
         ["delete"]
     );
     assert_eq!(mirror.sql("SELECT to_regclass('cards_2') IS NULL"), ["t"]);
-    // A mirror can't be made of it.
-    let mirrored = planned("/srv/cards", Some("cards"), fields, &PlanSpec::default());
-    let error = mirror.refuse([changes(&mirrored, [])]);
-    assert_permanent(&error, &["no primary key on (record_number)"]);
+    // It is no other file's, and no mirror's.
+    for (path, spec) in [
+        ("/srv/b/cards", &spec),
+        ("/srv/cards", &PlanSpec::default()),
+    ] {
+        let other = planned(path, None, fields, spec);
+        mirror.apply([changes(&other, [])]);
+    }
+    let files = mirror.sink.files(STREAM).expect("listing");
+    let tables: Vec<&str> = files.iter().map(|file| &*file.table).collect();
+    assert_eq!(tables, ["cards_2", "cards_3"]);
+    // The first one's comes again with its history, without being filled anew.
+    let gone = FileChanges {
+        fate: FileFate::Removed,
+        ..changes(&file("/srv/cards"), [])
+    };
+    mirror.apply([gone]);
+    mirror.sql("UPDATE cards SET name = 'seen' WHERE op = 'put'");
+    mirror.apply([changes(&again, [])]);
+    assert_eq!(
+        mirror.sql("SELECT DISTINCT name FROM cards WHERE op = 'put'"),
+        ["seen"]
+    );
 }
 
 /// A history's columns are filled anew like those of a mirror, and its table may have no raw image.
