@@ -31,7 +31,7 @@ type Cells = Vec<Option<String>>;
 const IDENTITY: &str = "record_number";
 
 /// A file of records with these fields (name and type), and what becomes of it.
-fn planned(path: &str, fields: &[(&str, &str)], spec: &PlanSpec) -> Arc<FileDescription> {
+pub fn planned(path: &str, fields: &[(&str, &str)], spec: &PlanSpec) -> Arc<FileDescription> {
     let fields: Vec<_> = fields
         .iter()
         .map(|(name, kind)| {

@@ -172,10 +172,9 @@ impl<'a, 'b> Plan<'a, 'b> {
         }
         if changes.fate == FileFate::Removed {
             self.vacate(path)?;
-            for gone in [was, self.catalogue.detach(stream, path)] {
-                if let Some(gone) = gone {
-                    self.catalogue.release(stream, &gone);
-                }
+            let detached = self.catalogue.detach(stream, path);
+            for gone in [was, detached].into_iter().flatten() {
+                self.catalogue.release(stream, &gone);
             }
             return Ok(());
         }

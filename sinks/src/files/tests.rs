@@ -591,7 +591,7 @@ fn damage_is_an_error_that_says_where() {
             assert!(position < Some(at(19)), "{position:?}");
         }
     }
-    let mut newer = good.clone();
+    let mut newer = good;
     newer[7] = 2;
     fs::write(&path, &newer).expect("writing");
     let error = FilesSink::open(&config(root.path()))

@@ -96,21 +96,17 @@ impl MariadbTarget {
         self.server.sql("", text).expect(text)
     }
 
-    /// The table behind a name, which may be a view's: a view is of one table here.
+    /// The table of rows behind a name, which is a view's.
     fn table(&self, name: &str) -> String {
-        let behind = self.sql(&format!(
-            "SELECT REGEXP_SUBSTR(view_definition, '(?<=\\\\.`)counterfoil_rows_[0-9]+(?=`$)')
-             FROM information_schema.views WHERE table_schema = DATABASE() AND table_name = '{name}'"
+        let number = self.sql(&format!(
+            "SELECT rows_table FROM counterfoil_files WHERE table_name = '{name}'"
         ));
-        match behind.trim() {
-            "" => format!("`{name}`"),
-            table => format!("`{table}`"),
-        }
+        format!("counterfoil_rows_{}", number.trim())
     }
 
     /// What a table is called while it is elsewhere.
     fn elsewhere(table: &str) -> String {
-        format!("`elsewhere_{}", &table[1..])
+        format!("elsewhere_{table}")
     }
 }
 
