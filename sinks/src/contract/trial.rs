@@ -264,6 +264,13 @@ impl<'h, H: Harness + ?Sized> Trial<'h, H> {
         error
     }
 
+    /// Opens the target anew after a batch that may be certain though it failed, and settles that.
+    pub fn reopen_to_settle(&mut self, batch: &Batch) {
+        self.close();
+        self.sink = Some(self.harness.open().expect("opening again"));
+        self.settle(batch);
+    }
+
     /// Closes the sink, opens the target anew and compares.
     pub fn reopen(&mut self) {
         self.close();

@@ -1,7 +1,7 @@
 //! The contract, against a real server, and what only a server can do wrong.
 
 use super::*;
-use crate::contract::targets::PostgresTarget;
+use crate::contract::targets::{PostgresTarget, Room};
 use crate::contract::{
     Faults, Harness, STREAM, Target, assert_permanent, batch, changes, content, file, record,
     residue, static_file,
@@ -63,7 +63,7 @@ impl PostgresHarness {
 impl Harness for PostgresHarness {
     fn cannot(&self, case: &str) -> Option<&'static str> {
         match case {
-            "waits_for_room" => PostgresTarget::cannot_limit_room(),
+            "waits_for_room" => Room::cannot(),
             _ => None,
         }
     }
