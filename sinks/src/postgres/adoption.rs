@@ -267,7 +267,7 @@ pub(super) async fn has_wider_key(session: &mut Session, table: &Table) -> Resul
 }
 
 /// A name as the server cuts it.
-fn clipped(name: &str) -> &str {
+pub(super) fn clipped(name: &str) -> &str {
     let mut end = name.len().min(NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;

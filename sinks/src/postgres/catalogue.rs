@@ -4,7 +4,7 @@
 //! dropped at once. A stream's memory is only as good as its position: who finds another position in the target than it
 //! left there begins anew.
 
-use super::adoption::{self, Keys, Wanted};
+use super::adoption::{self, Keys, Wanted, clipped};
 use super::entry::{self, Entry};
 use super::error::Doing;
 use super::evolution::{self, Source, cant_become, plan_of};
@@ -13,7 +13,7 @@ use super::names::{Choice, Names};
 use super::rows::Moment;
 use super::schema::{NAME_BYTES_MAX, create_view};
 use super::session::Session;
-use super::table::Table;
+use super::table::{Table, base_type, kind_of_type, sql_type};
 use crate::naming::{numbered_within, wanted_name};
 use crate::plan::{Ddl, Shape};
 use crate::sql::{FormatWords, integer, permanent, quoted};
@@ -142,7 +142,7 @@ impl Memory {
                 entries.push(entry::read(row)?);
             }
             if session.ddl != Ddl::None {
-                check_columns(session, &entries).await?;
+                check_columns(session, &mut entries).await?;
             }
         }
         roots.extend(entries.iter().filter_map(|e| e.description.tree.clone()));
@@ -779,7 +779,15 @@ impl Memory {
                 quoted(&old.identity),
                 quoted(identity)
             );
-            session.run(&rename).await.doing(changing)?;
+            if old.is_made && session.ddl == Ddl::Manage {
+                session.run(&rename).await.doing(changing)?;
+            } else if session.ddl != Ddl::None && !has_column(session, &table, identity).await? {
+                return Err(permanent(
+                    changing(),
+                    format!("the table {name} has no column {identity}"),
+                    format!("run `{rename};` as its owner"),
+                ));
+            }
         }
         let evolution = evolution.map_err(|problems| cant_become(changing(), &problems))?;
         if evolution.is_nothing() && evolution.shape == table.shape {
@@ -1076,36 +1084,73 @@ fn has_same_entry(one: &FileDescription, other: &FileDescription) -> bool {
         && one.tree == other.tree
 }
 
-/// Looks whether tables still hold bytes: PostgreSQL would write them into a column of text as well, as something else.
-async fn check_columns(session: &mut Session, entries: &[Entry]) -> Result<(), SinkError> {
+async fn has_column(session: &mut Session, table: &Table, column: &str) -> Result<bool, SinkError> {
+    let rows = session
+        .query(
+            "SELECT EXISTS (SELECT 1 FROM pg_attribute
+                 WHERE attrelid = to_regclass($1) AND attname = $2 AND attnum > 0 AND NOT attisdropped)",
+            &[&table.place, &column],
+        )
+        .await
+        .doing(|| format!("looking at the table {}", table.name))?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// Looks whether columns still hold what they did: PostgreSQL would write bytes into a column of text as well, as something
+/// else. A column that somebody made wider is taken as it is.
+async fn check_columns(session: &mut Session, entries: &mut [Entry]) -> Result<(), SinkError> {
     let mut tables: Vec<&str> = entries.iter().map(|entry| &*entry.table).collect();
     tables.sort_unstable();
     tables.dedup();
     if tables.is_empty() {
         return Ok(());
     }
+    let with_columns = entries.iter().filter(|e| !e.shape.columns.is_empty());
+    let with_columns: Vec<&str> = with_columns.map(|entry| &*entry.table).collect();
     let looking = || "looking at the tables".to_owned();
     let schema = session.schema.clone();
-    let wrong = session
+    let found = session
         .query(
             "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
              FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                  JOIN pg_attribute AS a ON a.attrelid = c.oid
-             WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND a.attname IN ('data', 'rest') AND
-                 a.atttypid <> 'bytea'::regtype",
-            &[&schema, &tables],
+             WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped AND
+                 (c.relname = ANY($3::text[]) OR (a.attname IN ('data', 'rest') AND a.atttypid <> 'bytea'::regtype))",
+            &[&schema, &tables, &with_columns],
         )
         .await
         .doing(looking)?;
-    let Some(row) = wrong.first() else {
-        return Ok(());
-    };
-    let [table, column, kind]: [String; 3] = [row.get(0), row.get(1), row.get(2)];
-    Err(permanent(
-        format!("looking at the table {table}"),
-        format!("column {column} is {kind}, not bytea: somebody changed it"),
-        "change it back",
-    ))
+    let mut types: HashMap<(String, String), String> = HashMap::new();
+    for row in &found {
+        types.insert((row.get(0), row.get(1)), row.get(2));
+    }
+    for entry in entries {
+        let table = &entry.table;
+        let found = |column: &str| types.get(&(table.clone(), clipped(column).to_owned()));
+        let changed = |column: &str, found: &str, wanted: &str| {
+            permanent(
+                format!("looking at the table {table}"),
+                format!("column {column} is {found}, not {wanted}: somebody changed it"),
+                "change it back",
+            )
+        };
+        for column in ["data", "rest"] {
+            if let Some(found) = found(column).filter(|found| *found != "bytea") {
+                return Err(changed(column, found, "bytea"));
+            }
+        }
+        for column in &mut entry.shape.columns {
+            let Some(found) = found(&column.name) else {
+                continue;
+            };
+            match kind_of_type(found) {
+                Some(kind) if base_type(kind) == base_type(column.kind) => {}
+                Some(kind) if kind.holds(column.kind) => column.kind = kind,
+                _ => return Err(changed(&column.name, found, &sql_type(column.kind))),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn making(description: &FileDescription, table: &str) -> String {

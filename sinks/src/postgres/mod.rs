@@ -164,19 +164,23 @@ impl PostgresSink {
         self.session = None;
         self.memories.clear();
         let (config, access) = (&self.config, self.access);
-        self.session = Some(self.runtime.block_on(async {
-            let mut session = Session::connect(config).await?;
-            if access == Access::Write {
-                schema::ensure(&mut session).await?;
-            } else if schema::version(&mut session).await?.is_none() {
-                return Err(permanent(
-                    "looking for Counterfoil's tables",
-                    format!("there are none in schema {}", session.schema),
-                    "nothing has been mirrored into this sink yet",
-                ));
-            }
-            Ok(session)
-        })?);
+        self.session = Some(
+            self.runtime
+                .block_on(async {
+                    let mut session = Session::connect(config).await?;
+                    if access == Access::Write {
+                        schema::ensure(&mut session).await?;
+                    } else if schema::version(&mut session).await?.is_none() {
+                        return Err(permanent(
+                            "looking for Counterfoil's tables",
+                            format!("there are none in schema {}", session.schema),
+                            "nothing has been mirrored into this sink yet",
+                        ));
+                    }
+                    Ok(session)
+                })
+                .map_err(of_no_row)?,
+        );
         Ok(())
     }
 
@@ -277,6 +281,16 @@ impl Sink for PostgresSink {
             self.runtime.block_on(session.close());
         }
         Ok(())
+    }
+}
+
+/// Before there is a batch, no row can be refused: what the server doesn't take then is of the configuration.
+fn of_no_row(error: SinkError) -> SinkError {
+    match error {
+        SinkError::Refused { doing, cause } => {
+            permanent(doing, cause, "check the sink's configuration")
+        }
+        other => other,
     }
 }
 

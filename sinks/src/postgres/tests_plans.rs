@@ -501,6 +501,52 @@ fn a_changed_plan_changes_the_table() {
     );
 }
 
+/// A column that somebody gave another type is taken if it holds more, and named if it doesn't.
+#[test]
+fn types_change_underneath() {
+    let mut mirror = Mirror::new();
+    let cards = planned("/srv/cards", None, CARDS, &PlanSpec::default());
+    let rows = |from: u64| {
+        let rows =
+            (from..from + 100).map(|id| (id, record(format!("Smith {:04}101112", id % 1000))));
+        changes(&cards, rows)
+    };
+    mirror.apply([rows(1)]);
+    mirror.sql("ALTER TABLE cards ALTER amount TYPE numeric(20,2), ALTER name TYPE varchar(30)");
+    mirror.reopen();
+    mirror.apply([rows(101)]);
+    mirror.apply([rows(50)]);
+    let sum = (1..=200).sum::<u64>();
+    assert_eq!(
+        mirror.sql("SELECT sum(amount), max(name) FROM cards"),
+        [format!("{sum}.00|Smith")]
+    );
+    for (column, kind) in [("amount", "text"), ("clock", "interval")] {
+        mirror.sql(&format!("ALTER TABLE cards ALTER {column} TYPE {kind}"));
+        mirror.reopen();
+        let error = mirror.refuse([rows(201)]);
+        let says = format!("column {column} is {kind}, not ");
+        assert_permanent(&error, &["cards", &says, "somebody changed it"]);
+        let back = if column == "amount" {
+            "smallint"
+        } else {
+            "time"
+        };
+        let using = format!(
+            "{column}::text::{}",
+            if column == "amount" {
+                "numeric"
+            } else {
+                "interval"
+            }
+        );
+        mirror.sql(&format!(
+            "ALTER TABLE cards ALTER {column} TYPE {back} USING ({using})::{back}"
+        ));
+    }
+    mirror.apply([rows(201)]);
+}
+
 /// Times whose fractions get too fine for the server's type become text, in the form of those that come later.
 #[test]
 fn a_time_becomes_text() {
