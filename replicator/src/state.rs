@@ -376,7 +376,7 @@ fn permit(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 /// Puts a file in place at once, whatever somebody else may have put beside it.
-fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+pub(crate) fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let beside = path.with_extension("new");
     match std::fs::remove_file(&beside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

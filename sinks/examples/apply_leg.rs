@@ -1,183 +1,214 @@
 //! What `cargo xtask bench apply` runs: rows a second through a sink, next to what the database does best by itself, on the
 //! same server, in turns.
 //!
-//! Prints a line for each measurement, `CASE ours|best ROWS_PER_SECOND`, and `memory MIB`: what the process had at most while
-//! batches were made and applied, the batch included.
+//! Prints a line for each measurement, `CASE ours|best ROWS_PER_SECOND`, and `CASE memory MIB`: the most that a process took
+//! which does nothing but make batches and apply them, each batch included. So a sink is measured in a process of its own,
+//! which is this program again.
 
 #[path = "apply_leg/mariadb.rs"]
 mod mariadb;
+#[path = "apply_leg/postgres.rs"]
+mod postgres;
+#[path = "apply_leg/records.rs"]
+mod records;
+#[path = "apply_leg/sqlite.rs"]
+mod sqlite;
 
-use bytes::{BufMut as _, Bytes, BytesMut};
 use counterfoil_proto::Position;
-use counterfoil_records::{Layout, Organization, RecordFormat};
-use counterfoil_servers::Postgres;
-use counterfoil_sinks::{
-    Attributes, Batch, FileChanges, FileDescription, FileFate, Image, PostgresConfig, PostgresSink,
-    Sink, SqliteConfig, SqliteSink,
-};
-use futures_util::SinkExt as _;
+use counterfoil_sinks::{Attributes, Batch, FileChanges, FileFate, Image, Sink};
+use records::{Layout, Records};
 use std::error::Error;
-use std::pin::pin;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::runtime::Runtime;
-use tokio_postgres::{Client, NoTls};
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// What the applier puts into a batch unless it is told otherwise.
 const BATCH_ROWS: u64 = 10_000;
 
-/// What is asked of the server here is to be on disk.
-const DURABLE: &str =
-    "fsync = on\nfull_page_writes = on\nshared_buffers = 256MB\nmax_wal_size = 2GB";
+/// Site and group of what is applied.
+const STREAM: &str = "bench/bench";
+
+/// What a process is told that is to apply: target, layout, rows, and where the target is.
+const APPLY: &str = "--apply";
+
+/// A database that is measured.
+trait Bench {
+    /// Its name in the cases.
+    fn name(&self) -> &'static str;
+
+    /// Where a sink finds a target that is empty, in words for [`open`].
+    fn new_target(&mut self) -> Outcome<String>;
+
+    /// That target is no longer needed.
+    fn drop_target(&mut self, place: &str) -> Outcome<()>;
+
+    /// The database's own best: how long it takes to put all rows into a table with a primary key, and how long to change
+    /// each of them.
+    fn best(&mut self, records: &Records, rows: u64) -> Outcome<[Duration; 2]>;
+
+    /// What one side leaves behind isn't to be written back in the other's time.
+    fn settle(&mut self) -> Outcome<()> {
+        Ok(())
+    }
+}
 
 fn main() -> Outcome<()> {
-    let mut arguments = std::env::args().skip(1);
-    let rows: u64 = arguments.next().unwrap_or_default().parse()?;
-    let rounds: usize = arguments.next().unwrap_or_default().parse()?;
-    let server = Postgres::start(DURABLE)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let client = runtime.block_on(connect(&server))?;
-    let mut mariadb = mariadb::Bench::start()?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words[..] {
+        [APPLY, target, layout, rows, place] => {
+            let mut sink = open(target, place)?;
+            apply_all(
+                sink.as_mut(),
+                &Records::new(layout.parse()?)?,
+                rows.parse()?,
+            )
+        }
+        [rows, rounds, ref only @ ..] => measure(rows.parse()?, rounds.parse()?, only),
+        _ => Err("apply_leg ROWS ROUNDS [CASE...]".into()),
+    }
+}
+
+fn open(target: &str, place: &str) -> Outcome<Box<dyn Sink>> {
+    Ok(match target {
+        "postgres" => Box::new(postgres::open(place)?),
+        "mariadb" => Box::new(mariadb::open(place)?),
+        "sqlite" => Box::new(sqlite::open(place)?),
+        _ => return Err(format!("there is no target {target}").into()),
+    })
+}
+
+/// All rounds, of the targets and layouts that begin with one of these words, or of all.
+fn measure(rows: u64, rounds: usize, only: &[&str]) -> Outcome<()> {
+    const TARGETS: [&str; 3] = ["postgres", "mariadb", "sqlite"];
+    let all = TARGETS.map(str::to_owned);
+    let targets = wanted(&all, only);
+    let mut benches: Vec<Box<dyn Bench>> = Vec::new();
+    for target in targets {
+        benches.push(match target.as_str() {
+            "postgres" => Box::new(postgres::PostgresBench::start()?),
+            "mariadb" => Box::new(mariadb::MariadbBench::start()?),
+            _ => Box::new(sqlite::SqliteBench::default()),
+        });
+    }
+    let all = Layout::ALL.map(|layout| layout.to_string());
+    let layouts = wanted(&all, only);
     for round in 0..rounds {
-        for size in [100, 500] {
-            // Whoever comes second may find warmer caches, or fuller ones.
-            for ours in [round % 2 == 0, round % 2 != 0] {
-                if ours {
-                    let schema = format!("bench_{round}_{size}");
-                    let config = PostgresConfig {
-                        schema: Some(schema.clone()),
-                        ..PostgresConfig::new(server.url("postgres"))
-                    };
-                    let mut sink = PostgresSink::open(&config)?;
-                    report(
-                        "postgres-insert",
-                        size,
-                        "ours",
-                        rows,
-                        inserts(&mut sink, rows, size)?,
-                    );
-                    report(
-                        "postgres-update",
-                        size,
-                        "ours",
-                        rows,
-                        updates(&mut sink, rows, size)?,
-                    );
-                    drop(sink);
-                    server.sql("postgres", &format!("DROP SCHEMA {schema} CASCADE"))?;
-                } else {
-                    let (insert, update) = runtime.block_on(best(&client, rows, size))?;
-                    report("postgres-insert", size, "best", rows, insert);
-                    report("postgres-update", size, "best", rows, update);
-                }
-                // What one leaves behind isn't written back in the other's time.
-                server.sql("postgres", "CHECKPOINT")?;
-            }
-            for ours in [round % 2 == 0, round % 2 != 0] {
-                mariadb.round(ours, rows, size)?;
-            }
-            let directory = tempfile::tempdir()?;
-            for ours in [round % 2 == 0, round % 2 != 0] {
-                if ours {
-                    let path = directory.path().join("ours.db");
-                    let mut sink = SqliteSink::open(&SqliteConfig::new(path))?;
-                    report(
-                        "sqlite-insert",
-                        size,
-                        "ours",
-                        rows,
-                        inserts(&mut sink, rows, size)?,
-                    );
-                } else {
-                    let path = directory.path().join("best.db");
-                    report(
-                        "sqlite-insert",
-                        size,
-                        "best",
-                        rows,
-                        prepared(&path, rows, size)?,
-                    );
+        for layout in &layouts {
+            let layout = layout.parse()?;
+            let records = Records::new(layout)?;
+            for bench in &mut benches {
+                // Whoever comes second may find warmer caches, or fuller ones.
+                for ours in [round % 2 == 0, round % 2 != 0] {
+                    let target = bench.name();
+                    if ours {
+                        let place = bench.new_target()?;
+                        apply_elsewhere(target, layout, rows, &place)?;
+                        bench.drop_target(&place)?;
+                    } else {
+                        let [insert, update] = bench.best(&records, rows)?;
+                        for (what, taken) in [("insert", insert), ("update", update)] {
+                            let speed = rows as f64 / taken.as_secs_f64();
+                            println!("{target}-{what}-{layout} best {speed:.0}");
+                        }
+                    }
+                    bench.settle()?;
                 }
             }
         }
     }
-    drop(client);
-    close(runtime);
     Ok(())
 }
 
-fn close(runtime: Runtime) {
-    runtime.shutdown_timeout(Duration::from_secs(1));
-}
-
-fn report(case: &str, size: usize, whose: &str, rows: u64, taken: Duration) {
-    println!(
-        "{case}-{size} {whose} {:.0}",
-        rows as f64 / taken.as_secs_f64()
-    );
-}
-
-/// A record's content: digits and filling, as records have them.
-fn content(id: u64, turn: u64, size: usize) -> Vec<u8> {
-    let mut content = format!("{id:012}{turn:08}").into_bytes();
-    content.resize(size, b' ');
-    content
-}
-
-/// Applies all rows for the first time, in order, batch by batch.
-fn inserts(sink: &mut dyn Sink, rows: u64, size: usize) -> Outcome<Duration> {
-    reset_peak();
-    let taken = apply(sink, rows, size, 0, &|batch, n| batch * BATCH_ROWS + n)?;
-    if let Some(peak) = peak_mib() {
-        println!("memory ours {peak:.0}");
+/// Those that begin with one of these words; all, where none does.
+fn wanted(all: &[String], only: &[&str]) -> Vec<String> {
+    let is_named = |name: &&String| only.iter().any(|words| name.starts_with(words));
+    let named: Vec<String> = all.iter().filter(is_named).cloned().collect();
+    if named.is_empty() {
+        all.to_vec()
+    } else {
+        named
     }
-    Ok(taken)
 }
 
-/// Applies a change of every row; the rows of a batch lie all over the table.
-fn updates(sink: &mut dyn Sink, rows: u64, size: usize) -> Outcome<Duration> {
+/// Has another process apply, which prints what it measures.
+fn apply_elsewhere(target: &str, layout: Layout, rows: u64, place: &str) -> Outcome<()> {
+    let output = Command::new(std::env::current_exe()?)
+        .args([APPLY, target, &layout.to_string(), &rows.to_string(), place])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(format!("applying to {target} ended with {}", output.status).into());
+    }
+    for line in String::from_utf8(output.stdout)?.lines() {
+        let (what, figure) = line.split_once(' ').ok_or("a line of one word")?;
+        let whose = if what == "memory" { "memory" } else { "ours" };
+        let case = if what == "memory" { "apply" } else { what };
+        println!("{target}-{case}-{layout} {whose} {figure}");
+    }
+    Ok(())
+}
+
+/// Puts all rows into a target, changes each of them, and prints how fast that was and what it took.
+fn apply_all(sink: &mut dyn Sink, records: &Records, rows: u64) -> Outcome<()> {
+    // For the first time, in order; then the rows of a batch lie all over the table.
     let batches = rows.div_ceil(BATCH_ROWS);
-    apply(sink, rows, size, 1, &|batch, n| n * batches + batch)
+    let insert = apply(sink, records, rows, 0, &|batch, n| batch * BATCH_ROWS + n)?;
+    let update = apply(sink, records, rows, 1, &|batch, n| n * batches + batch)?;
+    println!("insert {:.0}", rows as f64 / insert.as_secs_f64());
+    println!("update {:.0}", rows as f64 / update.as_secs_f64());
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: f64 = peak
+        .and_then(|peak| peak.split_whitespace().next())
+        .ok_or("the kernel doesn't say how much memory was taken")?
+        .parse()?;
+    println!("memory {:.1}", kib / 1024.0);
+    check(sink, records, rows)
 }
 
+/// What was measured is what was to be done: every row is there as it was last, in a table with all columns.
+fn check(sink: &mut dyn Sink, records: &Records, rows: u64) -> Outcome<()> {
+    let files = sink.files(STREAM)?;
+    let columns = files.first().map_or(0, |file| file.shape.columns.len());
+    if columns != records.columns().len() {
+        return Err(format!("the table has {columns} columns beside the raw image").into());
+    }
+    let mut next = 1;
+    sink.pieces(STREAM, &records.file().path, &mut |piece| {
+        let is_last = matches!(&piece.image, Image::Record { data, .. } if *data == records.content(next - 1, 1));
+        next += 1;
+        is_last && piece.id == next - 1
+    })?;
+    if next != rows + 1 {
+        return Err(format!("row {} isn't what it should be", next - 1).into());
+    }
+    Ok(())
+}
+
+/// Applies batch by batch. Batches are made before the clock runs, as the applier's are while the last one is applied.
 fn apply(
     sink: &mut dyn Sink,
+    records: &Records,
     rows: u64,
-    size: usize,
     turn: u64,
     number: &dyn Fn(u64, u64) -> u64,
 ) -> Outcome<Duration> {
-    let file = Arc::new(FileDescription {
-        path: b"/srv/records.dat".to_vec(),
-        group: "bench".into(),
-        format: RecordFormat {
-            organization: Organization::Fixed,
-            layout: Layout::Plain,
-            record_size: Some(size as u64),
-            varseq_format: None,
-        },
-        table: None,
-        tree: None,
-        schema: None,
-        plan: None,
-    });
     let mut taken = Duration::ZERO;
     for batch in 0..rows.div_ceil(BATCH_ROWS) {
         let images = (0..BATCH_ROWS)
             .map(|n| number(batch, n))
             .filter(|&id| id < rows)
             .map(|id| {
-                let data = content(id, turn, size);
+                let data = records.content(id, turn);
                 let rest = Vec::new();
                 (id + 1, Image::Record { data, rest })
             })
             .collect();
         let batch = Batch {
-            stream: "bench/bench".into(),
+            stream: STREAM.into(),
             after: None,
             position: Position {
                 epoch: 1,
@@ -186,14 +217,14 @@ fn apply(
             },
             captured_ns: 0,
             files: vec![FileChanges {
-                file: Arc::clone(&file),
+                file: Arc::clone(records.file()),
                 renamed_from: None,
                 fate: FileFate::Present,
                 cleared: Vec::new(),
                 log: Vec::new(),
                 images,
                 attributes: Attributes {
-                    size: (batch + 1) * BATCH_ROWS * size as u64,
+                    size: (batch + 1) * BATCH_ROWS * records.size() as u64,
                     ..Attributes::default()
                 },
             }],
@@ -203,117 +234,4 @@ fn apply(
         taken += begin.elapsed();
     }
     Ok(taken)
-}
-
-async fn connect(server: &Postgres) -> Outcome<Client> {
-    let (client, connection) = tokio_postgres::connect(&server.url("postgres"), NoTls).await?;
-    tokio::spawn(async move {
-        let _ = connection.await;
-    });
-    Ok(client)
-}
-
-/// The database's own best: all rows by one `COPY` into a table with a primary key; then a change of every row by one
-/// statement, from a table that they were copied into.
-async fn best(client: &Client, rows: u64, size: usize) -> Outcome<(Duration, Duration)> {
-    client
-        .batch_execute(
-            "DROP TABLE IF EXISTS best;
-             CREATE TABLE best (record_number bigint PRIMARY KEY, data bytea NOT NULL, rest bytea)",
-        )
-        .await?;
-    let first = copy_data(rows, size, 0);
-    let begin = Instant::now();
-    copy(client, "best", first).await?;
-    let insert = begin.elapsed();
-    client.batch_execute("CHECKPOINT").await?;
-    let second = copy_data(rows, size, 1);
-    let begin = Instant::now();
-    client
-        .batch_execute(
-            "BEGIN; CREATE TEMPORARY TABLE staging (record_number bigint, data bytea, rest bytea) ON COMMIT DROP",
-        )
-        .await?;
-    copy(client, "staging", second).await?;
-    client
-        .batch_execute(
-            "INSERT INTO best SELECT * FROM staging
-             ON CONFLICT (record_number) DO UPDATE SET data = excluded.data, rest = excluded.rest;
-             COMMIT",
-        )
-        .await?;
-    let update = begin.elapsed();
-    client.batch_execute("DROP TABLE best").await?;
-    Ok((insert, update))
-}
-
-/// A binary `COPY`'s bytes, made before the clock runs.
-fn copy_data(rows: u64, size: usize, turn: u64) -> Vec<Bytes> {
-    let mut parts = Vec::new();
-    let mut buffer = BytesMut::new();
-    buffer.put_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
-    for id in 0..rows {
-        let data = content(id, turn, size);
-        buffer.put_i16(3);
-        buffer.put_i32(8);
-        buffer.put_u64(id + 1);
-        buffer.put_i32(i32::try_from(data.len()).unwrap_or(i32::MAX));
-        buffer.put_slice(&data);
-        buffer.put_i32(-1);
-        if buffer.len() >= 256 << 10 {
-            parts.push(buffer.split().freeze());
-        }
-    }
-    buffer.put_i16(-1);
-    parts.push(buffer.freeze());
-    parts
-}
-
-async fn copy(client: &Client, table: &str, parts: Vec<Bytes>) -> Outcome<()> {
-    let sql = format!("COPY {table} FROM STDIN (FORMAT binary)");
-    let mut sink = pin!(client.copy_in::<_, Bytes>(&sql).await?);
-    for part in parts {
-        sink.send(part).await?;
-    }
-    sink.finish().await?;
-    Ok(())
-}
-
-/// SQLite's own best: a prepared statement, in transactions as large as the batches, with the same durability.
-fn prepared(path: &std::path::Path, rows: u64, size: usize) -> Outcome<Duration> {
-    let mut connection = rusqlite::Connection::open(path)?;
-    connection.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -32768;
-         CREATE TABLE best (record_number INTEGER PRIMARY KEY, data BLOB NOT NULL, rest BLOB)",
-    )?;
-    let mut taken = Duration::ZERO;
-    for batch in 0..rows.div_ceil(BATCH_ROWS) {
-        let ids = (batch * BATCH_ROWS..rows).take(usize::try_from(BATCH_ROWS)?);
-        let contents: Vec<(u64, Vec<u8>)> = ids.map(|id| (id, content(id, 0, size))).collect();
-        let begin = Instant::now();
-        let transaction = connection.transaction()?;
-        {
-            let mut insert =
-                transaction.prepare_cached("INSERT INTO best VALUES (?1, ?2, NULL)")?;
-            for (id, data) in &contents {
-                insert.execute(rusqlite::params![i64::try_from(id + 1)?, data])?;
-            }
-        }
-        transaction.commit()?;
-        taken += begin.elapsed();
-    }
-    Ok(taken)
-}
-
-/// From here on the most memory that was in use is counted anew.
-fn reset_peak() {
-    // Where that isn't allowed, the figure includes what was before.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
-}
-
-fn peak_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
 }

@@ -8,20 +8,32 @@
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
 //! | `mysql`    | a database of a MySQL or MariaDB server                        |
+//! | `odbc`     | whatever has an ODBC driver; takes libodbc to build           |
 //! | `postgres` | a schema of a PostgreSQL database                              |
+//! | `files`    | the files themselves, below a directory of the backup host    |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
 
 mod batch;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
+#[cfg(feature = "files")]
+pub mod files;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
+#[cfg(feature = "odbc")]
+pub mod odbc;
 pub mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 mod sink;
-#[cfg(any(feature = "mysql", feature = "postgres", feature = "sqlite"))]
+#[cfg(any(
+    feature = "files",
+    feature = "mysql",
+    feature = "odbc",
+    feature = "postgres",
+    feature = "sqlite"
+))]
 mod sql;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
@@ -30,8 +42,12 @@ pub use batch::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, FileSchema, Image, Logged,
     LoggedChange, StoredFile, StoredPiece,
 };
+#[cfg(feature = "files")]
+pub use files::{FilesConfig, FilesSink};
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};
+#[cfg(feature = "odbc")]
+pub use odbc::{OdbcConfig, OdbcSink};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresSink};
 pub use sink::{Sink, SinkError, Snapshot};

@@ -16,6 +16,7 @@
 
 mod binaries;
 mod broker;
+mod cards;
 mod certificates;
 mod chance;
 mod console;
@@ -35,6 +36,7 @@ mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
 pub use broker::Broker;
+pub use cards::{CARD_COLUMNS, WrittenCards, cards_config, written_cards};
 pub use certificates::Certificates;
 pub use chance::{Chance, rounds};
 pub use console::{Console, Metrics};

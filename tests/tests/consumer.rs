@@ -3,40 +3,19 @@
 
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_tests::{
-    Broker, Group, Registry, Site, base64, c, cobol, compile_schema, example_consumer,
-    python_client, wait_until,
+    Broker, CARD_COLUMNS, Group, Registry, Site, WrittenCards, base64, c, cards_config, cobol,
+    compile_schema, example_consumer, python_client, wait_until, written_cards,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// Columns of a card in the order in which the program tells them.
-const COLUMNS: [&str; 9] = [
-    "card_number",
-    "holder",
-    "balance",
-    "credit_limit",
-    "fee_1",
-    "fee_2",
-    "payments",
-    "points",
-    "card_state",
-];
-
-fn copybook() -> String {
-    concat!(env!("CARGO_MANIFEST_DIR"), "/programs/card.cpy").to_owned()
-}
-
 /// A site whose cards have columns, and what else its configuration says of Kafka.
 fn site(name: &str, kafka: &str) -> Result<(Site, Broker)> {
     let site = Site::new(name)?;
     let broker = Broker::start(&site)?;
-    let cards = format!(
-        "organization = \"relative\"\nlayout = \"gnucobol\"\nrecord_size = 87\ncopybook = {:?}",
-        copybook()
-    );
     let group = Group::new("cards", "none")
-        .file_as("cards.dat", &cards)
+        .file_as("cards.dat", &cards_config())
         .file_as(
             "plain.dat",
             "organization = \"fixed\"\nlayout = \"plain\"\nrecord_size = 100",
@@ -50,11 +29,8 @@ fn site(name: &str, kafka: &str) -> Result<(Site, Broker)> {
     Ok((site, broker))
 }
 
-/// What the program said it wrote: the versions of each slot in their order; `None` for its deletion.
-type Written = BTreeMap<u64, Vec<Option<Vec<String>>>>;
-
 /// Runs the program while all is up, and waits until what it did is published.
-fn write_cards(site: &Site) -> Result<Written> {
+fn write_cards(site: &Site) -> Result<WrittenCards> {
     let mut capture = site.start(site.counterfoil(&["capture"]))?;
     site.wait_until_up(&mut capture)?;
     wait_until_published(site, 0)?;
@@ -64,22 +40,7 @@ fn write_cards(site: &Site) -> Result<Written> {
     wait_until_published(site, 2 + 10 + 3 + 1 + 5)?;
     capture.terminate();
     capture.finish()?.success()?;
-    let mut written = Written::new();
-    for line in finished.stdout.lines() {
-        let mut words = line.split('|').map(str::to_owned);
-        let slot = words.next().unwrap_or_default();
-        let slot: u64 = slot
-            .parse()
-            .with_context(|| format!("the slot in {line:?}"))?;
-        let fields: Vec<String> = words.collect();
-        let gone = fields == ["gone"];
-        written
-            .entry(slot)
-            .or_default()
-            .push((!gone).then_some(fields));
-    }
-    ensure!(written.len() == 10, "{}", finished.stdout);
-    Ok(written)
+    written_cards(&finished.stdout)
 }
 
 /// Waits until Kafka is reached, and has so many events.
@@ -125,7 +86,7 @@ fn consume(site: &Site, broker: &Broker, arguments: &[&str]) -> Result<Vec<Value
 /// A row as the program tells its fields. Numbers of the consumer are compared as it prints them.
 fn told(image: &Value) -> Vec<String> {
     let columns = &image["columns"];
-    COLUMNS
+    CARD_COLUMNS
         .iter()
         .map(|name| match &columns[name] {
             Value::String(text) => text.clone(),
@@ -136,7 +97,7 @@ fn told(image: &Value) -> Vec<String> {
 
 /// Every version that the program wrote, with the one before it, or fewer where one follows another at once: each record's
 /// events lead from one to the next, and end with the last.
-fn assert_as_written(events: &[Value], written: &Written) -> Result<()> {
+fn assert_as_written(events: &[Value], written: &WrittenCards) -> Result<()> {
     for (slot, versions) in written {
         let of_slot: Vec<&Value> = events
             .iter()

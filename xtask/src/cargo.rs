@@ -1,8 +1,9 @@
 //! Running cargo and other commands, shown as they are run.
 
 use anyhow::{Context as _, Result, bail};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// How the binaries are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub(crate) enum Profile {
 pub(crate) enum With {
     /// All that is shipped. Takes more than a C compiler: see [`crate::packages::require_to_build`].
     Everything,
+    /// All that is tested: ODBC as well, which nothing that is shipped has, since it takes a driver manager.
+    Tested,
     /// What takes nothing but Rust and a C compiler: no Kafka.
     CompilerOnly,
 }
@@ -48,6 +51,10 @@ pub(crate) fn build(profile: Profile, with: With) -> Result<PathBuf> {
     ];
     match with {
         With::Everything => crate::packages::require_to_build()?,
+        With::Tested => {
+            crate::packages::require_to_build()?;
+            arguments.extend(["--features", "counterfoil/odbc"]);
+        }
         With::CompilerOnly => {
             crate::packages::require_compiler()?;
             arguments.push("--no-default-features");
@@ -66,6 +73,42 @@ pub(crate) fn build(profile: Profile, with: With) -> Result<PathBuf> {
 
 /// Runs cargo in the workspace, with further environment variables. A failure is an error.
 pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let status = shown(&mut command(arguments, environment)?)?;
+    succeeded(arguments, status)
+}
+
+/// The same, and gives away what it prints to standard output, as it comes. It is printed all the same.
+pub(crate) fn run_watched(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    watch: &mut dyn FnMut(&[u8]),
+) -> Result<()> {
+    let mut command = command(arguments, environment)?;
+    let text = text(&command);
+    println!("$ {text}");
+    let running = || format!("running `{text}`");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(running)?;
+    let mut output = child.stdout.take().with_context(running)?;
+    let mut buffer = [0; 1 << 14];
+    loop {
+        let len = output.read(&mut buffer).with_context(running)?;
+        if len == 0 {
+            break;
+        }
+        watch(&buffer[..len]);
+        let mut stdout = std::io::stdout();
+        stdout
+            .write_all(&buffer[..len])
+            .and_then(|()| stdout.flush())
+            .context("printing")?;
+    }
+    succeeded(arguments, child.wait().with_context(running)?)
+}
+
+fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Command> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
@@ -74,20 +117,28 @@ pub(crate) fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()
         .current_dir(workspace());
     // Where cargo was told of another target directory by argument, what it builds goes there too.
     command.env("CARGO_TARGET_DIR", target_dir()?);
-    let status = shown(&mut command)?;
+    Ok(command)
+}
+
+fn succeeded(arguments: &[&str], status: ExitStatus) -> Result<()> {
     if !status.success() {
         bail!("`cargo {}` ended with {status}", arguments.join(" "));
     }
     Ok(())
 }
 
-/// Prints a command and runs it to its end.
-pub(crate) fn shown(command: &mut Command) -> Result<ExitStatus> {
+/// A command as people would give it.
+fn text(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let text = words
+    words
         .map(|word| word.to_string_lossy())
         .collect::<Vec<_>>()
-        .join(" ");
+        .join(" ")
+}
+
+/// Prints a command and runs it to its end.
+pub(crate) fn shown(command: &mut Command) -> Result<ExitStatus> {
+    let text = text(command);
     println!("$ {text}");
     command
         .status()

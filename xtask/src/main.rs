@@ -5,12 +5,13 @@
 
 mod bench;
 mod cargo;
+mod cases;
 mod compose;
 mod install;
 mod packages;
 mod stats;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use cargo::{Profile, With};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -41,7 +42,8 @@ enum Task {
         #[arg(last = true)]
         more: Vec<String>,
     },
-    /// Install what tests take (as root), build, and run all tests.
+    /// Install what tests take (as root), build, and run all tests; ends with a table of what each sink made of each case of
+    /// the contract.
     Test {
         /// Further arguments for `cargo test`.
         #[arg(last = true)]
@@ -87,6 +89,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// What `cargo test` tests beside what is built by default.
+const TESTED_FEATURES: &str = "counterfoil/odbc,counterfoil-sinks/odbc,counterfoil-tests/odbc";
+
 fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.task {
         Task::Demo {
@@ -98,17 +103,16 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             packages::install_missing()?;
             packages::install_broker()?;
             packages::install_python_client()?;
-            let dir = cargo::build(Profile::Dev, With::Everything)?;
+            let dir = cargo::build(Profile::Dev, With::Tested)?;
             println!("# tests run {}/counterfoil", dir.display());
             let mut arguments = vec!["test"];
             // Together with a package it would still be everything.
             let names_some = |word: &String| word == "-p" || word.starts_with("--package");
             if !more.iter().any(names_some) {
-                arguments.push("--workspace");
+                arguments.extend(["--workspace", "--features", TESTED_FEATURES]);
             }
             arguments.extend(more.iter().map(String::as_str));
-            cargo::run(&arguments, &[])?;
-            Ok(ExitCode::SUCCESS)
+            test(&arguments)
         }
         Task::Lint => {
             packages::install_missing()?;
@@ -151,6 +155,27 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         Task::Bench { which } => bench::run(&which),
     }
+}
+
+/// Runs tests, and ends with what each sink made of each case of the contract, which is left in a file too.
+fn test(arguments: &[&str]) -> Result<ExitCode> {
+    let path = cargo::target_dir()?.join("contract-cases.txt");
+    let cases = path.with_extension("told");
+    std::fs::write(&cases, "").with_context(|| format!("writing {}", cases.display()))?;
+    let name = cases
+        .to_str()
+        .context("the target directory's name is no text")?;
+    let mut report = cases::Report::default();
+    let environment = [(cases::CASES_VARIABLE, name)];
+    let passed = cargo::run_watched(arguments, &environment, &mut |printed| report.take(printed));
+    let told = std::fs::read_to_string(&cases);
+    let table = report.table(&told.with_context(|| format!("reading {}", cases.display()))?);
+    if !table.is_empty() {
+        print!("\n{table}");
+        std::fs::write(&path, &table).with_context(|| format!("writing {}", path.display()))?;
+        println!("# the table is in {}", path.display());
+    }
+    passed.map(|()| ExitCode::SUCCESS)
 }
 
 fn demo(seconds: Option<u64>, cobol: bool, more: &[String]) -> Result<ExitCode> {

@@ -48,6 +48,16 @@ pub(crate) fn compare(name: &str, ratio: f64, aim: Aim) -> bool {
     met
 }
 
+/// Prints the line of a figure that is to stay below a bound, and says whether it does.
+pub(crate) fn bounded(name: &str, figure: f64, unit: &str, bound: f64) -> bool {
+    let met = figure <= bound;
+    println!(
+        "{name}: {figure:.0} {unit} (aim <= {bound} {unit}){}",
+        if met { "" } else { " missed" }
+    );
+    met
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +76,7 @@ mod tests {
         assert!(!compare("test/at-most", 1.1501, Aim::AtMost(1.15)));
         assert!(compare("test/at-least", 0.5, Aim::AtLeast(0.5)));
         assert!(!compare("test/at-least", 0.4999, Aim::AtLeast(0.5)));
+        assert!(bounded("test/bounded", 128.0, "MiB", 128.0));
+        assert!(!bounded("test/bounded", 128.1, "MiB", 128.0));
     }
 }

@@ -19,6 +19,7 @@ mod exec;
 mod init;
 mod preload;
 mod records;
+mod reload;
 mod restore;
 mod run;
 mod schema;

@@ -1,12 +1,15 @@
 //! `counterfoil run`: capture and apply in one process.
 
+use super::reload::Reload;
 use anyhow::Context;
+use counterfoil::config::Config;
 use counterfoil::console::{Console, Phase, View};
 use counterfoil::coverage::Lookout;
 use counterfoil::replicator::{Idle, Replicator, Role, StartOptions};
 use counterfoil::status::{Coverage, Status};
 use counterfoil_lane::clock;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,22 +58,48 @@ pub(super) fn replicate(
     config: &Path,
 ) -> anyhow::Result<ExitCode> {
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    let reload_asked = Arc::new(AtomicBool::new(false));
+    // Of a terminal that goes, it means to stop.
+    let is_daemon = !std::io::stdin().is_terminal();
+    if is_daemon {
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reload_asked))
+            .context("handling signals")?;
+    }
+    let stopping = [SIGTERM, SIGINT, SIGHUP];
+    for &signal in &stopping[..if is_daemon { 2 } else { 3 }] {
         // A second signal ends the process at once.
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&asked))
             .context("handling signals")?;
         signal_hook::flag::register(signal, Arc::clone(&asked)).context("handling signals")?;
     }
-    let config = super::load(config)?;
+    let mut config = super::load(config)?;
+    let mut reload = Reload::new(&config, reload_asked);
     let started_ns = clock::wall();
     // What ends by itself must not keep a port from what goes on.
     let console =
         (!until_idle.until_idle).then(|| Console::start(&config, options.role, started_ns));
     let console = console.as_ref();
+    let mut before: Option<Config> = None;
     loop {
         show_phase(console, Phase::Starting);
-        let replicator = Replicator::start(config.clone(), options)?;
-        let end = follow(&replicator, until_idle, &asked, started_ns, console);
+        let replicator = match (Replicator::start(config.clone(), options), before.take()) {
+            (Ok(replicator), _) => replicator,
+            (Err(error), None) => return Err(error),
+            // Sound as it is, the new configuration is of no use: the one before was.
+            (Err(error), Some(previous)) => {
+                reload.refuse(&config, &error);
+                config = previous;
+                continue;
+            }
+        };
+        let end = follow(
+            &replicator,
+            until_idle,
+            &asked,
+            started_ns,
+            console,
+            &mut reload,
+        );
         show_phase(console, Phase::Stopping);
         let restart = replicator.restart_reason();
         let read_again = replicator.is_to_read_again();
@@ -85,6 +114,10 @@ pub(super) fn replicate(
                 "nothing has moved for {} s, and not everything captured is applied: {why}",
                 GIVE_UP_AFTER.as_secs()
             ),
+            (End::Changed(new), _) => {
+                before = Some(std::mem::replace(&mut config, *new));
+                options.read_again = read_again;
+            }
             (End::Ended, Some(reason)) if !asked.load(Ordering::SeqCst) => {
                 tracing::warn!("{reason}: starting again");
                 options.read_again = read_again;
@@ -108,6 +141,8 @@ enum End {
     Ended,
     /// Nothing moves.
     Stuck(String),
+    /// To go on with another configuration.
+    Changed(Box<Config>),
 }
 
 fn follow(
@@ -116,6 +151,7 @@ fn follow(
     asked: &AtomicBool,
     started_ns: i64,
     console: Option<&Console>,
+    reload: &mut Reload,
 ) -> End {
     let mut idle = Idle::default();
     let mut lookout = Lookout::default();
@@ -126,11 +162,19 @@ fn follow(
         if replicator.has_ended() {
             return End::Ended;
         }
+        if !until_idle.until_idle
+            && let Some(new) = reload.look(replicator.config())
+        {
+            return End::Changed(Box::new(new));
+        }
         if ticks.is_multiple_of(STATUS_EVERY) {
             if let Some(progress) = replicator.captured() {
                 lookout.look_if_due(replicator.config(), progress);
             }
             let mut statuses = replicator.statuses(started_ns);
+            if let (Some(problem), Some((_, status))) = (reload.problem(), statuses.first_mut()) {
+                status.problems.push(problem.to_owned());
+            }
             if let Some(console) = console {
                 tell(console, replicator, &mut statuses);
             }

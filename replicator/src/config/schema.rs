@@ -47,6 +47,12 @@ impl Resolver<'_> {
                 }
             }
         }
+        schema.root().visit(&mut |item| {
+            let file = PathBuf::from(&*item.place.file);
+            if file.is_absolute() && !self.read.contains(&file) {
+                self.read.push(file);
+            }
+        });
         Ok(Some(Arc::new(schema)))
     }
 

@@ -84,6 +84,26 @@ impl Treatment {
             && !self.exclude.iter().any(is_meant)
     }
 
+    /// Which files the sink has, as text: it is another when the choice is.
+    pub fn selection(&self) -> String {
+        let words = |patterns: &[Pattern]| {
+            let words = patterns.iter().map(|pattern| path_text(pattern.as_bytes()));
+            words.collect::<Vec<_>>().join(" ")
+        };
+        format!("{} without {}", words(&self.include), words(&self.exclude))
+    }
+
+    /// The same, for the files that `other` chooses, in batches as it wants them.
+    pub(super) fn selecting(self, other: &Treatment) -> Treatment {
+        Treatment {
+            include: other.include.clone(),
+            exclude: other.exclude.clone(),
+            batch_records_max: other.batch_records_max,
+            batch_delay_max: other.batch_delay_max,
+            ..self
+        }
+    }
+
     /// The rule for a file.
     pub fn rule(&self, path: &[u8]) -> Option<&TableRule> {
         let mut rules = self.tables.iter();
@@ -203,6 +223,7 @@ impl Resolver<'_> {
 
     fn mask_key(&mut self, written: &Spanned<String>) -> Option<MaskKey> {
         let path = self.path(written)?;
+        self.read.push(path.clone());
         let mut key = Vec::new();
         let read = std::fs::File::open(&path).and_then(|file| {
             file.take(MASK_KEY_BYTES_MAX as u64 + 1)

@@ -1,6 +1,7 @@
 //! The capturing half: from what programs do to parcels, and those to every destination.
 
 use super::destination::{Destination, KafkaTopics, LocalSink, Onward};
+use super::selections::Selections;
 use super::{Half, Lock, open_sink, spawn};
 use crate::capture::check::{Checker, Tasks};
 use crate::capture::{Parts, Sequencer, SequencerOptions, journaled_frames};
@@ -83,9 +84,13 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         .iter()
         .map(|destination| destination.name().to_owned())
         .collect();
+    let selections = Selections::of(&config);
+    let lacks = config.kafka.is_none() && selections.differ(&Selections::read(&config)?);
     let marker = config.site.read_again_path();
     let refill = if read_again || marker.exists() {
         Some("it was asked for")
+    } else if lacks {
+        Some("a sink is to have other files than it had")
     } else {
         refill_reason(&config, &names, &recovery, &images, &applied)
     };
@@ -118,6 +123,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         }
         progress.refilling.store(true, Ordering::SeqCst);
     }
+    selections.write(&config)?;
     let is_new = images.cursor() == 0;
     let from = if is_new {
         recovery.next_lsn

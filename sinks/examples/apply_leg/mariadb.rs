@@ -1,13 +1,16 @@
 //! MariaDB's part: its best is one `LOAD DATA` of all rows into a table with a primary key, and one `LOAD DATA ... REPLACE` of
 //! all rows in their order.
 
-use super::{Outcome, content, inserts, report, updates};
+use super::records::Records;
+use super::{Bench, Outcome};
 use bytes::Bytes;
 use counterfoil_servers::Mariadb;
+use counterfoil_sinks::plan::{CellRoom, ColumnKind, PlanColumn, UNDECODED};
 use counterfoil_sinks::{MysqlConfig, MysqlSink};
 use futures_util::stream::{StreamExt as _, iter};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder};
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 /// What is asked of the server here is to be on disk.
@@ -20,14 +23,23 @@ const DURABLE: [&str; 5] = [
 ];
 
 /// A server, and a connection for what it does by itself.
-pub(super) struct Bench {
+pub(super) struct MariadbBench {
     server: Mariadb,
     runtime: tokio::runtime::Runtime,
     conn: Option<Conn>,
 }
 
-impl Bench {
-    pub(super) fn start() -> Outcome<Bench> {
+/// A place is a socket and a database.
+pub(super) fn open(place: &str) -> Outcome<MysqlSink> {
+    let (socket, database) = place.split_once(' ').ok_or("no database")?;
+    Ok(MysqlSink::open(&MysqlConfig {
+        socket: Some(socket.into()),
+        ..MysqlConfig::new(format!("mysql://root@localhost/{database}"))?
+    })?)
+}
+
+impl MariadbBench {
+    pub(super) fn start() -> Outcome<MariadbBench> {
         let server = Mariadb::start(&DURABLE)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -39,63 +51,67 @@ impl Bench {
             .db_name(Some("best"))
             .socket(socket.to_str());
         let conn = Some(runtime.block_on(Conn::new(opts))?);
-        Ok(Bench {
+        Ok(MariadbBench {
             server,
             runtime,
             conn,
         })
     }
+}
 
-    /// One measurement of either side.
-    pub(super) fn round(&mut self, ours: bool, rows: u64, size: usize) -> Outcome<()> {
-        let (insert, update) = if ours {
-            let database = self.server.create_database()?;
-            let config = MysqlConfig {
-                socket: Some(self.server.socket()),
-                ..MysqlConfig::new(format!("mysql://root@localhost/{database}"))?
-            };
-            let mut sink = MysqlSink::open(&config)?;
-            let insert = inserts(&mut sink, rows, size)?;
-            let update = updates(&mut sink, rows, size)?;
-            drop(sink);
-            self.server.sql("", &format!("DROP DATABASE {database}"))?;
-            (insert, update)
-        } else {
-            self.best(rows, size)?
-        };
-        let whose = if ours { "ours" } else { "best" };
-        report("mariadb-insert", size, whose, rows, insert);
-        report("mariadb-update", size, whose, rows, update);
+impl Bench for MariadbBench {
+    fn name(&self) -> &'static str {
+        "mariadb"
+    }
+
+    fn new_target(&mut self) -> Outcome<String> {
+        let database = self.server.create_database()?;
+        Ok(format!("{} {database}", self.server.socket().display()))
+    }
+
+    fn drop_target(&mut self, place: &str) -> Outcome<()> {
+        let (_, database) = place.split_once(' ').ok_or("no database")?;
+        self.server.sql("", &format!("DROP DATABASE {database}"))?;
         Ok(())
     }
 
-    fn best(&mut self, rows: u64, size: usize) -> Outcome<(Duration, Duration)> {
-        let Bench { runtime, conn, .. } = self;
+    fn best(&mut self, records: &Records, rows: u64) -> Outcome<[Duration; 2]> {
+        let MariadbBench { runtime, conn, .. } = self;
         let conn = conn.as_mut().ok_or("no connection")?;
-        let texts = [0, 1].map(|turn| load_data(rows, size, turn));
-        runtime.block_on(async {
-            conn.query_drop(
-                "CREATE TABLE best (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, data LONGBLOB NOT NULL, rest LONGBLOB)
-                 ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
-            )
-            .await?;
-            let mut taken = [Duration::ZERO; 2];
-            for ((text, how), taken) in texts.into_iter().zip(["", "REPLACE"]).zip(&mut taken) {
+        let mut columns = String::new();
+        let mut names = "id, data, rest".to_owned();
+        for PlanColumn { name, kind } in records.columns() {
+            let _ = write!(columns, ", `{name}` {}", column_type(*kind));
+            let _ = write!(names, ", `{name}`");
+        }
+        if !columns.is_empty() {
+            let _ = write!(columns, ", {UNDECODED} LONGTEXT");
+            let _ = write!(names, ", {UNDECODED}");
+        }
+        let mut taken = [Duration::ZERO; 2];
+        runtime.block_on(conn.query_drop(format!(
+            "CREATE TABLE best (id BIGINT UNSIGNED NOT NULL PRIMARY KEY, data LONGBLOB, rest LONGBLOB{columns})
+             ENGINE=InnoDB ROW_FORMAT=DYNAMIC CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+        )))?;
+        for ((turn, how), taken) in [(0, ""), (1, "REPLACE")].into_iter().zip(&mut taken) {
+            let text = load_data(records, rows, turn);
+            runtime.block_on(async {
                 conn.set_infile_handler(async move { Ok(iter(text.into_iter().map(Ok)).boxed()) });
                 let begin = Instant::now();
                 conn.query_drop(format!(
-                    "LOAD DATA LOCAL INFILE 'x' {how} INTO TABLE best CHARACTER SET binary (id, data, rest)"
+                    "LOAD DATA LOCAL INFILE 'x' {how} INTO TABLE best CHARACTER SET binary ({names})"
                 ))
                 .await?;
                 *taken = begin.elapsed();
-            }
-            conn.query_drop("DROP TABLE best").await?;
-            Ok((taken[0], taken[1]))
-        })
+                Ok::<_, mysql_async::Error>(())
+            })?;
+        }
+        runtime.block_on(conn.query_drop("DROP TABLE best"))?;
+        Ok(taken)
     }
 }
 
-impl Drop for Bench {
+impl Drop for MariadbBench {
     fn drop(&mut self) {
         if let Some(conn) = self.conn.take() {
             let _ = self.runtime.block_on(conn.disconnect());
@@ -103,17 +119,52 @@ impl Drop for Bench {
     }
 }
 
+fn column_type(kind: ColumnKind) -> String {
+    match kind {
+        ColumnKind::Text { chars: Some(chars) } => format!("VARCHAR({chars})"),
+        kind => kind.to_string(),
+    }
+}
+
 /// What is loaded, made before the clock runs.
-fn load_data(rows: u64, size: usize, turn: u64) -> Vec<Bytes> {
+fn load_data(records: &Records, rows: u64, turn: u64) -> Vec<Bytes> {
     let mut parts = Vec::new();
     let mut part = Vec::new();
+    let mut room = CellRoom::default();
     for id in 0..rows {
+        let data = records.content(id, turn);
         part.extend_from_slice(format!("{}\t", id + 1).as_bytes());
-        part.extend_from_slice(&content(id, turn, size));
-        part.extend_from_slice(b"\t\\N\n");
+        escape(&mut part, &data);
+        part.extend_from_slice(b"\t\\N");
+        records.cells(&data, &mut room, &mut |value| {
+            part.push(b'\t');
+            escape(&mut part, value.to_string().as_bytes());
+        });
+        part.extend_from_slice(if records.columns().is_empty() {
+            b"\n"
+        } else {
+            b"\t\\N\n"
+        });
         if part.len() >= 128 << 10 || id + 1 == rows {
             parts.push(Bytes::from(std::mem::take(&mut part)));
         }
     }
     parts
+}
+
+/// What ends a value, a row or a text in this format is told by another character behind a backslash.
+fn escape(part: &mut Vec<u8>, value: &[u8]) {
+    for &byte in value {
+        let told = match byte {
+            b'\\' => b'\\',
+            b'\t' => b't',
+            b'\n' => b'n',
+            0 => b'0',
+            _ => {
+                part.push(byte);
+                continue;
+            }
+        };
+        part.extend_from_slice(&[b'\\', told]);
+    }
 }

@@ -5,18 +5,17 @@
 )]
 
 use super::Harness;
-use super::trial::{STREAM, Trial, changes, content, file, record, residue, static_file};
+use super::trial::{
+    STREAM, Trial, batch, changes, content_of, file, record, removed, renamed, residue, static_file,
+};
 use crate::{
-    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, SinkError,
+    Attributes, Batch, FileChanges, FileDescription, FileFate, FileKind, Image, Sink, SinkError,
 };
 use counterfoil_proto::Position;
 use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
+use counterfoil_servers::wait_until;
 use std::sync::Arc;
-
-fn renamed(mut changes: FileChanges, from: impl AsRef<[u8]>) -> FileChanges {
-    changes.renamed_from = Some(from.as_ref().to_vec());
-    changes
-}
+use std::sync::atomic::{AtomicU64, Ordering};
 
 fn cleared(
     mut changes: FileChanges,
@@ -24,13 +23,6 @@ fn cleared(
 ) -> FileChanges {
     changes.cleared = ranges.into_iter().collect();
     changes
-}
-
-fn removed(file: &Arc<FileDescription>) -> FileChanges {
-    FileChanges {
-        fate: FileFate::Removed,
-        ..changes(file, [])
-    }
 }
 
 fn with_table(path: &str, table: &str) -> Arc<FileDescription> {
@@ -161,9 +153,8 @@ pub fn accepts_a_new_epoch(harness: &mut dyn Harness) {
 /// after it is applied as if it had never been offered.
 pub fn leaves_nothing_of_a_refused_batch(harness: &mut dyn Harness) {
     let mut trial = Trial::begin(harness);
-    let Some(refused) = trial.harness().refused(b"/srv/refused.dat") else {
-        return;
-    };
+    let refused = trial.harness().refused(b"/srv/refused.dat");
+    let refused = refused.expect("`Harness::refused`, or why not in `Harness::cannot`");
     let (cards, rates, new) = (
         file("/srv/cards.dat"),
         file("/srv/rates.dat"),
@@ -218,9 +209,8 @@ pub fn survives_an_obstruction(harness: &mut dyn Harness) {
     let mut trial = Trial::begin(harness);
     let cards = file("/srv/cards.dat");
     trial.apply([changes(&cards, [(1, record("card"))])]);
-    let Some(obstruction) = trial.harness().obstruct() else {
-        return;
-    };
+    let obstruction = trial.harness().obstruct();
+    let obstruction = obstruction.expect("`Harness::obstruct`, or why not in `Harness::cannot`");
     let batch = trial.batch([changes(&cards, [(1, record("changed")), (2, residue("x"))])]);
     let error = trial
         .sink()
@@ -257,6 +247,132 @@ pub fn folds_one_key(harness: &mut dyn Harness) {
         trial.content("/srv/cards.dat"),
         [(5, record("d")), (6, record("neighbour"))]
     );
+}
+
+/// Put, removed with all of the file, put again and cleared within one batch: the last one holds, as one change.
+pub fn folds_one_key_in_one_batch(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    let cards = file("/srv/cards.dat");
+    let steps = |n: u64| {
+        [
+            changes(&cards, [(5, record(format!("put {n}"))), (6, residue("x"))]),
+            removed(&cards),
+            changes(&cards, [(5, residue("again")), (7, record("again"))]),
+            removed(&cards),
+            cleared(
+                changes(&cards, [(5, record(format!("last {n}")))]),
+                [0..u64::MAX],
+            ),
+        ]
+    };
+    for n in 1..4 {
+        trial.apply(steps(n));
+        assert_eq!(
+            trial.content("/srv/cards.dat"),
+            [(5, record(format!("last {n}")))]
+        );
+        // The same the other way round: what is deleted last is gone.
+        trial.apply([
+            removed(&cards),
+            changes(&cards, [(5, Image::Absent), (8, record("neighbour"))]),
+        ]);
+        assert_eq!(trial.content("/srv/cards.dat"), [(8, record("neighbour"))]);
+    }
+}
+
+/// Whoever reads while batches are applied sees the whole of one, and never goes back to an earlier one.
+pub fn never_shows_half_a_batch(harness: &mut dyn Harness) {
+    const BATCHES: u64 = 30;
+    let mut trial = Trial::begin(harness);
+    let mut reader = trial
+        .harness()
+        .open_read_only()
+        .expect("opening a reader beside the writer");
+    let batches: Vec<Batch> = (1..=BATCHES).map(whole_batch).collect();
+    let looks = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut seen = 0;
+            while seen < BATCHES {
+                let lsn = whole_batch_in(&mut *reader);
+                assert!(lsn >= seen, "it went from {seen} back to {lsn}");
+                seen = lsn;
+                looks.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let mut looked = 0;
+        for batch in &batches {
+            wait_until("the batch to be applied, and looked at", || {
+                // One that failed is told of below.
+                let now = looks.load(Ordering::Relaxed);
+                if !reading.is_finished() && batch.position.lsn % 5 == 0 && now == looked {
+                    return Err("nobody looks".to_owned());
+                }
+                looked = now;
+                match trial.sink().apply(batch) {
+                    Ok(()) => Ok(()),
+                    Err(error) if error.is_transient() => Err(error.to_string()),
+                    Err(error) => panic!("{error}"),
+                }
+            })
+            .expect("applying while somebody reads");
+        }
+        reading.join().expect("whole batches only");
+    });
+    reader.close().expect("closing the reader");
+    for batch in &batches {
+        trial.note(batch);
+    }
+    trial.compare("all batches");
+    trial.reopen();
+}
+
+/// A batch whose rows, residue and renamed file all say which it is.
+pub fn whole_batch(lsn: u64) -> Batch {
+    let text = || record(lsn.to_string());
+    let turn = |lsn: u64| {
+        file(if lsn.is_multiple_of(2) {
+            "/srv/even"
+        } else {
+            "/srv/odd"
+        })
+    };
+    let turned = renamed(
+        changes(&turn(lsn), [(1, text())]),
+        turn(lsn + 1).path.clone(),
+    );
+    let images = (0..200).map(|id| {
+        (
+            id,
+            if id % 50 == lsn % 50 {
+                residue(lsn.to_string())
+            } else {
+                text()
+            },
+        )
+    });
+    batch(lsn, [changes(&file("/srv/cards.dat"), images), turned])
+}
+
+/// Asserts that a snapshot shows one [`whole_batch`] and nothing else; gives its lsn, 0 where nothing was applied yet.
+pub fn whole_batch_in(sink: &mut dyn Sink) -> u64 {
+    let mut snapshot = sink.snapshot().expect("opening a snapshot");
+    let Some(position) = snapshot.position(STREAM).expect("reading the position") else {
+        assert!(snapshot.files(STREAM).expect("listing").is_empty());
+        return 0;
+    };
+    let expected = whole_batch(position.lsn);
+    let files = snapshot.files(STREAM).expect("listing");
+    assert_eq!(files.len(), expected.files.len());
+    for changes in &expected.files {
+        let mut pieces = std::collections::BTreeMap::new();
+        let mut each = |piece: crate::StoredPiece| pieces.insert(piece.id, piece.image).is_none();
+        snapshot
+            .pieces(STREAM, &changes.file.path, &mut each)
+            .expect("reading pieces");
+        assert_eq!(pieces, changes.images);
+    }
+    position.lsn
 }
 
 /// Every byte value, an empty record, and records that are nothing but rest.
@@ -930,11 +1046,11 @@ pub fn keeps_streams_apart(harness: &mut dyn Harness) {
         }
     }
     for stream in streams {
-        assert_eq!(content(trial.sink(), stream, b"/srv/cards.dat").len(), 4);
+        assert_eq!(content_of(trial.sink(), stream, b"/srv/cards.dat").len(), 4);
     }
     trial.apply([removed(&cards)]);
     assert_eq!(
-        content(trial.sink(), streams[1], b"/srv/cards.dat").len(),
+        content_of(trial.sink(), streams[1], b"/srv/cards.dat").len(),
         4
     );
     assert_eq!(
@@ -1268,7 +1384,7 @@ pub fn reads_one_snapshot(harness: &mut dyn Harness) {
         Some(batch.position)
     );
     assert_eq!(
-        content(&mut *reader, STREAM, b"/srv/cards.dat"),
+        content_of(&mut *reader, STREAM, b"/srv/cards.dat"),
         [(1, record("after")), (2, record("after"))]
     );
     reader.close().expect("closing the reader");
@@ -1327,11 +1443,13 @@ pub fn shows_tampering(harness: &mut dyn Harness) {
         .stored("/srv/cards.dat")
         .expect("the file is there")
         .table;
-    if trial.harness().tamper(&table, 2, b"tw0") {
-        assert_eq!(
-            trial.content("/srv/cards.dat"),
-            [(1, record("one")), (2, record("tw0"))]
-        );
-        trial.apply([changes(&cards, [(2, record("two"))])]);
-    }
+    assert!(
+        trial.harness().tamper(&table, 2, b"tw0"),
+        "`Harness::tamper`, or why not in `Harness::cannot`"
+    );
+    assert_eq!(
+        trial.content("/srv/cards.dat"),
+        [(1, record("one")), (2, record("tw0"))]
+    );
+    trial.apply([changes(&cards, [(2, record("two"))])]);
 }

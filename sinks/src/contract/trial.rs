@@ -1,17 +1,19 @@
 //! One run of a case: the target and the model side by side.
 
 use super::{Harness, MemorySink};
+use crate::plan::Shape;
 use crate::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, Image, Sink, SinkError, StoredFile,
     StoredPiece,
 };
 use counterfoil_proto::{Position, path_text};
 use counterfoil_records::{Layout, Organization, RecordFormat};
+use counterfoil_servers::wait_until;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The stream of cases that need only one.
-pub(super) const STREAM: &str = "hq/payments";
+pub const STREAM: &str = "hq/payments";
 
 /// A file of fixed records with this path, no table configured.
 pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
@@ -78,9 +80,52 @@ pub fn residue(bytes: impl AsRef<[u8]>) -> Image {
     }
 }
 
+/// The same, of a file that was renamed from this path.
+pub(super) fn renamed(mut changes: FileChanges, from: impl AsRef<[u8]>) -> FileChanges {
+    changes.renamed_from = Some(from.as_ref().to_vec());
+    changes
+}
+
+/// A file that goes.
+pub(super) fn removed(file: &Arc<FileDescription>) -> FileChanges {
+    FileChanges {
+        fate: FileFate::Removed,
+        ..changes(file, [])
+    }
+}
+
+/// A batch of the stream that cases have, for whatever the target has before `lsn`.
+pub fn batch(lsn: u64, files: impl IntoIterator<Item = FileChanges>) -> Batch {
+    Batch {
+        stream: STREAM.into(),
+        after: None,
+        position: Position {
+            epoch: 1,
+            lsn,
+            index: 0,
+        },
+        captured_ns: 0,
+        files: files.into_iter().collect(),
+    }
+}
+
+/// What a file of the stream that cases have consists of.
+pub fn content(sink: &mut dyn Sink, path: impl AsRef<[u8]>) -> Vec<(u64, Image)> {
+    content_of(sink, STREAM, path.as_ref())
+}
+
+/// Asserts that an error is for good, and that all of these words are in it.
+pub fn assert_permanent(error: &SinkError, says: &[&str]) {
+    let text = error.to_string();
+    assert!(matches!(error, SinkError::Permanent { .. }), "{text}");
+    for words in says {
+        assert!(text.contains(words), "{words:?} is not in: {text}");
+    }
+}
+
 /// A target under test, and the model that it is compared with.
-pub struct Trial<'h> {
-    harness: &'h mut dyn Harness,
+pub struct Trial<'h, H: Harness + ?Sized = dyn Harness + 'h> {
+    harness: &'h mut H,
     sink: Option<Box<dyn Sink>>,
     model: MemorySink,
     position: Position,
@@ -88,9 +133,9 @@ pub struct Trial<'h> {
     applied: Option<Position>,
 }
 
-impl<'h> Trial<'h> {
+impl<'h, H: Harness + ?Sized> Trial<'h, H> {
     /// Begins with an empty target.
-    pub fn begin(harness: &'h mut dyn Harness) -> Self {
+    pub fn begin(harness: &'h mut H) -> Self {
         harness.fresh();
         let sink = harness.open().expect("opening an empty target");
         let mut trial = Trial {
@@ -116,8 +161,15 @@ impl<'h> Trial<'h> {
     }
 
     /// How the suite gets at the target.
-    pub fn harness(&mut self) -> &mut dyn Harness {
+    pub fn harness(&mut self) -> &mut H {
         &mut *self.harness
+    }
+
+    /// Both at once, since one applies while the other is in the way.
+    pub fn parts(&mut self) -> (&mut dyn Sink, &mut H) {
+        let sink = self.sink.as_deref_mut();
+        let sink = sink.expect("a sink is open except while reopening");
+        (sink, &mut *self.harness)
     }
 
     /// Where the last batch ended.
@@ -155,14 +207,46 @@ impl<'h> Trial<'h> {
     /// Applies a batch to the target and the model, and compares.
     pub fn apply_without_reopening(&mut self, batch: &Batch) {
         self.sink().apply(batch).expect("applying a batch");
-        self.model
-            .apply(batch)
-            .expect("applying a batch to the model");
-        self.went_on(batch);
+        self.note(batch);
         self.compare("a batch");
     }
 
-    fn went_on(&mut self, batch: &Batch) {
+    /// Applies a batch as the applier does, whatever happens to the server: what may pass is tried again, and where it isn't
+    /// known whether the batch was applied, the position is asked. Then compares: it is applied, once.
+    pub fn settle(&mut self, batch: &Batch) {
+        let settled = wait_until("the batch to be applied", || {
+            match self.sink().apply(batch) {
+                Ok(()) => Ok(()),
+                Err(error) if error.is_transient() => match self.sink().position(&batch.stream) {
+                    Ok(position) if position == Some(batch.position) => Ok(()),
+                    Ok(_) => Err(error.to_string()),
+                    Err(asking) if asking.is_transient() => Err(asking.to_string()),
+                    Err(asking) => panic!("{asking}"),
+                },
+                // The one before it was applied after all.
+                Err(SinkError::NotAfter { stored, .. }) if stored == Some(batch.position) => Ok(()),
+                Err(error) => panic!("{error}"),
+            }
+        });
+        settled.expect("a batch that may pass is applied in the end");
+        self.note(batch);
+        self.compare("a batch that was tried until it was applied");
+        let error = self.refuse(batch);
+        assert!(matches!(error, SinkError::NotAfter { .. }), "{error}");
+    }
+
+    /// Closes the sink; nothing may be asked of it before [`Trial::reopen`].
+    pub fn close(&mut self) {
+        if let Some(sink) = self.sink.take() {
+            sink.close().expect("closing");
+        }
+    }
+
+    /// Lets the model have a batch that the target has.
+    pub fn note(&mut self, batch: &Batch) {
+        self.model
+            .apply(batch)
+            .expect("applying a batch to the model");
         self.position = batch.position;
         if batch.stream == STREAM {
             self.applied = Some(batch.position);
@@ -180,11 +264,16 @@ impl<'h> Trial<'h> {
         error
     }
 
+    /// Opens the target anew after a batch that may be certain though it failed, and settles that.
+    pub fn reopen_to_settle(&mut self, batch: &Batch) {
+        self.close();
+        self.sink = Some(self.harness.open().expect("opening again"));
+        self.settle(batch);
+    }
+
     /// Closes the sink, opens the target anew and compares.
     pub fn reopen(&mut self) {
-        if let Some(sink) = self.sink.take() {
-            sink.close().expect("closing");
-        }
+        self.close();
         self.sink = Some(self.harness.open().expect("opening again"));
         self.compare("opening again");
     }
@@ -205,16 +294,13 @@ impl<'h> Trial<'h> {
         other
             .apply(batch)
             .expect("applying a batch through another sink");
-        self.model
-            .apply(batch)
-            .expect("applying a batch to the model");
-        self.went_on(batch);
+        self.note(batch);
         self.compare("a batch through another sink");
     }
 
     /// What the file with this path consists of.
     pub fn content(&mut self, path: impl AsRef<[u8]>) -> Vec<(u64, Image)> {
-        content(self.sink(), STREAM, path.as_ref())
+        content_of(self.sink(), STREAM, path.as_ref())
     }
 
     /// The catalogue entry of a file.
@@ -253,7 +339,7 @@ impl<'h> Trial<'h> {
         // Each table is one file's, or one tree's.
         let mut tables = BTreeMap::new();
         for (stream, found) in &found {
-            for ((file, _), table) in found.files.iter().zip(&found.tables) {
+            for ((file, ..), table) in found.files.iter().zip(&found.tables) {
                 assert!(!table.is_empty(), "a table without a name after {after}");
                 let owner = (stream, file.named_for());
                 let first = tables.entry(table.to_lowercase()).or_insert((owner, file));
@@ -269,7 +355,7 @@ impl<'h> Trial<'h> {
 struct Contents {
     position: Option<Position>,
     /// Tables left out: their names are the sink's own affair, as long as no two are the same.
-    files: Vec<(FileDescription, Attributes)>,
+    files: Vec<(FileDescription, Attributes, Shape)>,
     tables: Vec<String>,
     pieces: BTreeMap<Vec<u8>, Vec<(u64, Image)>>,
 }
@@ -301,7 +387,7 @@ fn everything(sink: &mut dyn Sink) -> Everything {
             pieces,
             files: files
                 .into_iter()
-                .map(|file| (file.description, file.attributes))
+                .map(|file| (file.description, file.attributes, file.shape))
                 .collect(),
         };
         everything.insert(stream, contents);
@@ -309,7 +395,7 @@ fn everything(sink: &mut dyn Sink) -> Everything {
     everything
 }
 
-pub(super) fn content(sink: &mut dyn Sink, stream: &str, path: &[u8]) -> Vec<(u64, Image)> {
+pub(super) fn content_of(sink: &mut dyn Sink, stream: &str, path: &[u8]) -> Vec<(u64, Image)> {
     let mut pieces = Vec::new();
     let mut each = |StoredPiece { id, image }| {
         pieces.push((id, image));

@@ -7,7 +7,8 @@ use super::apply::read_position;
 use super::entry::{self, Entry};
 use super::error::Doing;
 use super::session::{Parameters, Session, Statements};
-use crate::plan::Shape;
+use super::table::current;
+use crate::plan::Mode;
 use crate::sql::{permanent, quoted};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
@@ -128,6 +129,10 @@ impl<'a> PostgresSnapshot<'a> {
         Ok(name.filter(|name| !name.bytes().all(|byte| byte.is_ascii_digit())))
     }
 
+    async fn run(&mut self, sql: &str) -> Result<(), Error> {
+        self.transaction.batch_execute(sql).await
+    }
+
     async fn bind(&mut self, sql: &str, file_id: i64) -> Result<Portal, Error> {
         let (transaction, statement) = self.prepare(sql).await?;
         transaction.bind(&statement, &[&file_id]).await
@@ -163,12 +168,22 @@ impl<'a> PostgresSnapshot<'a> {
         let oid: u32 = row.try_get(0).doing(reading)?;
         let mut table: String = row.try_get(1).doing(reading)?;
         loop {
+            // Somebody may rename it just now, and a statement that fails must not end the transaction.
+            self.run("SAVEPOINT reading").await.doing(reading)?;
             let sql = select(entry, &table);
             let bound = self.bind(&sql, entry.file_id).await;
-            if bound.is_err() && table.bytes().all(|byte| byte.is_ascii_digit()) {
-                return Err(changed());
+            if bound.is_err() {
+                let back = "ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading";
+                self.run(back).await.doing(reading)?;
+                let now = self.name_now(oid).await.doing(reading)?;
+                let now = now.ok_or_else(changed)?;
+                if now != table {
+                    table = now;
+                    continue;
+                }
             }
             let portal = bound.doing(reading)?;
+            self.run("RELEASE SAVEPOINT reading").await.doing(reading)?;
             // From here on nobody can rename it; but in between somebody may have, and made another of that name.
             let now = self
                 .name_now(oid)
@@ -188,6 +203,9 @@ impl<'a> PostgresSnapshot<'a> {
         entry: &Entry,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
+        if !entry.shape.raw {
+            return Ok(());
+        }
         let place = format!(
             "{} (table {})",
             path_text(&entry.description.path),
@@ -308,7 +326,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
-            shape: Shape::default(),
+            shape: entry.shape,
         }
     }
 }
@@ -321,9 +339,10 @@ fn select(entry: &Entry, table: &str) -> String {
             "SELECT {identity}, data, NULL::bytea FROM {table} WHERE file_id = $1 ORDER BY {identity}"
         )
     } else {
-        format!(
-            "SELECT {identity}, data, rest FROM {table} WHERE $1::bigint IS NOT NULL ORDER BY {identity}"
-        )
+        let name = entry.description.format.identity_name();
+        let what = format!("{identity}, data, rest");
+        let current = current(table, name, entry.shape.mode == Mode::History, &what);
+        format!("SELECT * FROM ({current}) AS r WHERE $1::bigint IS NOT NULL ORDER BY {identity}")
     }
 }
 

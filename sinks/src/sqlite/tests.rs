@@ -4,10 +4,22 @@
     reason = "a list of ranges to clear often has one"
 )]
 
+mod columns;
+mod structure;
+
 use super::*;
-use crate::contract::{Harness, changes, file, record, residue, static_file};
-use crate::{Attributes, FileChanges, FileKind, Image, StoredPiece};
+use crate::contract::targets::SqliteTarget;
+use crate::contract::{
+    Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue,
+    static_file, whole_batch, whole_batch_in,
+};
+use crate::plan::{Mode, PlanSpec};
+use crate::sql::quoted;
+use crate::{Attributes, FileChanges, FileKind, Image, Logged, LoggedChange};
 use counterfoil_proto::Position;
+use counterfoil_records::value::Hex;
+use counterfoil_servers::AsNobody;
+use rusqlite::types::ValueRef;
 use std::any::Any;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,37 +27,43 @@ use std::path::Path;
 use std::sync::Arc;
 use tempfile::TempDir;
 
-/// A database in a directory of its own.
 struct SqliteHarness {
-    _directory: TempDir,
-    config: SqliteConfig,
+    target: SqliteTarget,
+    is_patient: bool,
 }
 
 impl SqliteHarness {
     fn new() -> Self {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let config = SqliteConfig {
-            busy_timeout_ms: 20,
-            ..SqliteConfig::new(directory.path().join("mirror.db"))
-        };
         SqliteHarness {
-            _directory: directory,
-            config,
+            target: SqliteTarget::new(),
+            is_patient: false,
+        }
+    }
+
+    fn config(&self) -> SqliteConfig {
+        SqliteConfig {
+            busy_timeout_ms: if self.is_patient { 60_000 } else { 20 },
+            size_max_bytes: self.target.room_bytes(),
+            ..SqliteConfig::new(self.target.path())
         }
     }
 }
 
 impl Harness for SqliteHarness {
+    fn cannot(&self, case: &str) -> Option<&'static str> {
+        SqliteTarget::cannot(case)
+    }
+
     fn fresh(&mut self) {
-        *self = SqliteHarness::new();
+        self.target.fresh();
     }
 
     fn open(&mut self) -> Result<Box<dyn Sink>, SinkError> {
-        Ok(Box::new(SqliteSink::open(&self.config)?))
+        Ok(Box::new(SqliteSink::open(&self.config())?))
     }
 
     fn open_read_only(&mut self) -> Result<Box<dyn Sink>, SinkError> {
-        Ok(Box::new(SqliteSink::open_read_only(&self.config)?))
+        Ok(Box::new(SqliteSink::open_read_only(&self.config())?))
     }
 
     fn refused(&self, path: &[u8]) -> Option<FileChanges> {
@@ -56,7 +74,7 @@ impl Harness for SqliteHarness {
     }
 
     fn obstruct(&mut self) -> Option<Box<dyn Any>> {
-        let other = Connection::open(&self.config.path).expect("opening another connection");
+        let other = Connection::open(self.target.path()).expect("opening another connection");
         other
             .execute_batch("BEGIN IMMEDIATE")
             .expect("taking the write lock");
@@ -64,11 +82,8 @@ impl Harness for SqliteHarness {
     }
 
     fn tamper(&mut self, table: &str, id: u64, data: &[u8]) -> bool {
-        let other = Connection::open(&self.config.path).expect("opening another connection");
-        let sql = format!(
-            "UPDATE {} SET data = ?1 WHERE rowid = ?2",
-            crate::sql::quoted(table)
-        );
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let sql = format!("UPDATE {} SET data = ?1 WHERE rowid = ?2", quoted(table));
         other
             .execute(
                 &sql,
@@ -77,41 +92,79 @@ impl Harness for SqliteHarness {
             .expect("tampering");
         true
     }
+
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let sql = format!("SELECT {} FROM {}", names.join(", "), quoted(table));
+        let mut select = other.prepare(&sql).expect("the table is there");
+        let text = |row: &rusqlite::Row<'_>, at: usize| match row.get_ref(at).expect("a value") {
+            ValueRef::Null => None,
+            ValueRef::Integer(number) => Some(number.to_string()),
+            ValueRef::Real(number) => Some(number.to_string()),
+            ValueRef::Text(text) => Some(String::from_utf8(text.to_vec()).expect("UTF-8")),
+            ValueRef::Blob(bytes) => Some(Hex(bytes).to_string()),
+        };
+        let mut rows = select.query([]).expect("reading rows");
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().expect("reading a row") {
+            found.push((0..columns.len()).map(|at| text(row, at)).collect());
+        }
+        Some(found)
+    }
+
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let mut select = other
+            .prepare("SELECT name FROM pragma_table_info(?1)")
+            .expect("asking for columns");
+        let names = select.query_map([table], |row| row.get(0));
+        Some(
+            names
+                .and_then(Iterator::collect)
+                .expect("reading the columns"),
+        )
+    }
+
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        for event in ["INSERT", "UPDATE"] {
+            other
+                .execute_batch(&format!(
+                    "CREATE TRIGGER forbid_{event} BEFORE {event} ON {} WHEN NEW.{} = '{text}'
+                     BEGIN SELECT RAISE(ABORT, 'that is forbidden'); END",
+                    quoted(table),
+                    quoted(column)
+                ))
+                .expect("making a trigger");
+        }
+        true
+    }
+}
+
+impl Faults for SqliteHarness {
+    fn target(&mut self) -> &mut dyn Target {
+        &mut self.target
+    }
+
+    fn set_patient(&mut self, patient: bool) {
+        self.is_patient = patient;
+    }
 }
 
 mod contract {
     crate::sink_contract!(super::SqliteHarness::new());
 }
 
-const STREAM: &str = "hq/payments";
+mod faults {
+    crate::sink_faults!(super::SqliteHarness::new());
+}
+mod plans {
+    crate::sink_plan_contract!(super::SqliteHarness::new());
+}
 
 fn directory() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")
-}
-
-fn batch(lsn: u64, files: impl IntoIterator<Item = FileChanges>) -> Batch {
-    Batch {
-        stream: STREAM.into(),
-        after: None,
-        position: Position {
-            epoch: 1,
-            lsn,
-            index: 0,
-        },
-        captured_ns: 0,
-        files: files.into_iter().collect(),
-    }
-}
-
-fn content(sink: &mut SqliteSink, path: &str) -> Vec<(u64, Image)> {
-    let mut pieces = Vec::new();
-    let mut each = |StoredPiece { id, image }| {
-        pieces.push((id, image));
-        true
-    };
-    sink.pieces(STREAM, path.as_bytes(), &mut each)
-        .expect("reading pieces");
-    pieces
 }
 
 /// The error is for good, names the database and says all of these.
@@ -162,7 +215,7 @@ fn other_files_are_refused_and_left_alone() {
         ),
         (
             Box::new(sql(
-                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 3",
+                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 4",
             )),
             "a newer Counterfoil",
         ),
@@ -193,14 +246,14 @@ fn a_path_that_can_hold_no_database_is_refused() {
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).expect("making a directory");
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).expect("closing it");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("opening it");
     let path = closed.join("mirror.db");
-    if fs::write(closed.join("probe"), "").is_err() {
-        assert_refused(
-            SqliteSink::open(&SqliteConfig::new(&path)),
-            &path,
-            "may write in it",
-        );
-    } // Else this runs with privileges that no permission stops.
+    let _nobody = AsNobody::begin();
+    assert_refused(
+        SqliteSink::open(&SqliteConfig::new(&path)),
+        &path,
+        "may write in it",
+    );
 }
 
 /// Names that mean something special to SQLite are files here.
@@ -281,47 +334,6 @@ fn only_the_owner_can_read_the_database() {
     }
 }
 
-/// A full disk is worth trying again, leaves nothing behind, and holds nothing up once there is room.
-#[test]
-fn a_full_disk_is_waited_for() {
-    let directory = directory();
-    let mut config = SqliteConfig::new(directory.path().join("mirror.db"));
-    config.size_max_bytes = Some(256 * 1024);
-    let mut sink = SqliteSink::open(&config).expect("opening");
-    let cards = file("/srv/cards.dat");
-    sink.apply(&batch(
-        1,
-        [changes(&cards, [(1, record("kept")), (2, residue("kept"))])],
-    ))
-    .expect("applying");
-    let before = content(&mut sink, "/srv/cards.dat");
-    let images = (1..2000).map(|id| (id, record([7; 1000])));
-    let large = batch(
-        2,
-        [
-            changes(&file("/srv/new.dat"), [(1, residue("x"))]),
-            changes(&cards, images),
-        ],
-    );
-    for _ in 0..3 {
-        let error = sink.apply(&large).expect_err("there is no room");
-        assert!(error.is_transient(), "{error}");
-        assert!(error.to_string().contains("full"), "{error}");
-        assert_eq!(content(&mut sink, "/srv/cards.dat"), before);
-        assert_eq!(sink.files(STREAM).expect("listing the files").len(), 1);
-        assert_eq!(
-            sink.position(STREAM)
-                .expect("reading the position")
-                .map(|position| position.lsn),
-            Some(1)
-        );
-    }
-    config.size_max_bytes = None;
-    let mut sink = SqliteSink::open(&config).expect("opening with more room");
-    sink.apply(&large).expect("applying with more room");
-    assert_eq!(content(&mut sink, "/srv/cards.dat").len(), 1999);
-}
-
 /// What is on disk at any moment, copied as a power cut would leave it (the shared memory is lost),
 /// is the target as of the last batch.
 #[test]
@@ -388,52 +400,6 @@ fn writes_until_killed() {
         sink.apply(&whole_batch(lsn)).expect("applying");
         lsn += 1;
     }
-}
-
-/// Rows, residue and a renamed file that all say which batch they are of.
-fn whole_batch(lsn: u64) -> Batch {
-    let text = || record(lsn.to_string());
-    let turn = |lsn: u64| {
-        file(if lsn.is_multiple_of(2) {
-            "/srv/even"
-        } else {
-            "/srv/odd"
-        })
-    };
-    let mut turned = changes(&turn(lsn), [(1, text())]);
-    turned.renamed_from = Some(turn(lsn + 1).path.clone());
-    let images = (0..200).map(|id| {
-        (
-            id,
-            if id % 50 == lsn % 50 {
-                residue(lsn.to_string())
-            } else {
-                text()
-            },
-        )
-    });
-    batch(lsn, [changes(&file("/srv/cards.dat"), images), turned])
-}
-
-/// Asserts that a snapshot shows one batch and nothing else; returns its lsn.
-fn whole_batch_in(sink: &mut SqliteSink) -> u64 {
-    let mut snapshot = sink.snapshot().expect("opening a snapshot");
-    let Some(position) = snapshot.position(STREAM).expect("reading the position") else {
-        assert!(snapshot.files(STREAM).expect("listing").is_empty());
-        return 0;
-    };
-    let expected = whole_batch(position.lsn);
-    let files = snapshot.files(STREAM).expect("listing");
-    assert_eq!(files.len(), expected.files.len());
-    for changes in &expected.files {
-        let mut pieces = std::collections::BTreeMap::new();
-        let mut each = |StoredPiece { id, image }| pieces.insert(id, image).is_none();
-        snapshot
-            .pieces(STREAM, &changes.file.path, &mut each)
-            .expect("reading pieces");
-        assert_eq!(pieces, changes.images);
-    }
-    position.lsn
 }
 
 /// A writer in another process is killed again and again, at moments nobody chose. A reader sees
@@ -670,14 +636,20 @@ fn a_configuration_with_unknown_keys_is_refused() {
     let config: SqliteConfig =
         serde_json::from_str(r#"{"path": "/x.db"}"#).expect("a path is enough");
     assert_eq!(config, SqliteConfig::new("/x.db"));
+    let config: SqliteConfig =
+        serde_json::from_str(r#"{"path": "/x.db", "ddl": "check"}"#).expect("a policy");
+    assert_eq!(config.ddl, crate::plan::Ddl::Check);
     serde_json::from_str::<SqliteConfig>(r#"{"path": "/x.db", "pth": 1}"#)
         .expect_err("an unknown key");
 }
 
-/// Every SQL statement of `docs/sinks.md` works, and every column of it is there.
+/// Every SQL statement of `docs/sinks.md` and `docs/sqlite.md` works, and every column of the tables is in them.
 #[test]
 fn the_documented_queries_work() {
-    const PAGE: &str = include_str!("../../../docs/sinks.md");
+    const PAGE: &str = concat!(
+        include_str!("../../../docs/sinks.md"),
+        include_str!("../../../docs/sqlite.md")
+    );
     let directory = directory();
     let config = SqliteConfig::new(directory.path().join("mirror.db"));
     let mut sink = SqliteSink::open(&config).expect("opening");
@@ -689,7 +661,20 @@ fn the_documented_queries_work() {
         .expect("applying");
     let settings = static_file("/srv/app/etc", "/srv/app/etc/app.conf");
     let changed = changes(&settings, [(0, record("port = 80"))]);
-    sink.apply(&batch(2, [changed])).expect("applying");
+    let spec = PlanSpec {
+        mode: Mode::History,
+        ..PlanSpec::default()
+    };
+    let mut people = changes(&planned("/srv/people", &[("name", "text(3)")], &spec), []);
+    people.log.push(Logged {
+        position: Position::default(),
+        captured_ns: 0,
+        change: LoggedChange::Image {
+            id: 1,
+            image: record("Ann"),
+        },
+    });
+    sink.apply(&batch(2, [changed, people])).expect("applying");
     let other = Connection::open(&config.path).expect("opening another connection");
     let queries: Vec<_> = PAGE
         .split("```sql\n")
@@ -710,6 +695,7 @@ fn the_documented_queries_work() {
         "counterfoil_files",
         "counterfoil_residue",
         "counterfoil_trees",
+        "counterfoil_histories",
         "etc",
         "etc_files",
     ] {

@@ -12,6 +12,7 @@ mod poll;
 mod postgres;
 mod process;
 mod proxy;
+mod session;
 mod user;
 
 pub use keeper::{Keeper, free_port};
@@ -20,4 +21,5 @@ pub use poll::{LIMIT, wait_until};
 pub use postgres::Postgres;
 pub use process::{Finished, Process};
 pub use proxy::{Cut, Proxy};
-pub use user::ServerUser;
+pub use session::Session;
+pub use user::{AsNobody, ServerUser};

@@ -2,7 +2,8 @@
 
 use crate::keeper::{Keeper, free_port};
 use crate::poll::wait_until;
-use crate::postgres::{certificates, run};
+use crate::postgres::{certificates, end_by, run};
+use crate::session::Session;
 use crate::user::ServerUser;
 use anyhow::{Context as _, Result, bail};
 use std::fs::File;
@@ -120,10 +121,17 @@ impl Mariadb {
 
     /// Runs SQL as `root`, statement by statement; returns what it gives, without headings.
     pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
-        run(&mut self.client(database, sql))
+        run(self.client(database).arg(format!("--execute={sql}")))
     }
 
-    fn client(&self, database: &str, sql: &str) -> Command {
+    /// A session of `root`'s, which stays open.
+    pub fn session(&self, database: &str) -> Result<Session> {
+        let mut command = self.client(database);
+        command.arg("--unbuffered");
+        Session::start(command)
+    }
+
+    fn client(&self, database: &str) -> Command {
         let mut command = Command::new("mariadb");
         command
             .args([
@@ -134,8 +142,7 @@ impl Mariadb {
             ])
             .args(["--local-infile=1", "--default-character-set=utf8mb4"])
             .arg(format!("--socket={}", self.socket().display()))
-            .arg(format!("--execute={sql}"))
-            .arg(database);
+            .arg(format!("--database={database}"));
         command
     }
 
@@ -156,11 +163,26 @@ impl Mariadb {
         Ok(())
     }
 
-    /// Starts it again after [`Mariadb::kill`]; it recovers what was committed.
+    /// An orderly end: transactions that are open are rolled back, and clients lose their connections.
+    pub fn shut_down(&self) -> Result<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = running.as_mut() {
+            end_by(child, libc::SIGTERM, "MariaDB")?;
+        }
+        *running = None;
+        Ok(())
+    }
+
+    /// Starts it again after its end; it has what was committed.
     pub fn raise(&self) -> Result<()> {
+        self.raise_with(&[])
+    }
+
+    /// The same, with these options beside those that it was made with. The last one of a name counts.
+    pub fn raise_with(&self, settings: &[&str]) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let log = self.keeper.directory().join("log");
-        let mut child = self.spawn(&log)?;
+        let mut child = self.spawn(&log, settings)?;
         let up = wait_until("MariaDB to answer", || {
             let log = || std::fs::read_to_string(&log).unwrap_or_default();
             match child.try_wait() {
@@ -170,7 +192,7 @@ impl Mariadb {
                 }
                 Err(error) => return Err(error.to_string()),
             }
-            run(&mut self.client("", "SELECT 1"))
+            self.sql("", "SELECT 1")
                 .map_err(|error| format!("{error:#}; its log: {}", log()))
         });
         *running = Some(child);
@@ -178,7 +200,7 @@ impl Mariadb {
         Ok(())
     }
 
-    fn spawn(&self, log: &Path) -> Result<Child> {
+    fn spawn(&self, log: &Path, settings: &[&str]) -> Result<Child> {
         use std::os::unix::process::CommandExt as _;
         let log = File::options()
             .create(true)
@@ -194,6 +216,7 @@ impl Mariadb {
             .arg(format!("--pid-file={}", directory.join("pid").display()))
             .args(SETTINGS)
             .args(&self.settings)
+            .args(settings)
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("opening the log twice")?)
             .stderr(log)

@@ -2,6 +2,7 @@
 
 use crate::keeper::{Keeper, free_port};
 use crate::poll::wait_until;
+use crate::session::Session;
 use crate::user::ServerUser;
 use anyhow::{Context as _, Result, bail};
 use std::fmt::Write as _;
@@ -142,11 +143,22 @@ impl Postgres {
 
     /// Runs SQL as the superuser, statement by statement; returns what it gives, unaligned.
     pub fn sql(&self, database: &str, sql: &str) -> Result<String> {
-        run(Command::new(self.bin.join("psql"))
+        run(self.client(database).args(["-c", sql]))
+    }
+
+    /// A session of the superuser's, which stays open.
+    pub fn session(&self, database: &str) -> Result<Session> {
+        Session::start(self.client(database))
+    }
+
+    fn client(&self, database: &str) -> Command {
+        let mut command = Command::new(self.bin.join("psql"));
+        command
             .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U"])
-            .args(["postgres", "-d", database, "-c", sql, "-h"])
+            .args(["postgres", "-d", database, "-h"])
             .arg(self.socket_dir())
-            .args(["-p", &self.port.to_string()]))
+            .args(["-p", &self.port.to_string()]);
+        command
     }
 
     /// A database of this name, empty.
@@ -165,7 +177,17 @@ impl Postgres {
         Ok(())
     }
 
-    /// Starts it again after [`Postgres::kill`]; it recovers what was committed.
+    /// An orderly end: transactions that are open are rolled back, and clients are told.
+    pub fn shut_down(&self) -> Result<()> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(child) = running.as_mut() {
+            end_by(child, libc::SIGINT, "PostgreSQL")?;
+        }
+        *running = None;
+        Ok(())
+    }
+
+    /// Starts it again after its end; it has what was committed.
     pub fn raise(&self) -> Result<()> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let log = self.keeper.directory().join("log");
@@ -300,6 +322,17 @@ pub(crate) fn certificates(directory: &Path, data: &Path) -> Result<()> {
         std::fs::rename(path(name), &to).with_context(|| format!("making {}", to.display()))?;
     }
     Ok(())
+}
+
+/// Asks a server to end, by the signal that it takes for that, and waits until it has ended.
+pub(crate) fn end_by(child: &mut Child, signal: i32, what: &str) -> Result<()> {
+    // SAFETY: the child hasn't been waited for, so the id is its own still.
+    unsafe { libc::kill(child.id().cast_signed(), signal) };
+    wait_until(&format!("{what} to end"), || match child.try_wait() {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err("it runs still".to_owned()),
+        Err(error) => Err(error.to_string()),
+    })
 }
 
 /// Runs a program to its end; returns what it wrote.

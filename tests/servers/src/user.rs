@@ -53,6 +53,11 @@ impl ServerUser {
         Ok(())
     }
 
+    /// Whether it is another one than this process is.
+    pub fn is_another(&self) -> bool {
+        self.other.is_some()
+    }
+
     /// A command that runs a program as the user.
     pub fn command(&self, program: &Path) -> Command {
         let Some((uid, gid)) = self.other else {
@@ -65,5 +70,39 @@ impl ServerUser {
             .args(["--clear-groups", "--"])
             .arg(program);
         command
+    }
+}
+
+/// While it is there, this thread may do with files what anybody may, also where the process is root's.
+///
+/// The kernel keeps that by thread; other threads go on as they were.
+#[derive(Debug)]
+pub struct AsNobody {
+    former: u32,
+    /// The thread's that made it: not to be sent to another.
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+impl AsNobody {
+    /// From here on.
+    pub fn begin() -> AsNobody {
+        const NOBODY: u32 = 65534;
+        // SAFETY: it takes a number and touches no memory.
+        let former = unsafe { libc::geteuid() };
+        if former == 0 {
+            // SAFETY: as above.
+            unsafe { libc::setfsuid(NOBODY) };
+        }
+        AsNobody {
+            former,
+            _thread: std::marker::PhantomData,
+        }
+    }
+}
+
+impl Drop for AsNobody {
+    fn drop(&mut self) {
+        // SAFETY: it takes a number and touches no memory.
+        unsafe { libc::setfsuid(self.former) };
     }
 }

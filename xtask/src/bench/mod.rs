@@ -22,6 +22,9 @@ pub(crate) enum Which {
         /// How many rounds.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
+        /// Only these databases and layouts: postgres, mariadb, sqlite; raw, typed, raw-100 and so on.
+        #[arg(long)]
+        only: Vec<String>,
     },
     /// What capture costs a program: the same program with and without, in turns.
     Overhead {
@@ -63,7 +66,7 @@ pub(crate) enum Which {
 
 pub(crate) fn run(which: &Which) -> Result<ExitCode> {
     let met = match which {
-        Which::Apply { rows, rounds } => apply::run(*rows, *rounds)?,
+        Which::Apply { rows, rounds, only } => apply::run(*rows, *rounds, only)?,
         Which::Overhead { rounds, only } => overhead::run(*rounds, only)?,
         Which::Kafka {
             records,

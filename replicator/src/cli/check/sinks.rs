@@ -4,8 +4,11 @@ use super::Finding;
 use super::state::{FileSystem, allowed, file_system};
 use counterfoil::config::{Config, SinkConfig, Target};
 use counterfoil_sinks::{
-    MysqlConfig, MysqlSink, PostgresConfig, PostgresSink, SinkError, SqliteSink,
+    FilesConfig, FilesSink, MysqlConfig, MysqlSink, PostgresConfig, PostgresSink, SinkError,
+    SqliteSink,
 };
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::{OdbcConfig, OdbcSink};
 use rustix::fs::Access;
 use std::path::Path;
 
@@ -18,6 +21,9 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             Target::Sqlite(_) => sqlite(sink, &config.site.state),
             Target::Postgres(postgres_config) => postgres(sink, postgres_config),
             Target::Mysql(mysql_config) => vec![mysql(sink, mysql_config)],
+            #[cfg(feature = "odbc")]
+            Target::Odbc(odbc_config) => vec![odbc(sink, odbc_config)],
+            Target::Files(files_config) => vec![files(sink, files_config)],
             // Kinds of target that come later bring their own check.
             _ => Vec::new(),
         })
@@ -63,6 +69,70 @@ fn mysql(sink: &SinkConfig, config: &MysqlConfig) -> Finding {
             reached.version, reached.packet_bytes_max
         ),
     )
+}
+
+#[cfg(feature = "odbc")]
+fn odbc(sink: &SinkConfig, config: &OdbcConfig) -> Finding {
+    let subject = format!("{} ({})", sink.name, config.place());
+    let reached = match OdbcSink::probe(config) {
+        Ok(reached) => reached,
+        Err(error) => return unreachable(subject, error),
+    };
+    let tables = if reached.has_tables {
+        "mirrored into already"
+    } else {
+        "its tables will be made"
+    };
+    let dialect = reached.dialect.name();
+    if reached.was_tried {
+        return Finding::ok(
+            "sink",
+            subject,
+            format!("{}, dialect {dialect}: {tables}", reached.database),
+        );
+    }
+    Finding::warning(
+        "sink",
+        subject,
+        format!(
+            "{}, dialect {dialect}: {tables}; this dialect was never tried on a real server",
+            reached.database
+        ),
+        "try it with a copy first, and compare with `counterfoil verify`",
+    )
+}
+
+fn files(sink: &SinkConfig, config: &FilesConfig) -> Finding {
+    let root = &config.root;
+    let subject = format!("{} ({})", sink.name, root.display());
+    let is_there = root.is_dir();
+    let directory = match root.parent() {
+        Some(parent) if !is_there => parent,
+        _ => root,
+    };
+    if !directory.is_dir() {
+        return Finding::error(
+            "sink",
+            subject,
+            format!("there is no directory {}", directory.display()),
+            format!("mkdir -p {}", directory.display()),
+        );
+    }
+    if let Err(error) = allowed(directory, Access::WRITE_OK | Access::EXEC_OK) {
+        return Finding::error(
+            "sink",
+            subject,
+            format!("this user can't write to {}: {error}", directory.display()),
+            "run the replicator as a user that may, or configure another root",
+        );
+    }
+    if !root.join(counterfoil_sinks::files::OWN_DIRECTORY).is_dir() {
+        return Finding::ok("sink", subject, "files will be mirrored there");
+    }
+    match FilesSink::open_read_only(config) {
+        Ok(_) => Finding::ok("sink", subject, "mirrored into already, and can be read"),
+        Err(error) => unreachable(subject, error),
+    }
 }
 
 fn postgres(sink: &SinkConfig, config: &PostgresConfig) -> Vec<Finding> {
