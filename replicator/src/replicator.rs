@@ -22,7 +22,9 @@ use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
 use anyhow::{Context, Result, bail};
-use counterfoil_sinks::{FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::OdbcSink;
+use counterfoil_sinks::{FileDescription, FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,6 +110,19 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
                 opened.with_context(|| format!("sink {}", sink.name))?,
             ))
         }
+        #[cfg(feature = "odbc")]
+        Target::Odbc(config) => {
+            let opened = match OdbcSink::open(config) {
+                Err(error) if error.is_transient() => {
+                    tracing::warn!("sink {}: {error}", sink.name);
+                    Ok(OdbcSink::open_later(config))
+                }
+                opened => opened,
+            };
+            Ok(Box::new(
+                opened.with_context(|| format!("sink {}", sink.name))?,
+            ))
+        }
         Target::Postgres(config) => {
             let opened = match PostgresSink::open(config) {
                 Err(error) if error.is_transient() => {
@@ -121,6 +136,22 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             ))
         }
     }
+}
+
+/// The statements with which a sink's empty database gets the tables of these files.
+pub fn schema_sql(sink: &SinkConfig, files: &[FileDescription]) -> Result<Vec<String>> {
+    let statements = match &sink.target {
+        Target::Sqlite(config) => counterfoil_sinks::sqlite::schema_sql(config, files),
+        Target::Postgres(config) => counterfoil_sinks::postgres::schema_sql(config, files),
+        Target::Mysql(config) => counterfoil_sinks::mysql::schema_sql(config, files),
+        #[cfg(feature = "odbc")]
+        Target::Odbc(_) => bail!(
+            "sink {}: what an ODBC sink makes depends on what its driver says; it isn't printed yet",
+            sink.name
+        ),
+        Target::Files(_) => bail!("sink {} writes files, which have no tables", sink.name),
+    };
+    Ok(statements?)
 }
 
 /// Opens a sink for looking only, beside a running replicator.
@@ -146,6 +177,12 @@ pub fn open_sink_read_only(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
         Target::Mysql(config) => {
             let opened =
                 MysqlSink::open_read_only(config).with_context(|| format!("sink {}", sink.name))?;
+            Ok(Box::new(opened))
+        }
+        #[cfg(feature = "odbc")]
+        Target::Odbc(config) => {
+            let opened =
+                OdbcSink::open_read_only(config).with_context(|| format!("sink {}", sink.name))?;
             Ok(Box::new(opened))
         }
         Target::Postgres(config) => {

@@ -8,6 +8,7 @@
 //! |------------|---------------------------------------------------------------|
 //! | `sqlite`   | a SQLite database file; the embedded default                  |
 //! | `mysql`    | a database of a MySQL or MariaDB server                        |
+//! | `odbc`     | whatever has an ODBC driver; takes libodbc to build           |
 //! | `postgres` | a schema of a PostgreSQL database                              |
 //! | `files`    | the files themselves, below a directory of the backup host    |
 //! | `contract` | no target: the suite that every sink passes, and a model sink |
@@ -20,6 +21,8 @@ pub mod files;
 #[cfg(feature = "mysql")]
 pub mod mysql;
 pub mod naming;
+#[cfg(feature = "odbc")]
+pub mod odbc;
 pub mod plan;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -27,6 +30,7 @@ mod sink;
 #[cfg(any(
     feature = "files",
     feature = "mysql",
+    feature = "odbc",
     feature = "postgres",
     feature = "sqlite"
 ))]
@@ -42,6 +46,8 @@ pub use batch::{
 pub use files::{FilesConfig, FilesSink};
 #[cfg(feature = "mysql")]
 pub use mysql::{MysqlConfig, MysqlSink};
+#[cfg(feature = "odbc")]
+pub use odbc::{OdbcConfig, OdbcSink};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresSink};
 pub use sink::{Sink, SinkError, Snapshot};

@@ -6,7 +6,12 @@
 
 use crate::{FileDescription, SinkError};
 use counterfoil_proto::path_text;
-#[cfg(any(feature = "files", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(
+    feature = "files",
+    feature = "mysql",
+    feature = "odbc",
+    feature = "sqlite"
+))]
 use std::collections::{HashMap, HashSet};
 
 /// Tables with names like this are Counterfoil's own.
@@ -74,7 +79,12 @@ pub fn numbered(wanted: &str, number: u32) -> String {
 }
 
 /// The names in use in a database. None is told from another by case alone, for not all databases do.
-#[cfg(any(feature = "files", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(
+    feature = "files",
+    feature = "mysql",
+    feature = "odbc",
+    feature = "sqlite"
+))]
 #[derive(Default)]
 pub(crate) struct Names {
     used: HashSet<String>,
@@ -83,7 +93,12 @@ pub(crate) struct Names {
     next_numbers: HashMap<String, u32>,
 }
 
-#[cfg(any(feature = "files", feature = "mysql", feature = "sqlite"))]
+#[cfg(any(
+    feature = "files",
+    feature = "mysql",
+    feature = "odbc",
+    feature = "sqlite"
+))]
 impl Names {
     /// This name is in use.
     pub(crate) fn add(&mut self, name: &str) {
@@ -91,7 +106,7 @@ impl Names {
     }
 
     /// A name like this one that isn't in use, and is from now on; `choice` makes the first, second, ... choice for it.
-    pub(crate) fn take(&mut self, wanted: &str, choice: fn(&str, u32) -> String) -> String {
+    pub(crate) fn take(&mut self, wanted: &str, choice: impl Fn(&str, u32) -> String) -> String {
         let next_number = self.next_numbers.entry(wanted.to_lowercase()).or_insert(1);
         loop {
             let name = choice(wanted, *next_number);

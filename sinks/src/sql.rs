@@ -3,7 +3,7 @@
 use crate::{FileKind, SinkError};
 use counterfoil_records::RecordFormat;
 use serde_json::{Map, Value};
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "odbc", feature = "postgres", feature = "sqlite"))]
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 /// An identity, size or position as databases hold it: a number above [`i64::MAX`] is refused.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "odbc", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn integer(
     number: u64,
     database: &str,
@@ -46,14 +46,14 @@ pub(crate) fn integer(
 }
 
 /// A number that was stored from an unsigned one. (Somebody else's negative number counts as 0.)
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "odbc", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
 /// A range of identities to clear as databases hold them: the first, and the last, which is included. `None`: nothing in
 /// it is in what they hold.
-#[cfg(any(feature = "postgres", feature = "sqlite"))]
+#[cfg(any(feature = "odbc", feature = "postgres", feature = "sqlite"))]
 pub(crate) fn bounds(range: &Range<u64>) -> Option<(i64, i64)> {
     let begin = i64::try_from(range.start).ok()?;
     let last = i64::try_from(range.end).map_or(i64::MAX, |end| end - 1);

@@ -19,6 +19,8 @@ pub(crate) enum Profile {
 pub(crate) enum With {
     /// All that is shipped. Takes more than a C compiler: see [`crate::packages::require_to_build`].
     Everything,
+    /// All that is tested: ODBC as well, which nothing that is shipped has, since it takes a driver manager.
+    Tested,
     /// What takes nothing but Rust and a C compiler: no Kafka.
     CompilerOnly,
 }
@@ -49,6 +51,10 @@ pub(crate) fn build(profile: Profile, with: With) -> Result<PathBuf> {
     ];
     match with {
         With::Everything => crate::packages::require_to_build()?,
+        With::Tested => {
+            crate::packages::require_to_build()?;
+            arguments.extend(["--features", "counterfoil/odbc"]);
+        }
         With::CompilerOnly => {
             crate::packages::require_compiler()?;
             arguments.push("--no-default-features");

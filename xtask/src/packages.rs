@@ -19,6 +19,20 @@ const BUILD: &[(&str, &str)] = &[
     ("/usr/include/openssl/ssl.h", "libssl-dev"),
 ];
 
+/// Where Debian puts a driver.
+#[cfg(target_arch = "x86_64")]
+macro_rules! odbc_driver {
+    ($name:literal) => {
+        concat!("/usr/lib/x86_64-linux-gnu/odbc/", $name)
+    };
+}
+#[cfg(target_arch = "aarch64")]
+macro_rules! odbc_driver {
+    ($name:literal) => {
+        concat!("/usr/lib/aarch64-linux-gnu/odbc/", $name)
+    };
+}
+
 /// What tests take beside all that.
 const NEEDED: &[(&str, &str)] = &[
     // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
@@ -45,6 +59,11 @@ const NEEDED: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("openssl", "openssl"),
     ("socat", "socat"),
+    // ODBC: the driver manager, to link, and drivers. Tests name them by the paths of their libraries.
+    ("/usr/include/sql.h", "unixodbc-dev"),
+    (odbc_driver!("psqlodbcw.so"), "odbc-postgresql"),
+    (odbc_driver!("libmaodbc.so"), "odbc-mariadb"),
+    (odbc_driver!("libsqlite3odbc.so"), "libsqliteodbc"),
 ];
 
 /// Where programs are looked for beside `PATH`: tests name interpreters by their system paths.

@@ -208,9 +208,7 @@ fn explain(message: &str) -> (String, Option<String>) {
         return (message.trim_end().to_owned(), None);
     };
     let unknown = quoted.next().unwrap_or("?");
-    let known: Vec<&str> = quoted
-        .filter(|known| !super::file::NOT_YET.contains(known))
-        .collect();
+    let known: Vec<&str> = quoted.collect();
     let mut help = String::new();
     if let Some(near) = nearest(unknown, &known) {
         help = format!("did you mean `{near}`? ");

@@ -1,8 +1,7 @@
 //! The configuration file as written: what may stand where, before any of it is checked.
 //!
 //! Values whose place matters for a later message are [`Spanned`]. Every table refuses unknown
-//! keys. Keys of the design that this version can't honour yet are read (into [`Later`]) so that
-//! they get an error that says so, and are never ignored.
+//! keys.
 
 use counterfoil_records::schema::{FieldSpec, ItemSpec};
 use counterfoil_records::{Layout, Organization};
@@ -10,15 +9,8 @@ use counterfoil_sinks::mysql::Tls;
 use counterfoil_sinks::plan::{Ddl, Mode};
 use counterfoil_sinks::postgres::SslMode;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
 use toml::Spanned;
-
-/// A key that is known but not available yet.
-pub(super) type Later = Option<Spanned<IgnoredAny>>;
-
-/// Known keys and values that aren't offered as alternatives, as this version refuses them.
-pub(super) const NOT_YET: &[&str] = &["odbc"];
 
 /// The whole file.
 #[derive(Debug, Deserialize)]
@@ -258,7 +250,7 @@ pub(super) struct SinkTable {
     pub(super) sqlite: Option<Spanned<SqliteTable>>,
     pub(super) postgres: Option<Spanned<PostgresTable>>,
     pub(super) mysql: Option<Spanned<MysqlTable>>,
-    pub(super) odbc: Later,
+    pub(super) odbc: Option<Spanned<OdbcTable>>,
     pub(super) files: Option<Spanned<FilesTable>>,
     #[serde(default)]
     pub(super) include: Vec<Spanned<String>>,
@@ -423,6 +415,25 @@ pub(super) struct MysqlTable {
     pub(super) statement_timeout_ms: Option<Spanned<i64>>,
     pub(super) lock_wait_timeout_s: Option<Spanned<i64>>,
     pub(super) load_data: Option<bool>,
+}
+
+/// `[sink.odbc]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(
+    not(feature = "odbc"),
+    expect(dead_code, reason = "it is refused, whatever is in it")
+)]
+pub(super) struct OdbcTable {
+    pub(super) connection: Option<Spanned<String>>,
+    pub(super) dsn: Option<Spanned<String>>,
+    pub(super) username: Option<Spanned<String>>,
+    pub(super) password_file: Option<Spanned<String>>,
+    pub(super) dialect: Option<Spanned<String>>,
+    pub(super) schema: Option<Spanned<String>>,
+    pub(super) connect_timeout_ms: Option<Spanned<i64>>,
+    pub(super) statement_timeout_ms: Option<Spanned<i64>>,
+    pub(super) lock_wait_timeout_ms: Option<Spanned<i64>>,
 }
 
 /// `[sinks]`

@@ -4,9 +4,9 @@
 use super::error::{ConfigError, Problem, Source, file_problem};
 use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, FilesTable, GroupTable, JournalTable,
-    KafkaTable, Later, MetricsTable, MysqlTable, OrderingWord, PostgresTable, Setting, SinkTable,
-    SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord, UnitWord,
-    WireFormatWord,
+    KafkaTable, MetricsTable, MysqlTable, OdbcTable, OrderingWord, PostgresTable, Setting,
+    SinkTable, SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord,
+    UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::{
@@ -17,6 +17,10 @@ use super::{
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
 use counterfoil_sinks::mysql::Tls;
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::odbc::{Dialect, OdbcConfig};
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::plan::Mode;
 use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -846,12 +850,6 @@ impl Resolver<'_> {
     fn sink(&mut self, table: &SinkTable) -> Option<(SinkConfig, Problem)> {
         self.name("sink", &table.name);
         let before = self.problems.len();
-        self.later(
-            &table.odbc,
-            "[odbc]",
-            "this version writes to SQLite ([sqlite] with a `path`), PostgreSQL and MySQL ([postgres] and [mysql] with a `url`), \
-             and to files ([files] with a `root`)",
-        );
         let mut targets = Vec::new();
         if let Some(sqlite) = &table.sqlite {
             targets.push((sqlite.span(), self.sqlite(sqlite.get_ref())));
@@ -861,6 +859,9 @@ impl Resolver<'_> {
         }
         if let Some(mysql) = &table.mysql {
             targets.push((mysql.span(), self.mysql(mysql.get_ref())));
+        }
+        if let Some(odbc) = &table.odbc {
+            targets.push((odbc.span(), self.odbc(odbc, table)));
         }
         if let Some(files) = &table.files {
             targets.push((files.span(), self.files(files, table)));
@@ -875,7 +876,7 @@ impl Resolver<'_> {
                 "write a sink of its own for each target",
             );
         }
-        let Some((_, target)) = targets.into_iter().next() else {
+        let Some((span, target)) = targets.into_iter().next() else {
             if self.problems.len() == before {
                 self.problem(
                     table.name.span(),
@@ -883,16 +884,28 @@ impl Resolver<'_> {
                         "sink {:?} doesn't say where to write to",
                         table.name.get_ref()
                     ),
-                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }`, `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` or `files = { root = \"DIRECTORY\" }` to it",
+                    "add `sqlite = { path = \"FILE\" }`, `postgres = { url = \"postgres://USER@HOST/DATABASE\" }`, `mysql = { url = \"mysql://USER@HOST/DATABASE\" }` or `files = { root = \"DIRECTORY\" }` to it; for other databases there is `odbc`",
                 );
             }
             return None;
         };
-        let treatment = self.treatment(table);
+        let (mut target, treatment) = (target?, self.treatment(table)?);
+        if !target.set_ddl(treatment.ddl) && treatment != Treatment::default().selecting(&treatment)
+        {
+            self.problem(
+                span,
+                format!(
+                    "sink {:?} writes files, which have no tables and no columns",
+                    table.name.get_ref()
+                ),
+                "leave out `ddl`, `mode`, `raw`, `drop_columns`, `on_refused_row` and `table`",
+            );
+            return None;
+        }
         let sink = SinkConfig {
             name: table.name.get_ref().clone(),
-            target: target?,
-            treatment: treatment?,
+            target,
+            treatment,
         };
         Some((sink, self.source.problem(table.name.span(), "")))
     }
@@ -1077,6 +1090,112 @@ impl Resolver<'_> {
         Some(Target::Mysql(config))
     }
 
+    #[cfg(not(feature = "odbc"))]
+    fn odbc(&mut self, written: &Spanned<OdbcTable>, _sink: &SinkTable) -> Option<Target> {
+        self.problem(
+            written.span(),
+            "this counterfoil was built without ODBC",
+            "build it with `cargo build --release --features odbc`; that takes Debian's unixodbc-dev, and running it a driver \
+             manager (unixodbc). See docs/odbc.md",
+        );
+        None
+    }
+
+    #[cfg(feature = "odbc")]
+    fn odbc(&mut self, written: &Spanned<OdbcTable>, sink: &SinkTable) -> Option<Target> {
+        let keeps_history = sink.mode == Some(Mode::History)
+            || sink
+                .table
+                .values()
+                .any(|table| table.get_ref().mode == Some(Mode::History));
+        if keeps_history {
+            self.problem(
+                written.span(),
+                "an [odbc] sink keeps no history of changes",
+                "leave `mode` out, or write `mode = \"mirror\"`",
+            );
+        }
+        let table = written.get_ref();
+        let made = match (&table.connection, &table.dsn) {
+            (Some(connection), None) => (OdbcConfig::new(connection.get_ref()), connection),
+            (None, Some(dsn)) => (OdbcConfig::with_dsn(dsn.get_ref()), dsn),
+            _ => {
+                self.problem(
+                    written.span(),
+                    "[odbc] has to say where the database is, once",
+                    "add `dsn`, a name from odbc.ini, or `connection = \"Driver=...;Server=...;Database=...\"`",
+                );
+                return None;
+            }
+        };
+        let mut config = match made {
+            (Ok(config), _) => config,
+            (Err(wrong), key) => {
+                // The line itself isn't shown: it may have the password in it.
+                let mut problem = self.source.problem_here(format!(
+                    "line {}: [odbc] can't be used: {wrong}",
+                    self.line_of(key.span().start)
+                ));
+                problem = problem.help(
+                    "write `Driver=...;Server=...;Database=...` as the driver's documentation has it; the user goes into \
+                     `username`, and the password into a file that `password_file` names",
+                );
+                self.problems.push(problem);
+                return None;
+            }
+        };
+        for name in [&table.username, &table.schema].into_iter().flatten() {
+            let value = name.get_ref();
+            if value.is_empty() || value.len() > 255 || value.chars().any(char::is_control) {
+                self.problem(
+                    name.span(),
+                    format!("{value:?} can't be a name in a database"),
+                    "1 to 255 bytes without control characters",
+                );
+            }
+        }
+        config.username = table.username.as_ref().map(|name| name.get_ref().clone());
+        config.schema = table.schema.as_ref().map(|name| name.get_ref().clone());
+        config.password_file = table.password_file.as_ref().and_then(|f| self.path(f));
+        if let Some(word) = &table.dialect
+            && word.get_ref() != "auto"
+        {
+            config.dialect = Dialect::named(word.get_ref());
+            if config.dialect.is_none() {
+                let names: Vec<&str> = Dialect::ALL.iter().map(|dialect| dialect.name()).collect();
+                self.problem(
+                    word.span(),
+                    format!("{:?} is no dialect", word.get_ref()),
+                    format!("there are auto, {}", names.join(", ")),
+                );
+            }
+        }
+        config.ddl = sink.ddl.unwrap_or_default();
+        for (key, value, field, least) in [
+            (
+                "connect_timeout_ms",
+                &table.connect_timeout_ms,
+                &mut config.connect_timeout_ms,
+                1,
+            ),
+            (
+                "statement_timeout_ms",
+                &table.statement_timeout_ms,
+                &mut config.statement_timeout_ms,
+                0,
+            ),
+            (
+                "lock_wait_timeout_ms",
+                &table.lock_wait_timeout_ms,
+                &mut config.lock_wait_timeout_ms,
+                1,
+            ),
+        ] {
+            *field = self.number(key, value, *field, least..=86_400_000);
+        }
+        Some(Target::Odbc(config))
+    }
+
     /// The files that an `include` finds, in order of name.
     fn included(&mut self, include: &Spanned<String>) -> Vec<PathBuf> {
         let Some(pattern) = self.pattern(include, Pattern::absolute) else {
@@ -1232,16 +1351,6 @@ impl Resolver<'_> {
                 );
                 break;
             }
-        }
-    }
-
-    fn later(&mut self, key: &Later, what: &str, help: &str) {
-        if let Some(key) = key {
-            self.problem(
-                key.span(),
-                format!("{what} isn't available in this version yet"),
-                help,
-            );
         }
     }
 

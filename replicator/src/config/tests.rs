@@ -1,6 +1,8 @@
 use super::*;
 use counterfoil_records::{Layout, Organization};
 use counterfoil_sinks::mysql::Tls;
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::odbc::{Dialect, OdbcConfig};
 use counterfoil_sinks::plan::{Constant, Ddl, Mode};
 use counterfoil_sinks::postgres::SslMode;
 use std::fs;
@@ -207,15 +209,76 @@ fn unknown_values_and_missing_keys_say_what_to_write() {
     assert!(shown.contains("there is no [site]"), "{shown}");
 }
 
+#[cfg(not(feature = "odbc"))]
 #[test]
-fn what_this_version_cannot_honour_is_refused_and_never_ignored() {
+fn without_odbc_an_odbc_sink_says_how_to_build_it() {
     let text = format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.odbc]\ndsn = \"x\"");
     let (line, shown) = problem(&text);
-    let what = "[odbc] isn't available";
     assert!(
-        shown.contains(what) && line > 0,
-        "{what:?} isn't in:\n{shown}"
+        shown.contains("was built without ODBC") && shown.contains("--features odbc") && line > 0,
+        "{shown}"
     );
+}
+
+#[cfg(feature = "odbc")]
+#[test]
+fn an_odbc_sink_is_read_from_its_own_file() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("counterfoil.toml"),
+        format!("{MINIMAL}\n[sinks]\ninclude = [\"dr.toml\"]"),
+    )
+    .unwrap();
+    let load = |lines: &str| {
+        std::fs::write(
+            dir.path().join("dr.toml"),
+            format!("name = \"dr\"\n[odbc]\n{lines}\n"),
+        )
+        .unwrap();
+        Config::load(&dir.path().join("counterfoil.toml"))
+    };
+    let config = load(
+        "connection = \"Driver={Oracle 19 ODBC driver};DBQ=dr-db/pay\"\nusername = \"mirror\"\npassword_file = \"secret\"\n\
+         dialect = \"oracle\"\nschema = \"PAY\"\nconnect_timeout_ms = 2000\nlock_wait_timeout_ms = 500",
+    )
+    .unwrap();
+    let expected = OdbcConfig {
+        username: Some("mirror".into()),
+        password_file: Some(dir.path().join("secret")),
+        dialect: Some(Dialect::Oracle),
+        schema: Some("PAY".into()),
+        connect_timeout_ms: 2000,
+        lock_wait_timeout_ms: 500,
+        ..OdbcConfig::new("Driver={Oracle 19 ODBC driver};DBQ=dr-db/pay").unwrap()
+    };
+    assert_eq!(config.sinks[0].target, Target::Odbc(expected));
+    let config = load("dsn = \"payments\"\ndialect = \"auto\"").unwrap();
+    assert_eq!(
+        config.sinks[0].target,
+        Target::Odbc(OdbcConfig::with_dsn("payments").unwrap())
+    );
+    for (lines, what) in [
+        ("username = \"x\"", "say where the database is"),
+        (
+            "dsn = \"a\"\nconnection = \"DSN=b\"",
+            "say where the database is",
+        ),
+        ("connection = \"Driver=x;PWD=geheim\"", "`password_file`"),
+        ("connection = \"geheim\"", "dr.toml: line 3"),
+        ("dsn = \"a\"\ndialect = \"informix\"", "no dialect"),
+        ("dsn = \"a\"\nlock_wait_timeout_ms = 0", "1 to"),
+        ("dsn = \"a\"\nshema = \"x\"", "shema"),
+        (
+            "dsn = \"a\"\n[table.a]\nfile = \"/srv/a\"\nmode = \"history\"",
+            "no history",
+        ),
+    ] {
+        let shown = load(lines).expect_err(what).to_string();
+        assert!(
+            shown.contains(what) && !shown.contains("geheim"),
+            "{what:?} isn't in:\n{shown}"
+        );
+    }
 }
 
 #[test]

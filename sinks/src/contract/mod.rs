@@ -118,8 +118,8 @@ pub trait Harness {
         false
     }
 
-    /// What is in these columns of a table, row by row, in any order; `None`: this target has no columns. The identity may
-    /// be among them. Each value as text, as the database's own conversion gives it, but for bytes, which are hexadecimal
+    /// What is in these columns of a table, row by row, in any order; `None`: they can't be seen. The identity may be
+    /// among them. Each value as text, as the database's own conversion gives it, but for bytes, which are hexadecimal
     /// digits, and floats, which have to have all their digits.
     fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
         let _ = (table, columns);
@@ -132,8 +132,8 @@ pub trait Harness {
         None
     }
 
-    /// Makes the target refuse rows with this text in this column of this table (by a constraint or a trigger), if that
-    /// can be done.
+    /// Makes the target refuse rows with this text in this column of this table (by a constraint or a trigger). Where that
+    /// can't be done, [`Harness::cannot`] says why.
     fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
         let _ = (table, column, text);
         false
@@ -232,6 +232,7 @@ macro_rules! sink_faults {
             names_a_renamed_column
             names_a_column_of_another_type
             names_a_missing_table
+            replaces_a_missing_table
         }
     };
 }
@@ -291,7 +292,9 @@ mod tests {
             match case {
                 "leaves_nothing_of_a_refused_batch" => Some("it takes every number and size"),
                 "survives_an_obstruction" => Some("there are no locks to take"),
-                "shows_tampering" => Some("nobody else gets at it"),
+                "shows_tampering"
+                | "refuses_a_row_and_leaves_nothing"
+                | "rehearses_without_a_trace" => Some("nobody else gets at it"),
                 _ => None,
             }
         }

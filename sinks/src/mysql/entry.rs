@@ -2,17 +2,34 @@
 
 use super::error::Doing;
 use super::session::{Session, column};
-use crate::sql::{FormatWords, kind_named};
+use crate::plan::Shape;
+use crate::sql::{FormatWords, kind_named, permanent};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
 use mysql_async::Row;
 
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
-pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
-         COALESCE(t.table_name, f.table_name), \
-         CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
-         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table) \
-     FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id";
+macro_rules! select_entries {
+    ($shape:literal, $join:literal) => {
+        concat!(
+            "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
+                 COALESCE(t.table_name, f.table_name), \
+                 CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
+                 f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table), ",
+            $shape,
+            " FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id ",
+            $join
+        )
+    };
+}
+
+pub(super) const SELECT_ENTRIES: &str = select_entries!(
+    "s.shape",
+    "LEFT JOIN counterfoil_shapes AS s ON s.rows_table = f.rows_table"
+);
+
+/// The same of tables of version 1, which have no shapes.
+pub(super) const SELECT_FIRST_ENTRIES: &str = select_entries!("NULL", "");
 
 /// A row of the catalogue.
 pub(super) struct Entry {
@@ -23,15 +40,18 @@ pub(super) struct Entry {
     pub(super) attributes: Attributes,
     /// The number of the table with the rows.
     pub(super) rows: u64,
+    /// What that table is.
+    pub(super) shape: Shape,
 }
 
-/// The entry of the file with this path, if there is one.
+/// The entry of the file with this path, if there is one. `select_entries` is one of the above.
 pub(super) async fn find(
     session: &mut Session,
+    select_entries: &str,
     stream: &str,
     path: &[u8],
 ) -> Result<Option<Entry>, SinkError> {
-    let sql = format!("{SELECT_ENTRIES} WHERE f.stream = ? AND f.path_hash = UNHEX(SHA2(?, 256))");
+    let sql = format!("{select_entries} WHERE f.stream = ? AND f.path_hash = UNHEX(SHA2(?, 256))");
     let row = session
         .first(&sql, (stream, path))
         .await
@@ -51,6 +71,10 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
     };
     let format = words.format(|| format!("reading the catalogue entry of {}", path_text(&path)))?;
     let kind: Option<String> = column(row, 14).doing(reading)?;
+    let shape: Option<String> = column(row, 17).doing(reading)?;
+    let shape = read_shape(shape.as_deref(), || {
+        format!("reading the catalogue entry of {}", path_text(&path))
+    })?;
     Ok(Entry {
         file_id: column(row, 0).doing(reading)?,
         description: FileDescription {
@@ -72,5 +96,15 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
             kind: kind.as_deref().and_then(kind_named),
         },
         rows: column(row, 16).doing(reading)?,
+        shape,
     })
+}
+
+/// A shape from its text.
+pub(super) fn read_shape(
+    text: Option<&str>,
+    doing: impl FnOnce() -> String,
+) -> Result<Shape, SinkError> {
+    let next = "use the version of Counterfoil that wrote it, or a later one";
+    Shape::parse(text).map_err(|cause| permanent(doing(), cause, next))
 }

@@ -21,9 +21,15 @@
 
 mod apply;
 mod catalogue;
+mod columns;
 mod config;
 mod entry;
 mod error;
+mod evolve;
+mod history;
+#[cfg(test)]
+mod plan_tests;
+mod policy;
 mod rows;
 mod schema;
 mod session;
@@ -33,13 +39,16 @@ mod structure;
 mod tests;
 
 pub use config::{MysqlConfig, Tls};
+pub use policy::schema_sql;
 pub use schema::SCHEMA_VERSION;
 
+use crate::plan::Ddl;
 use crate::sql::{now_ns, permanent};
 use crate::{Batch, Sink, SinkError, Snapshot};
 use apply::{Lock, applying};
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
+use entry::{SELECT_ENTRIES, SELECT_FIRST_ENTRIES};
 use error::{Doing, transient};
 use session::{Session, column};
 use snapshot::MysqlSnapshot;
@@ -77,6 +86,8 @@ struct Target {
     access: Access,
     /// Whether the tables were looked at.
     is_prepared: bool,
+    /// How the catalogue is read.
+    select_entries: &'static str,
     /// `None` after it was lost: the next call connects anew.
     session: Option<Session>,
     known: HashMap<String, Known>,
@@ -87,6 +98,9 @@ struct Target {
     /// When to look again after views and tables, if there is something left to do.
     upkeep: Option<Instant>,
 }
+
+/// What a batch that isn't committed yet has: its transaction, what is known within it, and the structure it took.
+type Written = (Session, Known, Option<Structure>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -162,6 +176,7 @@ impl MysqlSink {
                 config: config.clone(),
                 access,
                 is_prepared: false,
+                select_entries: SELECT_ENTRIES,
                 session: None,
                 known: HashMap::new(),
                 left_behind: None,
@@ -187,6 +202,12 @@ impl Sink for MysqlSink {
             .map_err(|error| error.at(&self.place))
     }
 
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.runtime
+            .block_on(self.target.rehearse(batch))
+            .map_err(|error| error.at(&self.place))
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {
         let MysqlSink {
             place,
@@ -196,7 +217,13 @@ impl Sink for MysqlSink {
         match runtime.block_on(target.begun(true)) {
             Ok(session) => {
                 let session = target.session.insert(session);
-                Ok(Box::new(MysqlSnapshot::new(runtime, session, place)))
+                let select_entries = target.select_entries;
+                Ok(Box::new(MysqlSnapshot::new(
+                    runtime,
+                    session,
+                    select_entries,
+                    place,
+                )))
             }
             Err(error) => Err(error.at(place)),
         }
@@ -243,19 +270,23 @@ impl Target {
     }
 
     async fn prepare(&mut self, session: &mut Session) -> Result<(), SinkError> {
-        if self.access == Access::Write {
-            schema::prepare(session).await?;
-            if structure::is_pending(session).await? {
-                self.upkeep = Some(Instant::now());
+        if self.access == Access::ReadOnly {
+            if schema::require(session).await? == 1 {
+                self.select_entries = SELECT_FIRST_ENTRIES;
             }
-        } else if schema::check(session).await?.is_none() {
-            return Err(permanent(
-                "opening",
-                "there are none of Counterfoil's tables",
-                "check the name of the database, and whether anything has been mirrored into this sink yet",
-            ));
+            return Ok(());
         }
-        Ok(())
+        match self.config.ddl {
+            Ddl::Manage => {
+                schema::prepare(session).await?;
+                if structure::is_pending(session).await? {
+                    self.upkeep = Some(Instant::now());
+                }
+                Ok(())
+            }
+            Ddl::Check => policy::check_own(session).await,
+            Ddl::None => Ok(()),
+        }
     }
 
     /// A connection in a transaction. One that the server has closed meanwhile, as it does with those who are silent for
@@ -282,37 +313,21 @@ impl Target {
     }
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        if self.access == Access::ReadOnly {
-            return Err(permanent(
-                "applying a batch",
-                "the database was opened for reading only",
-                "apply through a sink that was opened for writing",
-            ));
-        }
-        let mut session = self.begun(false).await?;
-        let mut known = self.known.remove(&batch.stream).unwrap_or_default();
-        let mut structure = None;
-        let mut work = Work {
-            session: &mut session,
-            known: &mut known,
-            structure: &mut structure,
-            config: &self.config,
-            stream: &batch.stream,
-            now_ns: now_ns(),
-        };
-        if let Err(error) = apply::apply(&mut work, batch).await {
-            self.abandon(session).await;
-            if let Some(structure) = structure {
-                structure.abandon().await;
+        let (mut session, known, structure) = match self.written(batch).await {
+            Ok(written) => written,
+            Err((error, structure)) => {
+                if let Some(structure) = structure {
+                    structure.abandon().await;
+                }
+                let SinkError::NotAfter { stored, .. } = &error else {
+                    return Err(error);
+                };
+                let doubted = self.in_doubt.take();
+                let was_applied = *stored == Some(batch.position)
+                    && doubted == Some((batch.stream.clone(), batch.position));
+                return if was_applied { Ok(()) } else { Err(error) };
             }
-            let SinkError::NotAfter { stored, .. } = &error else {
-                return Err(error);
-            };
-            let doubted = self.in_doubt.take();
-            let was_applied = *stored == Some(batch.position)
-                && doubted == Some((batch.stream.clone(), batch.position));
-            return if was_applied { Ok(()) } else { Err(error) };
-        }
+        };
         self.in_doubt = None;
         let committed = match session.text("COMMIT").await {
             Ok(()) => {
@@ -343,6 +358,55 @@ impl Target {
             self.keep_up().await;
         }
         Ok(())
+    }
+
+    /// Applies a batch, and takes it back, with all that was made for it.
+    async fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let (outcome, structure) = match self.written(batch).await {
+            Ok((session, _, structure)) => {
+                self.abandon(session).await;
+                (Ok(()), structure)
+            }
+            Err((error, structure)) => (Err(error), structure),
+        };
+        if let Some(structure) = structure {
+            // What can't be dropped is spare, and the stream's next batch takes it.
+            if let Err(error) = structure.take_back().await {
+                tracing::warn!("{error}; the next batch makes use of them");
+            }
+        }
+        outcome
+    }
+
+    /// Does all of a batch in a transaction that isn't committed yet. After an error nothing of it stays.
+    async fn written(&mut self, batch: &Batch) -> Result<Written, (SinkError, Option<Structure>)> {
+        if self.access == Access::ReadOnly {
+            let error = permanent(
+                "applying a batch",
+                "the database was opened for reading only",
+                "apply through a sink that was opened for writing",
+            );
+            return Err((error, None));
+        }
+        let mut session = self.begun(false).await.map_err(|error| (error, None))?;
+        let mut known = self.known.remove(&batch.stream).unwrap_or_default();
+        let mut structure = None;
+        let mut work = Work {
+            session: &mut session,
+            known: &mut known,
+            structure: &mut structure,
+            config: &self.config,
+            stream: &batch.stream,
+            position: batch.position,
+            now_ns: now_ns(),
+        };
+        match apply::apply(&mut work, batch).await {
+            Ok(()) => Ok((session, known, structure)),
+            Err(error) => {
+                self.abandon(session).await;
+                Err((error, structure))
+            }
+        }
     }
 
     /// Nothing of the transaction stays.

@@ -1,11 +1,12 @@
 //! Reading: one read transaction, so one consistent view, whatever writers do meanwhile.
 
 use super::apply::{self, Lock};
-use super::entry::{self, Entry, SELECT_ENTRIES};
+use super::entry::{self, Entry};
 use super::error::Doing;
+use super::history::is_current;
 use super::schema::rows_table;
 use super::session::{Session, column};
-use crate::plan::Shape;
+use crate::plan::Mode;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use mysql_async::{Error, Row, Value};
@@ -23,6 +24,7 @@ const RESIDUE_PAGE_BYTES: usize = 4 << 20;
 pub(super) struct MysqlSnapshot<'a> {
     runtime: &'a Runtime,
     session: &'a mut Session,
+    select_entries: &'static str,
     place: &'a str,
 }
 
@@ -47,10 +49,16 @@ pub(super) async fn begin(session: &mut Session) -> Result<(), SinkError> {
 
 impl<'a> MysqlSnapshot<'a> {
     /// A snapshot that has begun.
-    pub(super) fn new(runtime: &'a Runtime, session: &'a mut Session, place: &'a str) -> Self {
+    pub(super) fn new(
+        runtime: &'a Runtime,
+        session: &'a mut Session,
+        select_entries: &'static str,
+        place: &'a str,
+    ) -> Self {
         MysqlSnapshot {
             runtime,
             session,
+            select_entries,
             place,
         }
     }
@@ -94,7 +102,7 @@ impl Snapshot for MysqlSnapshot<'_> {
     }
 
     fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
-        let sql = format!("{SELECT_ENTRIES} WHERE f.stream = ?");
+        let sql = format!("{} WHERE f.stream = ?", self.select_entries);
         let rows = self
             .runtime
             .block_on(self.session.rows(&sql, (stream,)))
@@ -114,7 +122,7 @@ impl Snapshot for MysqlSnapshot<'_> {
     fn file(&mut self, stream: &str, path: &[u8]) -> Result<Option<StoredFile>, SinkError> {
         match self
             .runtime
-            .block_on(entry::find(self.session, stream, path))
+            .block_on(entry::find(self.session, self.select_entries, stream, path))
         {
             Ok(entry) => Ok(entry.map(StoredFile::from)),
             Err(error) => Err(error.at(self.place)),
@@ -128,7 +136,7 @@ impl Snapshot for MysqlSnapshot<'_> {
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         self.runtime
-            .block_on(walk(self.session, stream, path, each))
+            .block_on(walk(self.session, self.select_entries, stream, path, each))
             .map_err(|error| error.at(self.place))
     }
 }
@@ -139,7 +147,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
-            shape: Shape::default(),
+            shape: entry.shape,
         }
     }
 }
@@ -148,13 +156,17 @@ impl From<Entry> for StoredFile {
 /// records between go by.
 async fn walk(
     session: &mut Session,
+    select_entries: &str,
     stream: &str,
     path: &[u8],
     each: &mut dyn FnMut(StoredPiece) -> bool,
 ) -> Result<(), SinkError> {
-    let Some(entry) = entry::find(session, stream, path).await? else {
+    let Some(entry) = entry::find(session, select_entries, stream, path).await? else {
         return Ok(());
     };
+    if !entry.shape.raw {
+        return Ok(());
+    }
     let place = format!("{} (table {})", path_text(path), entry.table);
     let mut records = Records::new(&entry);
     let mut residue_from = Some(0);
@@ -224,16 +236,14 @@ struct Records {
 impl Records {
     fn new(entry: &Entry) -> Records {
         let shared = entry.description.tree.is_some();
-        let (rest, condition) = if shared {
-            ("NULL", "file_id = ? AND ")
-        } else {
-            ("rest", "")
+        let table = rows_table(entry.rows);
+        let (rest, condition) = match (shared, entry.shape.mode) {
+            (true, _) => ("NULL", "file_id = ? AND ".to_owned()),
+            (false, Mode::Mirror) => ("rest", String::new()),
+            (false, Mode::History) => ("rest", format!("{} AND ", is_current(&table, "h"))),
         };
         Records {
-            sql: format!(
-                "SELECT id, data, {rest} FROM {} WHERE {condition}id >= ?",
-                rows_table(entry.rows)
-            ),
+            sql: format!("SELECT id, data, {rest} FROM {table} AS h WHERE {condition}id >= ?"),
             of_file: shared.then_some(entry.file_id),
             from: Some(0),
         }

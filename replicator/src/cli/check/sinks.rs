@@ -7,6 +7,8 @@ use counterfoil_sinks::{
     FilesConfig, FilesSink, MysqlConfig, MysqlSink, PostgresConfig, PostgresSink, SinkError,
     SqliteSink,
 };
+#[cfg(feature = "odbc")]
+use counterfoil_sinks::{OdbcConfig, OdbcSink};
 use rustix::fs::Access;
 use std::path::Path;
 
@@ -19,6 +21,8 @@ pub(super) fn findings(config: &Config) -> Vec<Finding> {
             Target::Sqlite(_) => sqlite(sink, &config.site.state),
             Target::Postgres(postgres_config) => postgres(sink, postgres_config),
             Target::Mysql(mysql_config) => vec![mysql(sink, mysql_config)],
+            #[cfg(feature = "odbc")]
+            Target::Odbc(odbc_config) => vec![odbc(sink, odbc_config)],
             Target::Files(files_config) => vec![files(sink, files_config)],
             // Kinds of target that come later bring their own check.
             _ => Vec::new(),
@@ -64,6 +68,37 @@ fn mysql(sink: &SinkConfig, config: &MysqlConfig) -> Finding {
             "{}: {tables}; {ways}; records of up to {} bytes",
             reached.version, reached.packet_bytes_max
         ),
+    )
+}
+
+#[cfg(feature = "odbc")]
+fn odbc(sink: &SinkConfig, config: &OdbcConfig) -> Finding {
+    let subject = format!("{} ({})", sink.name, config.place());
+    let reached = match OdbcSink::probe(config) {
+        Ok(reached) => reached,
+        Err(error) => return unreachable(subject, error),
+    };
+    let tables = if reached.has_tables {
+        "mirrored into already"
+    } else {
+        "its tables will be made"
+    };
+    let dialect = reached.dialect.name();
+    if reached.was_tried {
+        return Finding::ok(
+            "sink",
+            subject,
+            format!("{}, dialect {dialect}: {tables}", reached.database),
+        );
+    }
+    Finding::warning(
+        "sink",
+        subject,
+        format!(
+            "{}, dialect {dialect}: {tables}; this dialect was never tried on a real server",
+            reached.database
+        ),
+        "try it with a copy first, and compare with `counterfoil verify`",
     )
 }
 
