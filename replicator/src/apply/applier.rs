@@ -138,10 +138,10 @@ impl Applier {
                 return;
             }
         }
-        if self.apply() {
-            if let Err(error) = self.sink.close() {
-                tracing::warn!("closing the sink {}: {error}", self.name);
-            }
+        if self.apply()
+            && let Err(error) = self.sink.close()
+        {
+            tracing::warn!("closing the sink {}: {error}", self.name);
         }
     }
 
