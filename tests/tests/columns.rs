@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::{Mariadb, Postgres};
 use counterfoil_tests::{
-    CARD_COLUMNS, Group, Site, WrittenCards, cards_config, cobol, written_cards,
+    CARD_COLUMNS, Group, Site, WrittenCards, cards_config, cobol, wait_until, written_cards,
 };
 
 /// A site whose cards have columns, with these files in `sinks.d`.
@@ -157,6 +157,74 @@ fn what_a_cobol_program_wrote_is_in_the_columns_of_every_target() -> Result<()> 
             );
         }
     }
+    site.finish();
+    Ok(())
+}
+
+#[test]
+fn tables_made_by_hand_from_what_is_printed_are_taken_and_a_wrong_one_is_explained() -> Result<()> {
+    let postgres = Postgres::shared()?;
+    postgres.create_database("by_hand")?;
+    let dr = format!(
+        "name = \"dr\"\nddl = \"check\"\n[postgres]\nurl = {:?}\nschema = \"pay\"\n[table.cards]\n\
+         file = \"../data/cards.dat\"\ncolumns = [\"card-number\", \"balance\"]\n",
+        postgres.url("by_hand")
+    );
+    let site = site("by-hand", &[("dr", dr)])?;
+    let finished = site.exec_to_end(&cobol("typed_cards")?, &[""; 0])?;
+    let written = written_cards(&finished.stdout)?;
+    let refused = site.run(&["run", "--until-idle"])?;
+    ensure!(
+        refused.status.code() == Some(2) && refused.stderr.contains("counterfoil schema sql"),
+        "without tables it says {}",
+        refused.stderr
+    );
+    let printed = site.run(&["schema", "sql"])?.success()?.stdout;
+    postgres.sql("by_hand", &printed)?;
+    site.assert_mirrored()?;
+    let told = postgres.sql(
+        "by_hand",
+        "SELECT concat(card_number, '|', balance) FROM pay.cards ORDER BY slot_number",
+    )?;
+    let shown: Vec<String> = last(&written)
+        .iter()
+        .map(|line| {
+            let fields: Vec<&str> = line.split('|').collect();
+            [fields[0], fields[2]].join("|")
+        })
+        .collect();
+    let told: Vec<&str> = told.lines().collect();
+    ensure!(told == shown, "PostgreSQL has {told:#?}");
+    // Nothing was made beside what was printed.
+    let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class
+         WHERE relnamespace = 'pay'::regnamespace AND relkind IN ('r', 'v')";
+    let tables = postgres.sql("by_hand", tables)?;
+    ensure!(tables.contains("cards counterfoil_"), "there are {tables}");
+
+    // Somebody changes a column's type.
+    postgres.sql("by_hand", "ALTER TABLE pay.cards ALTER balance TYPE text")?;
+    site.exec_to_end(&cobol("typed_cards")?, &[""; 0])?;
+    let mut replicator = site.replicator()?;
+    wait_until("the status to explain the column", || {
+        let status = site.status().map_err(|error| format!("{error:#}"))?;
+        let text = status.to_string();
+        let words = ["balance", "text", "numeric(11,2)"];
+        words
+            .iter()
+            .all(|word| text.contains(word))
+            .then_some(())
+            .ok_or(text)
+    })?;
+    ensure!(replicator.is_running()?, "it waits");
+    postgres.sql(
+        "by_hand",
+        "ALTER TABLE pay.cards ALTER balance TYPE numeric(11,2) USING balance::numeric(11,2)",
+    )?;
+    wait_until("everything to be equal", || {
+        let verdict = site.verify().map_err(|error| format!("{error:#}"))?;
+        verdict.equal.then_some(()).ok_or("it isn't".to_owned())
+    })?;
+    site.stop(replicator)?;
     site.finish();
     Ok(())
 }
