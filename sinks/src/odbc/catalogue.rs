@@ -249,9 +249,7 @@ impl Work<'_> {
                 let copy = self.session.sql.copy(&old, &new);
                 self.session.change(&copy, &[]).doing(changing)?;
             }
-            let clear = self.session.sql.clear(&old, (0, i64::MAX));
-            self.session.change(&clear, &[]).doing(changing)?;
-            self.structure.release_table(self.session, &old)?;
+            self.structure.empty_table(self.session, &old, changing)?;
             self.structure.mark(self.session, self.stream, &table)?;
             if let Some(file) = self.find(path)? {
                 file.rows = new;
@@ -322,12 +320,14 @@ impl Work<'_> {
             return Ok(());
         };
         let removing = || format!("removing {}", path_text(path));
-        let clear = self.session.sql.clear(&file.rows, (0, i64::MAX));
-        self.session.change(&clear, &[]).doing(removing)?;
-        if file.rows.file_id.is_none() {
+        if file.rows.file_id.is_some() {
+            let clear = self.session.sql.clear(&file.rows, (0, i64::MAX));
+            self.session.change(&clear, &[]).doing(removing)?;
+        } else {
             self.structure
                 .release_name(self.session, self.stream, &file.table)?;
-            self.structure.release_table(self.session, &file.rows)?;
+            self.structure
+                .empty_table(self.session, &file.rows, removing)?;
         }
         let id = [Value::Number(Some(file.file_id))];
         if file.has_residue != Some(false) {

@@ -49,7 +49,7 @@ use counterfoil_proto::Position;
 use error::{Doing, transient};
 use session::Session;
 use snapshot::OdbcSnapshot;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tables::{Left, Structure};
 
@@ -319,10 +319,11 @@ impl Target {
                 "apply through a sink that was opened for writing",
             ));
         }
+        let mut missing = HashSet::new();
         for _ in 0..ROUNDS_MAX {
             let (mut session, stored) = self.writing(&batch.stream)?;
             let mut known = self.known.remove(&batch.stream).unwrap_or_default();
-            let mut structure = Structure::default();
+            let mut structure = Structure::without(&missing);
             let mut work = Work {
                 session: &mut session,
                 known: &mut known,
@@ -335,6 +336,15 @@ impl Target {
             };
             session.rollback();
             self.arrays = session.arrays;
+            if let Some(number) = structure.suspect
+                && !session.is_broken()
+            {
+                let table = session.sql.rows_table(number);
+                if !schema::is_there(&mut session, &table)? && missing.insert(number) {
+                    self.session = Some(session);
+                    continue;
+                }
+            }
             if structure.lacking.is_empty() {
                 // What the database refused may have left the connection in any state.
                 if matches!(error, SinkError::NotAfter { .. }) {

@@ -33,6 +33,10 @@ pub(super) struct Structure {
     pub(super) lacking: Vec<Arc<Columns>>,
     names: Option<Names>,
     is_locked: bool,
+    /// Tables of files that aren't there any more: somebody dropped them.
+    missing: HashSet<i64>,
+    /// A table that may be one of those. Whether it is can be seen only outside of the transaction.
+    pub(super) suspect: Option<i64>,
     /// Whether views have to be made anew after the batch.
     pub(super) has_stale_views: bool,
 }
@@ -58,6 +62,14 @@ pub(super) fn lacking() -> SinkError {
 }
 
 impl Structure {
+    /// Of a database in which these tables aren't there any more.
+    pub(super) fn without(missing: &HashSet<i64>) -> Structure {
+        Structure {
+            missing: missing.clone(),
+            ..Structure::default()
+        }
+    }
+
     /// Makes sure that there are tables with these columns that are nobody's, one for each.
     pub(super) fn require(
         &mut self,
@@ -145,12 +157,30 @@ impl Structure {
         Ok(number)
     }
 
-    /// Gives a table back, which is empty.
-    pub(super) fn release_table(
+    /// Empties a file's table, and gives it back. One that somebody dropped is forgotten.
+    pub(super) fn empty_table(
         &mut self,
         session: &mut Session,
         rows: &Rows,
+        doing: impl FnOnce() -> String,
     ) -> Result<(), SinkError> {
+        if self.missing.contains(&rows.number) {
+            let forget = session.sql.own("DELETE FROM {tables} WHERE rows_table = ?");
+            session
+                .change(&forget, &[Value::Number(Some(rows.number))])
+                .doing(doing)?;
+            return Ok(());
+        }
+        let clear = session.sql.clear(rows, (0, i64::MAX));
+        if let Err(fault) = session.change(&clear, &[]) {
+            self.suspect = Some(rows.number);
+            return Err(fault.at(doing()));
+        }
+        self.release_table(session, rows)
+    }
+
+    /// Gives a table back, which is empty.
+    fn release_table(&mut self, session: &mut Session, rows: &Rows) -> Result<(), SinkError> {
         let release = session
             .sql
             .own("UPDATE {tables} SET is_used = 0 WHERE rows_table = ?");
