@@ -107,6 +107,18 @@ impl Dialect {
         }
     }
 
+    /// Those of them that say that there is no room.
+    pub(super) fn full(self) -> &'static [i32] {
+        match self {
+            Dialect::Oracle => &[257, 1652, 1653, 1654, 1658],
+            Dialect::Db2 => &[-964, -968],
+            Dialect::SqlServer => &[1105, 9002],
+            Dialect::Mysql => &[1021, 1114],
+            Dialect::Sqlite => &[13],
+            Dialect::Postgresql | Dialect::Generic => &[],
+        }
+    }
+
     /// Numbers of errors after which the connection is of no use.
     pub(super) fn ends_connections(self) -> &'static [i32] {
         match self {

@@ -82,6 +82,9 @@ impl Fault {
             let message = message.split("DETAIL:").next().unwrap_or_default();
             format!("{} ({shown})", message.trim_end())
         };
+        if self.state == "53100" || self.dialect.full().contains(&self.native) {
+            cause.push_str(": make room for the database");
+        }
         if self.is_transient() {
             return transient(doing, cause);
         }

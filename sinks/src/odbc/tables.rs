@@ -195,7 +195,7 @@ impl Structure {
 
     /// A number that nothing has had yet, for a file or a tree.
     pub(super) fn next_number(&mut self, session: &mut Session) -> Result<i64, SinkError> {
-        let number = next_numbers(session, 1)?;
+        let number = next_number(session)?;
         self.is_locked = true;
         Ok(number)
     }
@@ -322,16 +322,23 @@ fn key(name: &str) -> String {
     name.to_lowercase()
 }
 
-/// So many numbers that nothing has had yet; the first is returned. Whoever takes one locks the others out until the
-/// transaction ends.
-fn next_numbers(session: &mut Session, count: u32) -> Result<i64, SinkError> {
+/// The number that the next table gets. Of two writers that make tables at the same time one is refused when it notes them.
+fn next_table(session: &mut Session) -> Result<i64, SinkError> {
+    let numbering = || "numbering tables".to_owned();
+    let select = session.sql.own("SELECT MAX(rows_table) FROM {tables}");
+    let row = session
+        .first(&select, &[], &[Kind::Number])
+        .doing(numbering)?;
+    Ok(row.and_then(|mut row| row.number(0)).unwrap_or_default() + 1)
+}
+
+/// A number that nothing has had yet. Whoever takes one locks the others out until the transaction ends.
+fn next_number(session: &mut Session) -> Result<i64, SinkError> {
     let numbering = || "taking a number".to_owned();
     let update = session
         .sql
-        .own("UPDATE {state} SET next_number = next_number + ? WHERE only_row = 1");
-    session
-        .change(&update, &[Value::Number(Some(i64::from(count)))])
-        .doing(numbering)?;
+        .own("UPDATE {state} SET next_number = next_number + 1 WHERE only_row = 1");
+    session.change(&update, &[]).doing(numbering)?;
     let select = session
         .sql
         .own("SELECT next_number FROM {state} WHERE only_row = 1");
@@ -345,11 +352,23 @@ fn next_numbers(session: &mut Session, count: u32) -> Result<i64, SinkError> {
             "something other than Counterfoil changed it: mirror into an empty schema",
         )
     })?;
-    Ok(row.known_number(0).doing(numbering)? - i64::from(count))
+    row.known_number(0).doing(numbering)
 }
 
-/// Makes tables that are nobody's: noted first, then made, then noted to be there. No transaction is open.
+/// Makes tables that are nobody's. No transaction is open.
 pub(super) fn make_tables(
+    session: &mut Session,
+    stream: &str,
+    wanted: &[Arc<Columns>],
+) -> Result<(), SinkError> {
+    let making = || "making tables for rows".to_owned();
+    session.set_by_statement(true).doing(making)?;
+    make_noted(session, stream, wanted)?;
+    session.set_by_statement(false).doing(making)
+}
+
+/// Tables are noted first, then made, then noted to be there.
+fn make_noted(
     session: &mut Session,
     stream: &str,
     wanted: &[Arc<Columns>],
@@ -357,7 +376,7 @@ pub(super) fn make_tables(
     let making = || "making tables for rows".to_owned();
     let types = types(session)?;
     drop_half_made(session, stream)?;
-    let first = next_numbers(session, u32::try_from(wanted.len()).unwrap_or(u32::MAX))?;
+    let first = next_table(session)?;
     let note = session.sql.own(NOTE_TABLE);
     let tables: Vec<(i64, &Arc<Columns>)> = (first..).zip(wanted).collect();
     for &(number, columns) in &tables {
@@ -366,9 +385,13 @@ pub(super) fn make_tables(
             Value::Text(Some(stream)),
             Value::Text(Some(&columns.structure)),
         ];
-        session.change(&note, &values).doing(making)?;
+        session
+            .change(&note, &values)
+            .map_err(|fault| match fault.is_duplicate() {
+                true => transient(making(), "another writer makes tables at the same time"),
+                false => fault.at(making()),
+            })?;
     }
-    session.commit().doing(making)?;
     let mut made = Vec::with_capacity(tables.len());
     let mut done = Ok(());
     for (number, columns) in tables {
@@ -428,7 +451,7 @@ pub(super) fn ask_for_tables(
         let number = match at {
             Some(at) => asked.remove(at).0,
             None => {
-                let number = next_numbers(session, 1)?;
+                let number = next_table(session)?;
                 let note = session.sql.own(NOTE_TABLE);
                 let values = [
                     Value::Number(Some(number)),

@@ -9,8 +9,11 @@ use crate::contract::{
 use crate::plan::{ColumnKind, Constant, Origin, Plan, PlanSpec};
 use crate::{FileChanges, FileDescription, FileSchema, Image};
 use counterfoil_records::schema::{FieldSpec, RecordSchema};
+use counterfoil_records::{Layout, Organization, RecordFormat};
 use std::any::Any;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 /// A driver of Debian's, by the path of its library: nothing has to be registered then.
@@ -46,6 +49,8 @@ trait Database: Target {
     fn literal(&self, bytes: &[u8]) -> String;
     /// As [`Harness::cannot`].
     fn cannot_do(case: &str) -> Option<&'static str>;
+    /// Whether it finds the table behind a view by itself.
+    const SEES_BEHIND_VIEWS: bool = false;
 }
 
 impl Database for PostgresTarget {
@@ -109,45 +114,50 @@ impl Database for MariadbTarget {
     fn cannot_do(_case: &str) -> Option<&'static str> {
         None
     }
+
+    const SEES_BEHIND_VIEWS: bool = true;
 }
 
-impl Database for SqliteTarget {
+/// An SQLite database that is never opened in this process but by the driver, whose SQLite is another than ours: what two of
+/// them lock in one process they don't see of each other.
+struct SqliteFile {
+    file: SqliteTarget,
+}
+
+impl SqliteFile {
+    fn new() -> Self {
+        SqliteFile {
+            file: SqliteTarget::new(),
+        }
+    }
+
+    fn client(&self) -> Command {
+        let mut command = Command::new("sqlite3");
+        command
+            .args(["-bail", "-cmd", ".timeout 5000"])
+            .arg(self.file.path());
+        command
+    }
+}
+
+impl Database for SqliteFile {
     fn config(&self) -> OdbcConfig {
         config(format!(
             // What the dialect sets by itself; the generic one can't.
             "Driver={};Database={};JournalMode=WAL;Timeout=300",
             driver("libsqlite3odbc.so", "libsqliteodbc").display(),
-            self.path().display()
+            self.file.path().display()
         ))
     }
 
     fn empty(&mut self) {
-        self.fresh();
+        self.file.fresh();
     }
 
     fn run(&self, sql: &str) -> String {
-        use rusqlite::types::ValueRef;
-        let other = rusqlite::Connection::open(self.path()).expect("another connection");
-        let mut statement = other.prepare(sql).expect(sql);
-        let columns = statement.column_count();
-        let mut rows = statement.query([]).expect(sql);
-        let mut text = String::new();
-        while let Some(row) = rows.next().expect(sql) {
-            for column in 0..columns {
-                let value = match row.get_ref(column).expect("a value") {
-                    ValueRef::Null => String::new(),
-                    ValueRef::Integer(number) => number.to_string(),
-                    ValueRef::Real(number) => number.to_string(),
-                    ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
-                        String::from_utf8_lossy(bytes).into_owned()
-                    }
-                };
-                text.push_str(if column == 0 { "" } else { "|" });
-                text.push_str(&value);
-            }
-            text.push('\n');
-        }
-        text
+        let output = self.client().arg(sql).output().expect("running sqlite3");
+        assert!(output.status.success(), "{sql}: {output:?}");
+        String::from_utf8(output.stdout).expect("text")
     }
 
     fn literal(&self, bytes: &[u8]) -> String {
@@ -165,11 +175,80 @@ impl Database for SqliteTarget {
     }
 }
 
+impl Target for SqliteFile {
+    fn take(&mut self, _table: &str) -> Box<dyn Taken> {
+        let mut client = self.client();
+        let mut child = client
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("running sqlite3");
+        let input = child.stdin.as_mut().expect("its input");
+        input
+            .write_all(b"BEGIN IMMEDIATE;\nSELECT 'taken';\n")
+            .expect("telling sqlite3");
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().expect("its output"))
+            .read_line(&mut line)
+            .expect("hearing sqlite3");
+        assert_eq!(line, "taken\n");
+        Box::new(TakenFile(child))
+    }
+
+    fn revoke(&mut self, table: &str) -> Vec<String> {
+        self.file.revoke(table)
+    }
+
+    fn grant(&mut self, table: &str) {
+        self.file.grant(table);
+    }
+
+    fn change(&mut self, table: &str, change: Change) {
+        self.run(&match change {
+            Change::DropColumn => format!("ALTER TABLE {table} DROP COLUMN rest"),
+            Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN data TO daten"),
+            Change::ChangeType => panic!("it has no types to speak of"),
+            Change::MoveTable => format!("ALTER TABLE {table} RENAME TO elsewhere"),
+        });
+    }
+
+    fn change_back(&mut self, table: &str, change: Change) {
+        self.run(&match change {
+            Change::DropColumn => format!("ALTER TABLE {table} ADD COLUMN rest BLOB"),
+            Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN daten TO data"),
+            Change::ChangeType => panic!("it has no types to speak of"),
+            Change::MoveTable => format!("ALTER TABLE elsewhere RENAME TO {table}"),
+        });
+    }
+}
+
+/// A process that has the lock until it is dropped.
+struct TakenFile(Child);
+
+impl Taken for TakenFile {
+    fn is_waited_for(&mut self) -> bool {
+        panic!("nobody can see that")
+    }
+
+    fn take_more(&mut self, _table: &str) {
+        panic!("there is nothing more to take")
+    }
+}
+
+impl Drop for TakenFile {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A database of its own, spoken to in a dialect.
 struct OdbcHarness<D> {
     database: D,
     dialect: Option<Dialect>,
     is_patient: bool,
+    /// The table that rights were taken from.
+    revoked: String,
 }
 
 impl<D: Database> OdbcHarness<D> {
@@ -179,6 +258,7 @@ impl<D: Database> OdbcHarness<D> {
             database,
             dialect,
             is_patient: false,
+            revoked: String::new(),
         }
     }
 
@@ -212,9 +292,9 @@ impl<D: Database> OdbcHarness<D> {
         )
     }
 
-    /// The same, of a name that may be a table's already.
+    /// What the database is told of a table that the sink calls so.
     fn behind(&self, table: &str) -> String {
-        if table.starts_with("counterfoil_") {
+        if D::SEES_BEHIND_VIEWS {
             return table.to_owned();
         }
         self.rows_of(table)
@@ -306,14 +386,16 @@ impl<D: Database> Target for OdbcHarness<D> {
     }
 
     fn take(&mut self, table: &str) -> Box<dyn Taken> {
-        let all = self
-            .database
-            .run("SELECT rows_table, table_name FROM counterfoil_files");
-        let behind = all
-            .lines()
-            .filter_map(|line| line.split_once('|'))
-            .map(|(number, name)| (name.to_owned(), format!("counterfoil_rows_{number}")))
-            .collect();
+        let mut behind = HashMap::new();
+        if !D::SEES_BEHIND_VIEWS {
+            let all = self
+                .database
+                .run("SELECT rows_table, table_name FROM counterfoil_files");
+            let files = all.lines().filter_map(|line| line.split_once('|'));
+            behind.extend(
+                files.map(|(number, name)| (name.to_owned(), format!("counterfoil_rows_{number}"))),
+            );
+        }
         let table = self.behind(table);
         Box::new(Behind {
             taken: self.database.take(&table),
@@ -330,23 +412,29 @@ impl<D: Database> Target for OdbcHarness<D> {
     }
 
     fn revoke(&mut self, table: &str) -> Vec<String> {
-        let table = self.behind(table);
-        self.database.revoke(&table)
+        let behind = self.behind(table);
+        self.revoked = behind.clone();
+        self.database.revoke(&behind)
     }
 
-    fn grant(&mut self, table: &str) {
-        let table = self.behind(table);
-        self.database.grant(&table);
+    fn grant(&mut self, _table: &str) {
+        // What it was can't be looked up where nothing may be read.
+        let behind = self.revoked.clone();
+        self.database.grant(&behind);
     }
 
     fn change(&mut self, table: &str, change: Change) {
-        let table = self.behind(table);
-        self.database.change(&table, change);
+        let behind = self.behind(table);
+        if !D::SEES_BEHIND_VIEWS {
+            // Its columns can't be changed as long as there is a view of them.
+            self.database.run(&format!("DROP VIEW \"{table}\""));
+        }
+        self.database.change(&behind, change);
     }
 
     fn change_back(&mut self, table: &str, change: Change) {
-        let table = self.behind(table);
-        self.database.change_back(&table, change);
+        let behind = self.behind(table);
+        self.database.change_back(&behind, change);
     }
 }
 
@@ -395,9 +483,9 @@ mod through_mariadb_odbc {
 }
 
 mod through_sqliteodbc {
-    use super::{SqliteTarget, by_itself};
-    crate::sink_contract!(by_itself(SqliteTarget::new()));
-    crate::sink_faults!(by_itself(SqliteTarget::new()));
+    use super::{SqliteFile, by_itself};
+    crate::sink_contract!(by_itself(SqliteFile::new()));
+    crate::sink_faults!(by_itself(SqliteFile::new()));
 }
 
 mod generic_in_postgres {
@@ -406,6 +494,342 @@ mod generic_in_postgres {
 }
 
 mod generic_in_sqlite {
-    use super::{SqliteTarget, generic};
-    crate::sink_contract!(generic(SqliteTarget::new()));
+    use super::{SqliteFile, generic};
+    crate::sink_contract!(generic(SqliteFile::new()));
+}
+
+const FORMAT: RecordFormat = RecordFormat {
+    organization: Organization::Fixed,
+    layout: Layout::Plain,
+    record_size: Some(40),
+    varseq_format: None,
+};
+
+/// A file of customers, whose records are these fields, with a plan.
+fn customers(fields: &[(&str, &str)], spec: &PlanSpec) -> Arc<FileDescription> {
+    let specs: Vec<FieldSpec> = fields
+        .iter()
+        .map(|(name, kind)| {
+            serde_json::from_value(serde_json::json!({ "name": name, "type": kind }))
+                .expect("a field")
+        })
+        .collect();
+    let schema = RecordSchema::of_fields("customer", &specs, &Default::default());
+    let schema = FileSchema(Arc::new(schema.expect("a schema")));
+    let origin = Origin {
+        site: "hq",
+        group: "payments",
+        path: "/srv/cust.dat",
+    };
+    let plan = Plan::new(spec, Some(&schema), &FORMAT, origin).expect("a plan");
+    Arc::new(FileDescription {
+        format: FORMAT,
+        schema: Some(schema),
+        plan: Some(Arc::new(plan)),
+        ..(*file("/srv/cust.dat")).clone()
+    })
+}
+
+/// A name, a number, a balance, and a day.
+const FIELDS: [(&str, &str); 4] = [
+    ("name", "text(12)"),
+    ("number", "zoned(8)"),
+    ("balance", "packed(9,2) signed"),
+    ("since", "text(10)"),
+];
+
+fn customer(name: &str, number: &str, balance: [u8; 5], since: &str) -> Image {
+    let mut data = format!("{name:<12}{number}").into_bytes();
+    data.extend(balance);
+    data.extend(format!("{since:<10}").bytes());
+    record(data)
+}
+
+fn customer_rows() -> Vec<(u64, Image)> {
+    let cents = [0x00, 0x01, 0x23, 0x45, 0x6d];
+    vec![
+        (1, customer("M\u{fc}ller", "00000007", cents, "2024-02-29")),
+        (
+            2,
+            customer("", "9999999X", [0x12, 0x34, 0x56, 0x78, 0x9c], ""),
+        ),
+        (
+            3,
+            customer(
+                "O'Brien \"x\"",
+                "12345678",
+                [0, 0, 0, 0, 0x0c],
+                "1999-12-31",
+            ),
+        ),
+    ]
+}
+
+/// Columns of several kinds, evolved twice, in a database.
+fn carries_columns<D: Database>(mut harness: OdbcHarness<D>) {
+    let mut spec = PlanSpec::default();
+    spec.kinds.insert("since".into(), ColumnKind::Date);
+    spec.constants
+        .insert("site".into(), Constant::Text("{site}".into()));
+    let all = customers(&FIELDS, &spec);
+    let mut sink = harness.sink();
+    sink.apply(&batch(1, [changes(&all, customer_rows())]))
+        .expect("applying");
+    let shown = |harness: &OdbcHarness<D>, columns: &str| {
+        let sql = format!("SELECT {columns} FROM cust_dat ORDER BY 1");
+        let text = harness.database.run(&sql);
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    // NULL is shown in several ways, so what isn't is counted.
+    let columns = "record_number, name, number, balance, since, site";
+    let rows = shown(&harness, columns);
+    assert_eq!(rows[0], "1|M\u{fc}ller|7|-1234.56|2024-02-29|hq");
+    assert_eq!(rows[2], "3|O'Brien \"x\"|12345678|0.00|1999-12-31|hq");
+    let counts = shown(
+        &harness,
+        "COUNT(*), COUNT(number), COUNT(since), COUNT(undecoded)",
+    );
+    assert_eq!(counts, ["3|2|2|1"]);
+    let why = shown(&harness, "record_number, undecoded");
+    assert!(why[1].contains("number: "), "{why:?}");
+    assert_eq!(content(&mut sink, b"/srv/cust.dat"), customer_rows());
+
+    // Another sink, which knows nothing: a column is changed, one more is there, one less; rows that are there have it too.
+    drop(sink);
+    let mut sink = harness.sink();
+    spec.constants.clear();
+    spec.kinds
+        .insert("number".into(), ColumnKind::Text { chars: Some(20) });
+    spec.rename.insert("number".into(), "account".into());
+    let other = customers(&FIELDS, &spec);
+    let (id, image) = (
+        2,
+        customer("Weber", "00000002", [0, 0, 0, 1, 0x0c], "2001-01-01"),
+    );
+    sink.apply(&batch(2, [changes(&other, [(id, image.clone())])]))
+        .expect("another plan");
+    let rows = shown(&harness, "record_number, name, account, balance, since");
+    assert_eq!(
+        rows,
+        [
+            "1|M\u{fc}ller|7|-1234.56|2024-02-29",
+            "2|Weber|2|0.01|2001-01-01",
+            "3|O'Brien \"x\"|12345678|0.00|1999-12-31"
+        ]
+    );
+    let mut expected = customer_rows();
+    expected[1].1 = image;
+    assert_eq!(content(&mut sink, b"/srv/cust.dat"), expected);
+    // The table that it was is there for another file with such columns, and empty.
+    let spare = harness
+        .database
+        .run("SELECT COUNT(*) FROM counterfoil_tables WHERE is_used = 0");
+    assert_eq!(spare.trim(), "1");
+
+    // Without the bytes: what is there stays, and there is nothing to restore.
+    let without = customers(&FIELDS, &PlanSpec { raw: false, ..spec });
+    sink.apply(&batch(3, [changes(&without, [(3, Image::Absent)])]))
+        .expect("without the bytes");
+    assert_eq!(
+        shown(&harness, "record_number, name, account"),
+        ["1|M\u{fc}ller|7", "2|Weber|2"]
+    );
+    assert!(content(&mut sink, b"/srv/cust.dat").is_empty());
+    let rows = harness.rows_of("cust_dat");
+    assert_eq!(
+        harness
+            .database
+            .run(&format!("SELECT COUNT(name) FROM {rows}"))
+            .trim(),
+        "2"
+    );
+    harness.fresh();
+}
+
+/// A value that the table doesn't take is refused, and the rest of the batch may go without it. What was refused leaves
+/// nothing behind, and doesn't show what is in the record.
+fn refuses_what_an_index_has<D: Database>(harness: OdbcHarness<D>, index: &str) {
+    let mut sink = harness.sink();
+    let cards = file("/srv/cards.dat");
+    let rows = [(1, record("a secret")), (2, record("b"))];
+    sink.apply(&batch(1, [changes(&cards, rows.clone())]))
+        .expect("applying");
+    let table = harness.rows_of("cards_dat");
+    harness
+        .database
+        .run(&format!("CREATE UNIQUE INDEX alike ON {table} ({index})"));
+    for images in [
+        // One that is there, and one that is new.
+        vec![(2, record("a secret"))],
+        vec![(3, record("c")), (4, record("a secret"))],
+    ] {
+        let bad = batch(2, [changes(&cards, images)]);
+        for _ in 0..2 {
+            let error = sink.rehearse(&bad).expect_err("refused");
+            assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+            assert!(
+                error.to_string().contains("/srv/cards.dat")
+                    && !error.to_string().contains("secret"),
+                "{error}"
+            );
+            let error = sink.apply(&bad).expect_err("refused");
+            assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+        }
+    }
+    assert_eq!(content(&mut sink, b"/srv/cards.dat"), rows);
+    let good = batch(2, [changes(&cards, [(3, record("c"))])]);
+    sink.rehearse(&good).expect("a good one");
+    assert_eq!(content(&mut sink, b"/srv/cards.dat"), rows);
+    sink.apply(&good).expect("a good one");
+}
+
+/// Tables that somebody else makes are asked for, and taken once they are there.
+fn asks_for_tables<D: Database>(harness: OdbcHarness<D>) {
+    let config = OdbcConfig {
+        ddl: Ddl::Check,
+        ..harness.config()
+    };
+    let asked = |error: SinkError| match error {
+        SinkError::Permanent { next, .. } => {
+            let statements = next.strip_prefix("have them made: ").expect("statements");
+            statements.to_owned()
+        }
+        error => panic!("{error}"),
+    };
+    let statements = asked(OdbcSink::open(&config).err().expect("no tables"));
+    harness.database.run(&statements);
+    let mut sink = OdbcSink::open(&config).expect("opening");
+    let batch = batch(1, [changes(&file("/srv/cards.dat"), [(1, record("x"))])]);
+    let statements = asked(sink.apply(&batch).expect_err("no table"));
+    let again = asked(sink.apply(&batch).expect_err("no table still"));
+    assert_eq!(statements, again, "it asks for the same table");
+    harness.database.run(&statements);
+    sink.apply(&batch).expect("applying");
+    assert_eq!(content(&mut sink, b"/srv/cards.dat"), [(1, record("x"))]);
+}
+
+/// What a crash leaves of tables and views is put right.
+fn mends_what_a_crash_leaves<D: Database>(harness: OdbcHarness<D>) {
+    let mut sink = harness.sink();
+    sink.apply(&batch(
+        1,
+        [changes(&file("/srv/cards.dat"), [(1, record("x"))])],
+    ))
+    .expect("applying");
+    drop(sink);
+    // A table was noted and made, and nobody was told; another was noted, and never made. A view is older than the catalogue.
+    for sql in [
+        "INSERT INTO counterfoil_tables (rows_table, stream, structure, is_made, is_used) VALUES (70, 'hq/payments', 'shared', 0, 0)",
+        "INSERT INTO counterfoil_tables (rows_table, stream, structure, is_made, is_used) VALUES (71, 'hq/payments', 'shared', 0, 0)",
+        "CREATE TABLE counterfoil_rows_70 (x INTEGER)",
+        "DROP VIEW cards_dat",
+        "UPDATE counterfoil_views SET wanted = wanted + 1",
+    ] {
+        harness.database.run(sql);
+    }
+    let mut sink = harness.sink();
+    assert_eq!(
+        harness
+            .database
+            .run("SELECT record_number FROM cards_dat")
+            .trim(),
+        "1"
+    );
+    sink.apply(&batch(
+        2,
+        [changes(&file("/srv/new.dat"), [(1, record("y"))])],
+    ))
+    .expect("applying");
+    assert_eq!(content(&mut sink, b"/srv/new.dat"), [(1, record("y"))]);
+    let numbers = harness
+        .database
+        .run("SELECT COUNT(*) FROM counterfoil_tables WHERE is_made = 0");
+    assert_eq!(numbers.trim(), "0");
+}
+
+#[test]
+fn columns_are_carried_through_every_driver() {
+    carries_columns(by_itself(PostgresTarget::new()));
+    carries_columns(by_itself(MariadbTarget::new()));
+    carries_columns(by_itself(SqliteFile::new()));
+    carries_columns(generic(PostgresTarget::new()));
+}
+
+#[test]
+fn a_row_met_by_another_index_is_never_overwritten() {
+    refuses_what_an_index_has(by_itself(PostgresTarget::new()), "data");
+    refuses_what_an_index_has(by_itself(MariadbTarget::new()), "data(20)");
+    refuses_what_an_index_has(by_itself(SqliteFile::new()), "data");
+    refuses_what_an_index_has(generic(PostgresTarget::new()), "data");
+}
+
+#[test]
+fn tables_that_somebody_else_makes_are_asked_for() {
+    asks_for_tables(by_itself(PostgresTarget::new()));
+    asks_for_tables(by_itself(MariadbTarget::new()));
+    asks_for_tables(by_itself(SqliteFile::new()));
+}
+
+#[test]
+fn what_a_crash_leaves_is_mended() {
+    mends_what_a_crash_leaves(by_itself(PostgresTarget::new()));
+    mends_what_a_crash_leaves(by_itself(MariadbTarget::new()));
+    mends_what_a_crash_leaves(by_itself(SqliteFile::new()));
+    mends_what_a_crash_leaves(generic(SqliteFile::new()));
+}
+
+/// What each of the drivers does with arrays decides how rows are handed over.
+#[test]
+fn drivers_are_tried_before_they_are_trusted() {
+    let tried = |config: &OdbcConfig| OdbcSink::open(config).expect("opening").target.arrays;
+    assert_eq!(
+        tried(&by_itself(PostgresTarget::new()).config()),
+        Arrays::Trusted
+    );
+    assert_eq!(
+        tried(&by_itself(MariadbTarget::new()).config()),
+        Arrays::Counted
+    );
+    // It gives all rows the length of the first.
+    assert_eq!(tried(&by_itself(SqliteFile::new()).config()), Arrays::Never);
+}
+
+#[test]
+fn what_is_wrong_with_a_connection_is_said_without_the_password() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let secret = directory.path().join("secret");
+    std::fs::write(&secret, "s3cret}x\n").expect("writing");
+    let harness = by_itself(PostgresTarget::new());
+    let good = OdbcConfig {
+        password_file: Some(secret),
+        ..harness.config()
+    };
+    let reached = OdbcSink::probe(&good).expect("a password that nobody asks for");
+    assert_eq!(
+        (
+            reached.database.as_str(),
+            reached.dialect,
+            reached.has_tables
+        ),
+        ("PostgreSQL", Dialect::Postgresql, false)
+    );
+    let away = OdbcConfig {
+        connection: good
+            .connection
+            .replace("Database=postgres", "Database=nowhere"),
+        ..good.clone()
+    };
+    let no_driver = OdbcConfig {
+        connection: "Driver=/nowhere/libnone.so".into(),
+        ..good.clone()
+    };
+    let no_file = OdbcConfig {
+        password_file: Some("/nowhere".into()),
+        ..good
+    };
+    for config in [away, no_driver, no_file] {
+        let error = OdbcSink::open(&config).err().expect("it can't be opened");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        assert_permanent(&error, &[]);
+    }
 }
