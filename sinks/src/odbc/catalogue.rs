@@ -539,7 +539,7 @@ impl Work<'_> {
                 }
             }
             Some(tree) if tree.table_configured != description.table => {
-                self.rename_tree(tree, description)?
+                self.rename_tree(&tree, description)?
             }
             Some(tree) => return Ok(tree),
         };
@@ -585,7 +585,7 @@ impl Work<'_> {
     /// Gives the views of a tree the names that follow from a description.
     fn rename_tree(
         &mut self,
-        tree: Tree,
+        tree: &Tree,
         description: &FileDescription,
     ) -> Result<Tree, SinkError> {
         let renaming = || format!("renaming the table {} of a tree", tree.table);
@@ -613,7 +613,7 @@ impl Work<'_> {
             table,
             view,
             table_configured: description.table.clone(),
-            ..tree
+            ..*tree
         })
     }
 

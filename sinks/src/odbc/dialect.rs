@@ -401,8 +401,15 @@ pub(super) struct Types {
     pub(super) text: &'static str,
 }
 
+/// A table's name, its columns, and its key.
+type OwnTable = (
+    &'static str,
+    &'static [(&'static str, Column)],
+    &'static str,
+);
+
 /// Counterfoil's own tables, without the names of types.
-const TABLES: [(&str, &[(&str, Column)], &str); 7] = [
+const TABLES: [OwnTable; 7] = [
     (
         "counterfoil_position",
         &[
