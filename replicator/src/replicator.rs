@@ -24,7 +24,7 @@ use crate::status::Status;
 use anyhow::{Context, Result, bail};
 #[cfg(feature = "odbc")]
 use counterfoil_sinks::OdbcSink;
-use counterfoil_sinks::{FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
+use counterfoil_sinks::{FileDescription, FilesSink, MysqlSink, PostgresSink, Sink, SqliteSink};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -136,6 +136,22 @@ pub fn open_sink(sink: &SinkConfig) -> Result<Box<dyn Sink>> {
             ))
         }
     }
+}
+
+/// The statements with which a sink's empty database gets the tables of these files.
+pub fn schema_sql(sink: &SinkConfig, files: &[FileDescription]) -> Result<Vec<String>> {
+    let statements = match &sink.target {
+        Target::Sqlite(config) => counterfoil_sinks::sqlite::schema_sql(config, files),
+        Target::Postgres(config) => counterfoil_sinks::postgres::schema_sql(config, files),
+        Target::Mysql(config) => counterfoil_sinks::mysql::schema_sql(config, files),
+        #[cfg(feature = "odbc")]
+        Target::Odbc(_) => bail!(
+            "sink {}: what an ODBC sink makes depends on what its driver says; it isn't printed yet",
+            sink.name
+        ),
+        Target::Files(_) => bail!("sink {} writes files, which have no tables", sink.name),
+    };
+    Ok(statements?)
 }
 
 /// Opens a sink for looking only, beside a running replicator.

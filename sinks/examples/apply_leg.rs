@@ -80,22 +80,24 @@ fn open(target: &str, place: &str) -> Outcome<Box<dyn Sink>> {
     })
 }
 
-/// All rounds. `only`: words that a case has to begin with.
+/// All rounds, of the targets and layouts that begin with one of these words, or of all.
 fn measure(rows: u64, rounds: usize, only: &[&str]) -> Outcome<()> {
-    let is_wanted =
-        |case: &str| only.is_empty() || only.iter().any(|words| case.starts_with(words));
+    const TARGETS: [&str; 3] = ["postgres", "mariadb", "sqlite"];
+    let all = TARGETS.map(str::to_owned);
+    let targets = wanted(&all, only);
     let mut benches: Vec<Box<dyn Bench>> = Vec::new();
-    if is_wanted("postgres") {
-        benches.push(Box::new(postgres::PostgresBench::start()?));
+    for target in targets {
+        benches.push(match target.as_str() {
+            "postgres" => Box::new(postgres::PostgresBench::start()?),
+            "mariadb" => Box::new(mariadb::MariadbBench::start()?),
+            _ => Box::new(sqlite::SqliteBench::default()),
+        });
     }
-    if is_wanted("mariadb") {
-        benches.push(Box::new(mariadb::MariadbBench::start()?));
-    }
-    if is_wanted("sqlite") {
-        benches.push(Box::new(sqlite::SqliteBench::default()));
-    }
+    let all = Layout::ALL.map(|layout| layout.to_string());
+    let layouts = wanted(&all, only);
     for round in 0..rounds {
-        for layout in Layout::ALL {
+        for layout in &layouts {
+            let layout = layout.parse()?;
             let records = Records::new(layout)?;
             for bench in &mut benches {
                 // Whoever comes second may find warmer caches, or fuller ones.
@@ -118,6 +120,17 @@ fn measure(rows: u64, rounds: usize, only: &[&str]) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// Those that begin with one of these words; all, where none does.
+fn wanted(all: &[String], only: &[&str]) -> Vec<String> {
+    let is_named = |name: &&String| only.iter().any(|words| name.starts_with(words));
+    let named: Vec<String> = all.iter().filter(is_named).cloned().collect();
+    if named.is_empty() {
+        all.to_vec()
+    } else {
+        named
+    }
 }
 
 /// Has another process apply, which prints what it measures.

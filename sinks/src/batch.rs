@@ -134,6 +134,9 @@ pub enum LoggedChange {
     },
     /// Records with these identities were deleted. `u64::MAX` as end means "all that follow".
     Cleared(Range<u64>),
+    /// The file got its path ([`FileChanges::renamed_from`] says which it had): nothing comes before it. The rows that go
+    /// and come with it have this position.
+    Renamed,
 }
 
 /// Size and attributes of a file, for restore.

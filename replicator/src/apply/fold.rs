@@ -230,7 +230,8 @@ fn logged(file: &FileDescription, event: &Event) -> Option<Logged> {
         },
         Change::Cleared { from, to } => LoggedChange::Cleared(*from..*to),
         Change::Removed => LoggedChange::Cleared(0..u64::MAX),
-        Change::Created | Change::Renamed { .. } | Change::Attributes(_) => return None,
+        Change::Renamed { .. } => LoggedChange::Renamed,
+        Change::Created | Change::Attributes(_) => return None,
     };
     Some(Logged {
         position: event.position,

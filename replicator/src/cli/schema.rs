@@ -1,4 +1,6 @@
-//! `counterfoil schema`: what copybooks and field lists make of a record, for people and for protobuf.
+//! `counterfoil schema`: what copybooks and field lists make of a record, for people, for protobuf and for databases.
+
+mod sql;
 
 use comfy_table::{CellAlignment, Table, presets};
 use counterfoil::config::{Config, FileRule};
@@ -24,6 +26,7 @@ pub(crate) struct Args {
 enum Verb {
     Show(Show),
     Proto(Proto),
+    Sql(sql::Args),
 }
 
 /// Print where each field of a record lies, its type and its column.
@@ -161,6 +164,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
                 several.len()
             ),
         },
+        Verb::Sql(args) => sql::run(args, config)?,
         Verb::Show(show) => {
             let schemas = show.source.schemas(config)?;
             if show.json {

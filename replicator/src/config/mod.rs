@@ -29,7 +29,10 @@ pub use counterfoil_lane::rules::{Policy, Unavailable};
 use counterfoil_records::RecordFormat;
 #[cfg(feature = "odbc")]
 use counterfoil_sinks::OdbcConfig;
-use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
+use counterfoil_sinks::plan::Ddl;
+use counterfoil_sinks::{
+    FileDescription, FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig,
+};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
@@ -401,6 +404,19 @@ pub enum Target {
 }
 
 impl Target {
+    /// Says what the sink may do to the structure of its database. False: it has none.
+    fn set_ddl(&mut self, ddl: Ddl) -> bool {
+        match self {
+            Target::Sqlite(config) => config.ddl = ddl,
+            Target::Postgres(config) => config.ddl = ddl,
+            Target::Mysql(config) => config.ddl = ddl,
+            #[cfg(feature = "odbc")]
+            Target::Odbc(config) => config.ddl = ddl,
+            Target::Files(_) => return false,
+        }
+        true
+    }
+
     /// The same text for the same place, as far as the configuration tells.
     fn place(&self) -> String {
         match self {
@@ -439,6 +455,23 @@ impl Config {
     pub fn rule(&self, path: &[u8]) -> Option<&FileRule> {
         let (group, rule) = self.rule_for(path)?;
         Some(&self.groups[group].files[rule])
+    }
+
+    /// The file at an absolute path, as events speak of it, and the index of its group.
+    pub fn describe(&self, path: &[u8]) -> Option<(usize, FileDescription)> {
+        let (group, rule) = self.rule_for(path)?;
+        let rule = &self.groups[group].files[rule];
+        let tree = rule.tree.as_ref();
+        let description = FileDescription {
+            path: path.to_vec(),
+            group: self.groups[group].name.clone(),
+            format: rule.format.clone(),
+            table: rule.table.clone(),
+            tree: tree.map(|root| root.as_os_str().as_bytes().to_vec()),
+            schema: rule.schema.clone(),
+            plan: None,
+        };
+        Some((group, description))
     }
 
     /// Whether a path belongs to a tree of static files.

@@ -99,6 +99,9 @@ impl Pattern {
     /// The pattern that matches everything below a directory.
     pub(super) fn everything_below(directory: &Path) -> Pattern {
         let mut bytes = escape(directory.as_os_str().as_bytes());
+        if bytes.ends_with(b"/") {
+            bytes.pop();
+        }
         bytes.extend_from_slice(b"/**");
         Pattern::escaped(bytes)
     }

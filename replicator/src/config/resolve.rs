@@ -876,7 +876,7 @@ impl Resolver<'_> {
                 "write a sink of its own for each target",
             );
         }
-        let Some((_, target)) = targets.into_iter().next() else {
+        let Some((span, target)) = targets.into_iter().next() else {
             if self.problems.len() == before {
                 self.problem(
                     table.name.span(),
@@ -889,11 +889,23 @@ impl Resolver<'_> {
             }
             return None;
         };
-        let treatment = self.treatment(table);
+        let (mut target, treatment) = (target?, self.treatment(table)?);
+        if !target.set_ddl(treatment.ddl) && treatment != Treatment::default().selecting(&treatment)
+        {
+            self.problem(
+                span,
+                format!(
+                    "sink {:?} writes files, which have no tables and no columns",
+                    table.name.get_ref()
+                ),
+                "leave out `ddl`, `mode`, `raw`, `drop_columns`, `on_refused_row` and `table`",
+            );
+            return None;
+        }
         let sink = SinkConfig {
             name: table.name.get_ref().clone(),
-            target: target?,
-            treatment: treatment?,
+            target,
+            treatment,
         };
         Some((sink, self.source.problem(table.name.span(), "")))
     }

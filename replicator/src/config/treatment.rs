@@ -93,6 +93,17 @@ impl Treatment {
         format!("{} without {}", words(&self.include), words(&self.exclude))
     }
 
+    /// The same, for the files that `other` chooses, in batches as it wants them.
+    pub(super) fn selecting(self, other: &Treatment) -> Treatment {
+        Treatment {
+            include: other.include.clone(),
+            exclude: other.exclude.clone(),
+            batch_records_max: other.batch_records_max,
+            batch_delay_max: other.batch_delay_max,
+            ..self
+        }
+    }
+
     /// The rule for a file.
     pub fn rule(&self, path: &[u8]) -> Option<&TableRule> {
         let mut rules = self.tables.iter();

@@ -1,7 +1,7 @@
 //! A sink in memory: the plainest thing that keeps the contract.
 
 use crate::naming::{numbered, wanted_name};
-use crate::plan::Shape;
+use crate::plan::{Plan, Shape};
 use crate::{
     Batch, FileChanges, FileDescription, FileFate, Image, Sink, SinkError, Snapshot, StoredFile,
     StoredPiece,
@@ -152,8 +152,14 @@ fn change_file(target: &mut Target, stream: &str, changes: &FileChanges) -> Resu
 
 /// What the table of a file looks like once it is as its plan wants it.
 fn shape_after(stored: Option<Shape>, file: &FileDescription) -> Result<Shape, SinkError> {
-    match (stored, &file.plan) {
-        (Some(stored), Some(plan)) => match stored.evolve(plan) {
+    // The files of a tree have no columns.
+    let raw = Plan::raw();
+    let plan = match &file.plan {
+        Some(plan) if file.tree.is_none() => plan.as_ref(),
+        _ => &raw,
+    };
+    match stored {
+        Some(stored) => match stored.evolve(plan) {
             Ok(evolution) => Ok(evolution.shape),
             Err(problems) => Err(SinkError::Permanent {
                 doing: format!("changing the table of {}", path_text(&file.path)),
@@ -161,8 +167,7 @@ fn shape_after(stored: Option<Shape>, file: &FileDescription) -> Result<Shape, S
                 next: "change the plan".into(),
             }),
         },
-        (None, Some(plan)) => Ok(plan.shape().clone()),
-        (_, None) => Ok(Shape::default()),
+        None => Ok(plan.shape().clone()),
     }
 }
 

@@ -28,6 +28,7 @@
 mod cases;
 mod faults;
 mod memory;
+mod plans;
 mod random;
 #[cfg(test)]
 pub(crate) mod targets;
@@ -36,6 +37,7 @@ mod trial;
 pub use cases::*;
 pub use faults::*;
 pub use memory::MemorySink;
+pub use plans::*;
 pub use random::random_batches;
 pub use trial::{
     STREAM, Trial, assert_permanent, batch, changes, content, file, record, residue, static_file,
@@ -113,6 +115,27 @@ pub trait Harness {
     /// says why.
     fn tamper(&mut self, table: &str, id: u64, data: &[u8]) -> bool {
         let _ = (table, id, data);
+        false
+    }
+
+    /// What is in these columns of a table, row by row, in any order; `None`: they can't be seen. The identity may be
+    /// among them. Each value as text, as the database's own conversion gives it, but for bytes, which are hexadecimal
+    /// digits, and floats, which have to have all their digits.
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        let _ = (table, columns);
+        None
+    }
+
+    /// The names of a table's columns, in their order, if that can be asked.
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        let _ = table;
+        None
+    }
+
+    /// Makes the target refuse rows with this text in this column of this table (by a constraint or a trigger). Where that
+    /// can't be done, [`Harness::cannot`] says why.
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        let _ = (table, column, text);
         false
     }
 
@@ -213,6 +236,40 @@ macro_rules! sink_faults {
     };
 }
 
+/// Makes a `#[test]` of every case of what becomes of files that have a [plan](crate::plan), as [`sink_contract!`](crate::sink_contract)
+/// does of all others. The harness has to say [`Harness::rows`].
+#[macro_export]
+macro_rules! sink_plan_contract {
+    ($harness:expr) => {
+        $crate::sink_contract! { @cases $harness;
+            keeps_every_kind_of_column
+            keeps_every_decimal_of_a_second
+            keeps_text_of_every_plane
+            tells_what_cant_be_decoded
+            keeps_columns_with_their_rows
+            renames_files_with_columns
+            fills_columns_as_they_are_planned
+            keeps_no_raw_image
+            gives_columns_to_a_table_that_is_there
+            takes_columns_away
+            follows_a_changed_schema
+            makes_columns_anew_where_it_may
+            refuses_a_column_that_cant_become
+            fills_rows_anew
+            hides_what_was_shown
+            keeps_many_columns
+            quotes_names_of_columns
+            refuses_a_row_and_leaves_nothing
+            rehearses_without_a_trace
+            keeps_every_change
+            keeps_a_history_without_raw_images
+            goes_on_with_a_history
+            renames_a_history
+            clears_a_history
+        }
+    };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,11 +291,17 @@ mod tests {
             match case {
                 "leaves_nothing_of_a_refused_batch" => Some("it takes every number and size"),
                 "survives_an_obstruction" => Some("there are no locks to take"),
-                "shows_tampering" => Some("nobody else gets at it"),
+                "shows_tampering"
+                | "refuses_a_row_and_leaves_nothing"
+                | "rehearses_without_a_trace" => Some("nobody else gets at it"),
                 _ => None,
             }
         }
     }
 
     crate::sink_contract!(InMemory::default());
+
+    mod plans {
+        crate::sink_plan_contract!(super::InMemory::default());
+    }
 }

@@ -1,6 +1,7 @@
 //! One run of a case: the target and the model side by side.
 
 use super::{Harness, MemorySink};
+use crate::plan::Shape;
 use crate::{
     Attributes, Batch, FileChanges, FileDescription, FileFate, Image, Sink, SinkError, StoredFile,
     StoredPiece,
@@ -263,6 +264,13 @@ impl<'h, H: Harness + ?Sized> Trial<'h, H> {
         error
     }
 
+    /// Opens the target anew after a batch that may be certain though it failed, and settles that.
+    pub fn reopen_to_settle(&mut self, batch: &Batch) {
+        self.close();
+        self.sink = Some(self.harness.open().expect("opening again"));
+        self.settle(batch);
+    }
+
     /// Closes the sink, opens the target anew and compares.
     pub fn reopen(&mut self) {
         self.close();
@@ -331,7 +339,7 @@ impl<'h, H: Harness + ?Sized> Trial<'h, H> {
         // Each table is one file's, or one tree's.
         let mut tables = BTreeMap::new();
         for (stream, found) in &found {
-            for ((file, _), table) in found.files.iter().zip(&found.tables) {
+            for ((file, ..), table) in found.files.iter().zip(&found.tables) {
                 assert!(!table.is_empty(), "a table without a name after {after}");
                 let owner = (stream, file.named_for());
                 let first = tables.entry(table.to_lowercase()).or_insert((owner, file));
@@ -347,7 +355,7 @@ impl<'h, H: Harness + ?Sized> Trial<'h, H> {
 struct Contents {
     position: Option<Position>,
     /// Tables left out: their names are the sink's own affair, as long as no two are the same.
-    files: Vec<(FileDescription, Attributes)>,
+    files: Vec<(FileDescription, Attributes, Shape)>,
     tables: Vec<String>,
     pieces: BTreeMap<Vec<u8>, Vec<(u64, Image)>>,
 }
@@ -379,7 +387,7 @@ fn everything(sink: &mut dyn Sink) -> Everything {
             pieces,
             files: files
                 .into_iter()
-                .map(|file| (file.description, file.attributes))
+                .map(|file| (file.description, file.attributes, file.shape))
                 .collect(),
         };
         everything.insert(stream, contents);

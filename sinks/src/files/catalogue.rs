@@ -209,6 +209,17 @@ impl Catalogue {
         self.streams.get(stream)?.files.get(path)
     }
 
+    /// The paths of a stream's files below a directory.
+    pub(super) fn below(&self, stream: &str, directory: &[u8]) -> impl Iterator<Item = &Vec<u8>> {
+        let from = [directory, b"/"].concat();
+        let stream = self.streams.get(stream).into_iter();
+        let files = stream.flat_map(move |stream| stream.files.range(from.clone()..));
+        let prefix = [directory, b"/"].concat();
+        files
+            .map(|(path, _)| path)
+            .take_while(move |path| path.starts_with(&prefix))
+    }
+
     /// Another stream that has a file with this path.
     pub(super) fn other_owner(&self, stream: &str, path: &[u8]) -> Option<&str> {
         self.streams

@@ -50,6 +50,8 @@ struct Node<'b> {
     /// What was known of it before the batch.
     before: Option<Attributes>,
     is_in_tree: bool,
+    /// The root of the tree it was in before the batch.
+    tree_before: Option<Vec<u8>>,
 }
 
 /// Nodes by number.
@@ -66,6 +68,8 @@ pub(super) struct Plan<'a, 'b> {
     now: BTreeMap<Vec<u8>, Option<usize>>,
     /// What was there before the batch.
     first: BTreeMap<Vec<u8>, Option<usize>>,
+    /// Which of the batch's changes was the last to a path.
+    touched: BTreeMap<Vec<u8>, usize>,
     /// Paths whose catalogue entries change.
     entries: BTreeSet<Vec<u8>>,
     codecs: HashMap<RecordFormat, Box<dyn Codec>>,
@@ -88,12 +92,15 @@ impl<'a, 'b> Plan<'a, 'b> {
             nodes: Vec::new(),
             now: BTreeMap::new(),
             first: BTreeMap::new(),
+            touched: BTreeMap::new(),
             entries: BTreeSet::new(),
             codecs: HashMap::new(),
         };
-        for changes in &batch.files {
+        for (number, changes) in batch.files.iter().enumerate() {
             plan.change(changes)?;
+            plan.touched.insert(changes.file.path.clone(), number + 1);
         }
+        plan.make_way()?;
         plan.check_places()?;
         Ok(plan)
     }
@@ -105,7 +112,8 @@ impl<'a, 'b> Plan<'a, 'b> {
         }
         let mut number = None;
         if let Some(stored) = self.catalogue.file(&self.batch.stream, path) {
-            let (attributes, is_in_tree) = (stored.attributes, stored.description.tree.is_some());
+            let attributes = stored.attributes;
+            let tree_before = stored.description.tree.clone();
             let found = self
                 .disk
                 .find(path)
@@ -127,7 +135,8 @@ impl<'a, 'b> Plan<'a, 'b> {
                     changes: Vec::new(),
                     attributes,
                     before: Some(attributes),
-                    is_in_tree,
+                    is_in_tree: tree_before.is_some(),
+                    tree_before,
                 });
             }
         }
@@ -172,10 +181,9 @@ impl<'a, 'b> Plan<'a, 'b> {
         }
         if changes.fate == FileFate::Removed {
             self.vacate(path)?;
-            for gone in [was, self.catalogue.detach(stream, path)] {
-                if let Some(gone) = gone {
-                    self.catalogue.release(stream, &gone);
-                }
+            let detached = self.catalogue.detach(stream, path);
+            for gone in [was, detached].into_iter().flatten() {
+                self.catalogue.release(stream, &gone);
             }
             return Ok(());
         }
@@ -214,6 +222,7 @@ impl<'a, 'b> Plan<'a, 'b> {
                 attributes: Attributes::default(),
                 before: None,
                 is_in_tree: false,
+                tree_before: None,
             });
             self.nodes.len() - 1
         });
@@ -254,6 +263,48 @@ impl<'a, 'b> Plan<'a, 'b> {
             shape: Shape::default(),
         };
         self.catalogue.attach(stream, file);
+        Ok(())
+    }
+
+    /// What happens in a tree is told entry by entry, in any order: a file may take a directory's place before what was in that
+    /// is said to be gone, and the other way round. What was said last is there; what can't be beside it is not.
+    fn make_way(&mut self) -> Result<(), SinkError> {
+        let stream = &self.batch.stream;
+        let mut lost = BTreeSet::new();
+        let when = |path: &[u8]| self.touched.get(path).copied().unwrap_or_default();
+        let is_in_the_way = |path: &[u8]| {
+            let stored = self.catalogue.file(stream, path);
+            stored.is_some_and(|stored| {
+                stored.description.tree.is_some()
+                    && stored.attributes.kind != Some(FileKind::Directory)
+            })
+        };
+        for path in self.touched.keys() {
+            if self.catalogue.file(stream, path).is_none() {
+                continue;
+            }
+            if is_in_the_way(path) {
+                for below in self.catalogue.below(stream, path) {
+                    let is_later = when(below) > when(path);
+                    lost.insert(if is_later { path } else { below }.clone());
+                }
+            }
+            let mut above = disk::parent(path);
+            while !above.is_empty() {
+                let holder = [b"/", above].concat();
+                if is_in_the_way(&holder) && when(&holder) < when(path) {
+                    lost.insert(holder);
+                }
+                above = disk::parent(above);
+            }
+        }
+        for path in lost {
+            self.vacate(&path)?;
+            if let Some(gone) = self.catalogue.detach(stream, &path) {
+                self.catalogue.release(stream, &gone);
+            }
+            self.entries.insert(path);
+        }
         Ok(())
     }
 
@@ -403,6 +454,28 @@ impl<'a, 'b> Plan<'a, 'b> {
                 }
             } else if let Some(place) = node.place.as_ref().filter(|_| is_elsewhere) {
                 moves.insert(&origin.path, (place, origin.inode));
+            }
+        }
+        // A directory that is gone is perhaps empty only now.
+        let stream = &self.batch.stream;
+        for (node, origin) in origins() {
+            let Some(tree) = &node.tree_before else {
+                continue;
+            };
+            let mut above = origin.path.as_slice();
+            while node.place.as_ref() != Some(&origin.path)
+                && let Some(at) = above.iter().rposition(|&byte| byte == b'/')
+                && above[..at].starts_with(tree)
+            {
+                above = &above[..at];
+                let is_needed = self
+                    .catalogue
+                    .file(stream, above)
+                    .is_some_and(|stored| stored.attributes.kind == Some(FileKind::Directory))
+                    || self.catalogue.below(stream, above).next().is_some();
+                if is_needed || !old_directories.insert(above) {
+                    break;
+                }
             }
         }
         let mut detours = 0;

@@ -525,6 +525,80 @@ fn what_a_file_was_does_not_hinder_what_it_becomes() {
     );
 }
 
+/// Entries of a tree come in any order.
+#[test]
+fn what_is_told_too_late_is_in_nobodys_way() {
+    let root = scratch();
+    let mut sink = open(root.path());
+    let entry = |name: &str| static_file("/srv/t", format!("/srv/t{name}"));
+    let directory = |name: &str| {
+        let mut made = changes(&entry(name), []);
+        made.attributes.kind = Some(FileKind::Directory);
+        made
+    };
+    let names = || -> Vec<String> {
+        let all = everything(root.path());
+        all.keys().map(|path| path.display().to_string()).collect()
+    };
+    sink.apply(&batch(
+        1,
+        [
+            directory("/d"),
+            directory("/d/e"),
+            whole(&entry("/d/e/f"), b"f"),
+            whole(&entry("/d/g"), b"g"),
+            directory("/gone"),
+            whole(&entry("/gone/x"), b"x"),
+        ],
+    ))
+    .expect("applying");
+    // A file is where a directory was, of which nothing else is said yet; a directory goes before what is in it moves.
+    sink.apply(&batch(
+        2,
+        [whole(&entry("/d"), b"a file"), removed(&entry("/gone"))],
+    ))
+    .expect("applying");
+    assert_eq!(
+        names(),
+        ["srv", "srv/t", "srv/t/d", "srv/t/gone", "srv/t/gone/x"]
+    );
+    sink.apply(&batch(
+        3,
+        [
+            removed(&entry("/d/e/f")),
+            removed(&entry("/d/e")),
+            removed(&entry("/d/g")),
+            renamed(changes(&entry("/x"), []), "/srv/t/gone/x", 1),
+        ],
+    ))
+    .expect("applying");
+    assert_eq!(names(), ["srv", "srv/t", "srv/t/d", "srv/t/x"]);
+    // And something is below what was a file.
+    sink.apply(&batch(4, [whole(&entry("/x/y/z"), b"z")]))
+        .expect("applying");
+    sink.apply(&batch(
+        5,
+        [
+            directory("/x"),
+            directory("/x/y"),
+            removed(&entry("/x/gone")),
+        ],
+    ))
+    .expect("applying");
+    assert_eq!(
+        names(),
+        [
+            "srv",
+            "srv/t",
+            "srv/t/d",
+            "srv/t/x",
+            "srv/t/x/y",
+            "srv/t/x/y/z"
+        ]
+    );
+    assert_eq!(sink.files(STREAM).expect("the files").len(), 4);
+}
+
 fn renamed_as(mut changes: FileChanges, from: &str) -> FileChanges {
     changes.renamed_from = Some(from.into());
     changes
@@ -591,7 +665,7 @@ fn damage_is_an_error_that_says_where() {
             assert!(position < Some(at(19)), "{position:?}");
         }
     }
-    let mut newer = good.clone();
+    let mut newer = good;
     newer[7] = 2;
     fs::write(&path, &newer).expect("writing");
     let error = FilesSink::open(&config(root.path()))

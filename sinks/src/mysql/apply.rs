@@ -2,9 +2,10 @@
 
 use super::catalogue::{File, Work};
 use super::error::{Doing, transient};
-use super::rows::{Record, one_of, within};
+use super::history;
+use super::rows::{Record, Stamp, one_of, within};
 use super::session::{Session, column};
-use crate::{Batch, FileChanges, FileFate, FileKind, Image, SinkError};
+use crate::{Batch, FileChanges, FileFate, FileKind, Image, Logged, LoggedChange, SinkError};
 use counterfoil_proto::{Position, path_text};
 use mysql_async::Value;
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ pub(super) async fn apply(work: &mut Work<'_>, batch: &Batch) -> Result<(), Sink
         .collect();
     work.look_up(&paths).await?;
     for changes in &batch.files {
-        change_file(work, changes).await?;
+        change_file(work, batch, changes).await?;
     }
     if let Some(structure) = work.structure {
         structure.check().await?;
@@ -109,23 +110,63 @@ async fn advance(
     Ok(())
 }
 
-async fn change_file(work: &mut Work<'_>, changes: &FileChanges) -> Result<(), SinkError> {
+async fn change_file(
+    work: &mut Work<'_>,
+    batch: &Batch,
+    changes: &FileChanges,
+) -> Result<(), SinkError> {
     let path = &changes.file.path;
     if let Some(from) = &changes.renamed_from
         && from != path
     {
-        work.rename(from, &changes.file).await?;
+        let renamed = |logged: &&Logged| logged.change == LoggedChange::Renamed;
+        let logged = changes.log.first().filter(renamed);
+        work.rename(from, &changes.file, deleted(batch, logged))
+            .await?;
     }
-    if changes.fate == FileFate::Removed {
-        return work.remove(path).await;
+    let keeps_all = |change: &LoggedChange| {
+        matches!(
+            change,
+            LoggedChange::Image {
+                image: Image::Record { .. },
+                ..
+            }
+        )
+    };
+    let is_removed = changes.fate == FileFate::Removed;
+    // Of a file that comes and goes within a batch a history has every change all the same.
+    if !is_removed || changes.log.iter().any(|logged| keeps_all(&logged.change)) {
+        work.ensure(&changes.file, &changes.attributes).await?;
     }
-    work.ensure(&changes.file, &changes.attributes).await?;
+    if !changes.log.is_empty() && work.is_history(path) {
+        let (session, file) = work.at(path)?;
+        let writing = |id: u64| {
+            format!(
+                "writing record {id} of {} (table {})",
+                path_text(&file.description.path),
+                file.table
+            )
+        };
+        history::write(session, file, &changes.log, &writing).await?;
+    }
+    if is_removed {
+        return work.remove(path, deleted(batch, changes.log.last())).await;
+    }
     let (session, file) = work.at(path)?;
     for range in &changes.cleared {
         clear(session, file, range).await?;
     }
     write_images(session, file, &changes.images).await?;
     set_attributes(session, file, changes).await
+}
+
+/// What a history says of records that go with a change of their file, or with the batch where nothing else is known.
+fn deleted(batch: &Batch, logged: Option<&Logged>) -> Stamp {
+    Stamp {
+        position: logged.map_or(batch.position, |logged| logged.position),
+        captured_ns: logged.map_or(batch.captured_ns, |logged| logged.captured_ns),
+        is_delete: true,
+    }
 }
 
 /// Deletes the rows and the residue of a range of identities.
@@ -139,7 +180,8 @@ async fn clear(
     }
     let path = || path_text(&file.description.path);
     let clearing = || format!("clearing {}..{} of {}", range.start, range.end, path());
-    if file.last != Some(None) {
+    // Of a history, its log says what was cleared.
+    if file.last != Some(None) && !file.rows.is_history() {
         file.rows.clear(session, range).await.doing(clearing)?;
         let is_all = range.end == u64::MAX;
         file.last = match file.last {
@@ -151,7 +193,7 @@ async fn clear(
             known => known,
         };
     }
-    if file.has_residue != Some(false) {
+    if file.has_residue != Some(false) && file.rows.has_raw() {
         let sql = format!(
             "DELETE FROM counterfoil_residue WHERE file_id = {} AND {}",
             file.file_id,
@@ -196,14 +238,32 @@ async fn write_images(
                         "report this: it is a fault of Counterfoil",
                     ));
                 }
-                records.push(Record { id, data, rest });
+                records.push(Record {
+                    id,
+                    data,
+                    rest,
+                    stamp: None,
+                });
             }
             Image::Residue { bytes, reason } => {
                 gone.push(id);
-                residue.push((id, bytes.as_slice(), reason.as_str()));
+                if file.rows.has_raw() {
+                    residue.push((id, bytes.as_slice(), reason.as_str()));
+                }
             }
             Image::Absent => gone.push(id),
         }
+    }
+    if file.has_residue != Some(false) && file.rows.has_raw() {
+        delete_residue(session, file, images, &place).await?;
+    }
+    for &(id, bytes, reason) in &residue {
+        put_residue(session, file.file_id, (id, bytes, reason), || writing(id)).await?;
+        file.has_residue = Some(true);
+    }
+    if file.rows.is_history() {
+        // Its log says what became of its records.
+        return Ok(());
     }
     let last = match file.last {
         Some(last) => last,
@@ -216,13 +276,6 @@ async fn write_images(
         .delete(session, &gone)
         .await
         .doing(|| format!("deleting records of {place}"))?;
-    if file.has_residue != Some(false) {
-        delete_residue(session, file, images, &place).await?;
-    }
-    for &(id, bytes, reason) in &residue {
-        put_residue(session, file.file_id, (id, bytes, reason), || writing(id)).await?;
-        file.has_residue = Some(true);
-    }
     file.rows.write(session, &records, last, writing).await?;
     if let Some(record) = records.last() {
         file.last = Some(last.max(Some(record.id)));

@@ -3,13 +3,18 @@
 //! What is remembered holds as long as the stored position is the one that this sink stored last: then
 //! nobody else has applied anything. After an error it is forgotten.
 
+use super::columns::Columns;
 use super::config::MysqlConfig;
-use super::entry::{self, Entry, SELECT_ENTRIES};
+use super::entry::{self, Entry, SELECT_ENTRIES, read_shape};
 use super::error::Doing;
-use super::rows::Rows;
+use super::history;
+use super::policy;
+use super::rows::{Rows, Stamp};
+use super::schema::limited;
 use super::session::{Session, column};
-use super::structure::Structure;
+use super::structure::{Make, Structure};
 use crate::naming::wanted_name;
+use crate::plan::{Ddl, Mode, Shape};
 use crate::sql::FormatWords;
 use crate::sql::permanent;
 use crate::{Attributes, FileDescription, FileKind, SinkError};
@@ -49,6 +54,12 @@ pub(super) struct File {
     pub(super) last: Option<Option<u64>>,
 }
 
+/// A table that has no file, and is kept for the next one of its name: made beforehand, or with a history in it.
+pub(super) struct Kept {
+    pub(super) number: u64,
+    pub(super) shape: Shape,
+}
+
 /// A tree, whose files share a table.
 #[derive(Clone)]
 struct Tree {
@@ -66,6 +77,8 @@ pub(super) struct Work<'a> {
     pub(super) structure: &'a mut Option<Structure>,
     pub(super) config: &'a MysqlConfig,
     pub(super) stream: &'a str,
+    /// Of the batch.
+    pub(super) position: Position,
     pub(super) now_ns: i64,
 }
 
@@ -77,6 +90,7 @@ impl From<Entry> for File {
             rows: Rows {
                 number: entry.rows,
                 file_id: is_shared.then_some(entry.file_id),
+                columns: Columns::new(entry.shape, None),
             },
             description: Arc::new(entry.description),
             table: entry.table,
@@ -88,6 +102,16 @@ impl From<Entry> for File {
 }
 
 impl Known {
+    /// The file with this path, which is known no longer.
+    pub(super) fn take(&mut self, path: &[u8]) -> Option<File> {
+        self.files.insert(path.to_vec(), None).flatten()
+    }
+
+    /// What is known of the file with this path from now on.
+    pub(super) fn put_back(&mut self, path: &[u8], file: Option<File>) {
+        self.files.insert(path.to_vec(), file);
+    }
+
     /// Forgets everything if the stored position is another one than that of which it is.
     pub(super) fn refresh(&mut self, stored: Option<Position>) {
         if self.position != stored || self.files.len() > FILES_MAX {
@@ -144,15 +168,28 @@ impl Work<'_> {
         description: &Arc<FileDescription>,
         attributes: &Attributes,
     ) -> Result<(), SinkError> {
+        let ddl = self.config.ddl;
         match self.find(&description.path).await? {
             None => self.create(description, attributes).await?,
             Some(file) if Arc::ptr_eq(&file.description, description) => {}
-            Some(file) if *file.description == **description => {
+            // A table of raw images alone is as it has to be, unless a plan says otherwise, which isn't stored.
+            Some(file) if *file.description == **description && file.rows.columns.is_none() => {
                 file.description = Arc::clone(description);
+                if ddl == Ddl::Check && description.tree.is_none() {
+                    let number = file.rows.number;
+                    let path = || path_text(&description.path);
+                    policy::check_rows(self.session, number, &Shape::default(), path).await?;
+                }
             }
             Some(_) => self.redescribe(&description.path, description).await?,
         }
         Ok(())
+    }
+
+    /// Whether the table of the file with this path, if it is there, is a history.
+    pub(super) fn is_history(&self, path: &[u8]) -> bool {
+        let file = self.known.files.get(path).and_then(Option::as_ref);
+        file.is_some_and(|file| file.rows.is_history())
     }
 
     /// The file with this path, which was looked up before, and the connection.
@@ -168,61 +205,211 @@ impl Work<'_> {
         Ok((self.session, file))
     }
 
-    /// Moves a file to another path. What that path named before is gone.
+    /// Moves a file to another path. What that path named before is gone. `stamp` is for histories.
     pub(super) async fn rename(
         &mut self,
         from: &[u8],
         description: &Arc<FileDescription>,
+        stamp: Stamp,
     ) -> Result<(), SinkError> {
-        self.remove(&description.path).await?;
-        if self.find(from).await?.is_some() {
-            self.redescribe(from, description).await?;
+        let is_history = match self.find(from).await? {
+            None => {
+                return self.remove(&description.path, stamp).await;
+            }
+            Some(file) => file.rows.is_history(),
+        };
+        if is_history {
+            return self.rename_history(from, description, stamp).await;
         }
-        Ok(())
+        self.remove(&description.path, stamp).await?;
+        self.redescribe(from, description).await
     }
 
     /// Lets go of a file's table (of its rows, if it shares one), its residue and its entry. No such file: nothing to do.
-    pub(super) async fn remove(&mut self, path: &[u8]) -> Result<(), SinkError> {
+    /// A history stays, and says that all is gone.
+    pub(super) async fn remove(&mut self, path: &[u8], stamp: Stamp) -> Result<(), SinkError> {
         if self.find(path).await?.is_none() {
             return Ok(());
         }
-        let Some(file) = self.known.files.insert(path.to_vec(), None).flatten() else {
+        let Some(file) = self.known.take(path) else {
             return Ok(());
         };
         let removing = || format!("removing {}", path_text(path));
-        if file.rows.file_id.is_some() {
+        if file.rows.is_history() {
+            history::clear(self.session, &file.rows, &(0..u64::MAX), stamp)
+                .await
+                .doing(removing)?;
+            self.keep(&file).await?;
+        } else if file.rows.file_id.is_some() || !self.may_define() {
             file.rows
                 .clear(self.session, &(0..u64::MAX))
                 .await
                 .doing(removing)?;
+            if file.rows.file_id.is_none() {
+                self.keep(&file).await?;
+            }
         } else {
             self.structure().await?;
             self.release(&file.table).await?;
-            self.session
-                .run(
-                    "UPDATE counterfoil_tables SET released_ns = ? WHERE rows_table = ?",
-                    (self.now_ns, file.rows.number),
-                )
-                .await
-                .doing(removing)?;
+            self.release_rows(file.rows.number).await.doing(removing)?;
         }
+        self.forget(&file).await.doing(removing)
+    }
+
+    /// Deletes a file's residue and entry.
+    pub(super) async fn forget(&mut self, file: &File) -> Result<(), mysql_async::Error> {
         if file.has_residue != Some(false) {
-            self.session
-                .run(
-                    "DELETE FROM counterfoil_residue WHERE file_id = ?",
-                    (file.file_id,),
-                )
-                .await
-                .doing(removing)?;
+            self.delete_residue(file.file_id).await?;
+        }
+        let sql = "DELETE FROM counterfoil_files WHERE file_id = ?";
+        self.session.run(sql, (file.file_id,)).await?;
+        Ok(())
+    }
+
+    /// Deletes all of a file's residue.
+    pub(super) async fn delete_residue(&mut self, file_id: u64) -> Result<(), mysql_async::Error> {
+        let sql = "DELETE FROM counterfoil_residue WHERE file_id = ?";
+        self.session.run(sql, (file_id,)).await?;
+        Ok(())
+    }
+
+    /// Has a table dropped when nobody reads it any more.
+    pub(super) async fn release_rows(&mut self, number: u64) -> Result<(), mysql_async::Error> {
+        let sql = "UPDATE counterfoil_tables SET released_ns = ? WHERE rows_table = ?";
+        self.session.run(sql, (self.now_ns, number)).await?;
+        let sql = "DELETE FROM counterfoil_shapes WHERE rows_table = ?";
+        self.session.run(sql, (number,)).await?;
+        Ok(())
+    }
+
+    /// Whether tables and views may be made and changed.
+    pub(super) fn may_define(&self) -> bool {
+        self.config.ddl == Ddl::Manage
+    }
+
+    /// Stores what a table is.
+    pub(super) async fn set_shape(&mut self, number: u64, shape: &Shape) -> Result<(), SinkError> {
+        let storing = || format!("storing the shape of {}", super::schema::rows_table(number));
+        if *shape == Shape::default() {
+            let sql = "DELETE FROM counterfoil_shapes WHERE rows_table = ?";
+            self.session.run(sql, (number,)).await.doing(storing)?;
+            return Ok(());
         }
         self.session
             .run(
-                "DELETE FROM counterfoil_files WHERE file_id = ?",
-                (file.file_id,),
+                "INSERT INTO counterfoil_shapes (rows_table, shape) VALUES (?, ?)
+                 ON DUPLICATE KEY UPDATE shape = VALUES(shape), kept_for = NULL, identity = NULL",
+                (number, shape.text()),
             )
             .await
-            .doing(removing)?;
+            .doing(storing)?;
         Ok(())
+    }
+
+    /// Keeps a file's table for the next file of its name.
+    pub(super) async fn keep(&mut self, file: &File) -> Result<(), SinkError> {
+        self.session
+            .run(
+                "INSERT INTO counterfoil_shapes (rows_table, shape, kept_for, identity) VALUES (?, ?, ?, ?)
+                 ON DUPLICATE KEY UPDATE kept_for = VALUES(kept_for), identity = VALUES(identity)",
+                (
+                    file.rows.number,
+                    file.rows.shape().text(),
+                    &file.table,
+                    file.description.format.identity_name(),
+                ),
+            )
+            .await
+            .doing(|| format!("keeping the table {}", file.table))?;
+        Ok(())
+    }
+
+    /// The table that is kept for files of this name, if there is one.
+    pub(super) async fn find_kept(
+        &mut self,
+        name: &str,
+        is_shared: bool,
+        mode: Mode,
+    ) -> Result<Option<Kept>, SinkError> {
+        let looking = || format!("looking for a table that is kept for {name:?}");
+        let row = self
+            .session
+            .first(
+                "SELECT s.rows_table, s.shape FROM counterfoil_shapes AS s
+                 JOIN counterfoil_tables AS n ON n.rows_table = s.rows_table
+                 WHERE s.kept_for = ? AND n.released_ns IS NULL AND (n.stream = ? OR n.stream = '')
+                     AND (n.is_shared = 1) = ?",
+                (name, self.stream, is_shared),
+            )
+            .await
+            .doing(looking)?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let text: String = column(&row, 1).doing(looking)?;
+        let kept = Kept {
+            number: column(&row, 0).doing(looking)?,
+            shape: read_shape(Some(&text), looking)?,
+        };
+        Ok((kept.shape.mode == mode).then_some(kept))
+    }
+
+    /// A table for a file, empty or with a history in it, and its view's name: one that is kept, or a new one.
+    pub(super) async fn take_table(
+        &mut self,
+        description: &FileDescription,
+    ) -> Result<(Rows, String), SinkError> {
+        let plan = description.plan.as_ref();
+        let shape = plan.map_or_else(Shape::default, |plan| plan.shape().clone());
+        let wanted = limited(&wanted_name(description)?, 1);
+        if let Some(kept) = self.find_kept(&wanted, false, shape.mode).await? {
+            let sql = "UPDATE counterfoil_shapes SET kept_for = NULL, identity = NULL WHERE rows_table = ?";
+            self.session
+                .run(sql, (kept.number,))
+                .await
+                .doing(|| format!("taking the table {wanted:?}"))?;
+            let rows = Rows {
+                number: kept.number,
+                file_id: None,
+                columns: Columns::new(kept.shape, None),
+            };
+            if self.may_define() {
+                self.structure().await?;
+                self.mark_stale(&wanted).await?;
+            }
+            let rows = self.fit(rows, description).await?;
+            return Ok((rows, wanted));
+        }
+        if !self.may_define() {
+            return Err(self.not_prepared(description, &wanted));
+        }
+        let table = self.take_name(description).await?;
+        let columns = Columns::new(shape, plan.cloned());
+        let number = match &columns {
+            None => self.new_rows(Make::Raw).await?,
+            Some(columns) => {
+                let number = self.new_rows(Make::Shaped(&columns.shape)).await?;
+                self.set_shape(number, &columns.shape).await?;
+                number
+            }
+        };
+        let rows = Rows {
+            number,
+            file_id: None,
+            columns,
+        };
+        Ok((rows, table))
+    }
+
+    /// The error where a table should have been made beforehand.
+    fn not_prepared(&self, description: &FileDescription, name: &str) -> SinkError {
+        permanent(
+            format!("looking for the table of {}", path_text(&description.path)),
+            format!(
+                "there is no table that is kept for the name {name:?}, and none may be made (`ddl`)"
+            ),
+            "run what `counterfoil schema sql` prints for this file, or let the tables be made with `ddl = \"manage\"`",
+        )
     }
 
     async fn create(
@@ -231,15 +418,19 @@ impl Work<'_> {
         attributes: &Attributes,
     ) -> Result<(), SinkError> {
         let creating = || format!("making a table for {}", path_text(&description.path));
-        let (tree_id, number, table) = match &description.tree {
+        let (tree_id, rows, table) = match &description.tree {
             Some(root) => {
                 let tree = self.tree(root, description).await?;
-                (Some(tree.tree_id), tree.rows, tree.table)
+                let rows = Rows {
+                    number: tree.rows,
+                    file_id: None,
+                    columns: None,
+                };
+                (Some(tree.tree_id), rows, tree.table)
             }
             None => {
-                let table = self.take_name(description).await?;
-                let number = self.new_rows(false).await?;
-                (None, number, table)
+                let (rows, table) = self.take_table(description).await?;
+                (None, rows, table)
             }
         };
         let format = FormatWords::of(&description.format)?;
@@ -255,7 +446,7 @@ impl Work<'_> {
             format.varseq_format.into(),
             description.format.identity_name().into(),
             tree_id.into(),
-            number.into(),
+            rows.number.into(),
             table.as_str().into(),
             description.table.as_deref().into(),
             attributes.size.into(),
@@ -280,22 +471,21 @@ impl Work<'_> {
             file_id,
             description: Arc::clone(description),
             table,
+            // What is in a history isn't known.
+            last: (!rows.is_history()).then_some(None),
             rows: Rows {
-                number,
                 file_id: tree_id.map(|_| file_id),
+                ..rows
             },
             attributes: *attributes,
             has_residue: Some(false),
-            last: Some(None),
         };
-        self.known
-            .files
-            .insert(description.path.clone(), Some(file));
+        self.known.put_back(&description.path, Some(file));
         Ok(())
     }
 
     /// Gives the file at `from` another description, and its view the name that follows from it.
-    async fn redescribe(
+    pub(super) async fn redescribe(
         &mut self,
         from: &[u8],
         description: &Arc<FileDescription>,
@@ -306,7 +496,12 @@ impl Work<'_> {
         let tree = known.description.tree.clone();
         if tree != description.tree {
             // What its rows are is something else from now on.
-            self.remove(from).await?;
+            let stamp = Stamp {
+                position: self.position,
+                captured_ns: self.now_ns,
+                is_delete: true,
+            };
+            self.remove(from, stamp).await?;
             return self.create(description, &Attributes::default()).await;
         }
         if let Some(root) = &tree {
@@ -314,7 +509,7 @@ impl Work<'_> {
             self.tree(root, description).await?;
             self.find(from).await?;
         }
-        let Some(mut file) = self.known.files.insert(from.to_vec(), None).flatten() else {
+        let Some(mut file) = self.known.take(from) else {
             return Ok(());
         };
         let changing = || {
@@ -327,14 +522,52 @@ impl Work<'_> {
         let identity = description.format.identity_name();
         if tree.is_none() {
             if wanted_name(&file.description)? != wanted_name(description)? {
-                self.list_names().await?;
-                self.release(&file.table).await?;
-                file.table = self.take_name(description).await?;
-            } else if identity != file.description.format.identity_name() {
+                if self.may_define() {
+                    self.list_names().await?;
+                    self.release(&file.table).await?;
+                    // A table that is kept for the new name is empty, and makes way.
+                    let wanted = limited(&wanted_name(description)?, 1);
+                    if let Some(kept) = self.find_kept(&wanted, false, Mode::Mirror).await? {
+                        self.release_rows(kept.number).await.doing(changing)?;
+                        self.release(&wanted).await?;
+                    }
+                    file.table = self.take_name(description).await?;
+                } else if file.rows.is_history() {
+                    return Err(permanent(
+                        changing(),
+                        format!(
+                            "its history is in the table {}, and none may be renamed (`ddl`)",
+                            file.table
+                        ),
+                        "leave the table its name, or let it be changed with `ddl = \"manage\"`",
+                    ));
+                } else {
+                    self.move_rows(&mut file, description).await?;
+                }
+            } else if identity != file.description.format.identity_name() && self.may_define() {
+                self.structure().await?;
+                self.mark_stale(&file.table).await?;
+            }
+            let before = file.rows.clone();
+            file.rows = self.fit(before.clone(), description).await?;
+            if file.rows.has_raw() != before.has_raw() {
+                self.delete_residue(file.file_id).await.doing(changing)?;
+                file.has_residue = Some(false);
+            }
+            if !same_columns(&file.rows, &before) && self.may_define() {
                 self.structure().await?;
                 self.mark_stale(&file.table).await?;
             }
         }
+        file.description = Arc::clone(description);
+        self.store_entry(&file).await?;
+        self.known.put_back(&description.path, Some(file));
+        Ok(())
+    }
+
+    /// Stores a file's entry anew, but for its attributes.
+    pub(super) async fn store_entry(&mut self, file: &File) -> Result<(), SinkError> {
+        let description = &file.description;
         let format = FormatWords::of(&description.format)?;
         let params: Vec<Value> = vec![
             description.path.as_slice().into(),
@@ -345,7 +578,8 @@ impl Work<'_> {
             format.layout.into(),
             format.record_size.into(),
             format.varseq_format.into(),
-            identity.into(),
+            description.format.identity_name().into(),
+            file.rows.number.into(),
             file.table.as_str().into(),
             description.table.as_deref().into(),
             file.file_id.into(),
@@ -354,16 +588,13 @@ impl Work<'_> {
             .run(
                 "UPDATE counterfoil_files
                  SET path = ?, path_hash = UNHEX(SHA2(?, 256)), path_text = ?, file_group = ?, organization = ?,
-                     layout = ?, record_size = ?, varseq_format = ?, identity = ?, table_name = ?, table_configured = ?
+                     layout = ?, record_size = ?, varseq_format = ?, identity = ?, rows_table = ?, table_name = ?,
+                     table_configured = ?
                  WHERE file_id = ?",
                 params,
             )
             .await
-            .doing(changing)?;
-        file.description = Arc::clone(description);
-        self.known
-            .files
-            .insert(description.path.clone(), Some(file));
+            .doing(|| format!("changing the entry of {}", path_text(&description.path)))?;
         Ok(())
     }
 
@@ -382,9 +613,7 @@ impl Work<'_> {
         }
         let tree = match self.known.trees.get(root).cloned() {
             None => {
-                let table = self.take_name(description).await?;
-                let view = self.take_view(&table).await?;
-                let rows = self.new_rows(true).await?;
+                let (table, view, rows) = self.take_tree_table(description).await?;
                 let params: Vec<Value> = vec![
                     self.stream.into(),
                     root.into(),
@@ -412,13 +641,38 @@ impl Work<'_> {
                     table_configured: description.table.clone(),
                 }
             }
-            Some(tree) if tree.table_configured != description.table => {
+            Some(tree) if tree.table_configured != description.table && self.may_define() => {
                 self.rename_tree(tree, description).await?
             }
             Some(tree) => return Ok(tree),
         };
         self.known.trees.insert(root.to_vec(), tree.clone());
         Ok(tree)
+    }
+
+    /// The names of a new tree's views, and the number of its table.
+    async fn take_tree_table(
+        &mut self,
+        description: &FileDescription,
+    ) -> Result<(String, String, u64), SinkError> {
+        let wanted = limited(&wanted_name(description)?, 1);
+        if let Some(kept) = self.find_kept(&wanted, true, Mode::Mirror).await? {
+            self.set_shape(kept.number, &Shape::default()).await?;
+            let view = limited(&content_view(&wanted), 1);
+            if self.may_define() {
+                self.structure().await?;
+                self.mark_stale(&wanted).await?;
+                self.mark_stale(&view).await?;
+            }
+            return Ok((wanted, view, kept.number));
+        }
+        if !self.may_define() {
+            return Err(self.not_prepared(description, &wanted));
+        }
+        let table = self.take_name(description).await?;
+        let view = self.take_view(&table).await?;
+        let rows = self.new_rows(Make::Shared).await?;
+        Ok((table, view, rows))
     }
 
     async fn find_tree(&mut self, root: &[u8]) -> Result<Option<Tree>, SinkError> {
@@ -481,7 +735,7 @@ impl Work<'_> {
     }
 
     /// The lock for changes of tables, and the connection for them.
-    async fn structure(&mut self) -> Result<&mut Structure, SinkError> {
+    pub(super) async fn structure(&mut self) -> Result<&mut Structure, SinkError> {
         let structure = match self.structure.take() {
             Some(structure) => structure,
             None => Structure::open(self.config).await?,
@@ -489,10 +743,10 @@ impl Work<'_> {
         Ok(self.structure.insert(structure))
     }
 
-    async fn new_rows(&mut self, is_shared: bool) -> Result<u64, SinkError> {
+    pub(super) async fn new_rows(&mut self, make: Make<'_>) -> Result<u64, SinkError> {
         self.structure().await?;
         match self.structure {
-            Some(structure) => structure.table(self.session, self.stream, is_shared).await,
+            Some(structure) => structure.table(self.session, self.stream, make).await,
             None => Err(no_structure()),
         }
     }
@@ -513,7 +767,7 @@ impl Work<'_> {
     }
 
     async fn take_view(&mut self, table: &str) -> Result<String, SinkError> {
-        self.take_name_like(&format!("{table}_files")).await
+        self.take_name_like(&content_view(table)).await
     }
 
     async fn take_name_like(&mut self, wanted: &str) -> Result<String, SinkError> {
@@ -544,7 +798,7 @@ impl Work<'_> {
     }
 
     /// Has a view made anew, or dropped, after the batch.
-    async fn mark_stale(&mut self, name: &str) -> Result<(), SinkError> {
+    pub(super) async fn mark_stale(&mut self, name: &str) -> Result<(), SinkError> {
         self.session
             .run(
                 "INSERT INTO counterfoil_views (name, stale) VALUES (?, 1) ON DUPLICATE KEY UPDATE stale = stale + 1",
@@ -554,6 +808,20 @@ impl Work<'_> {
             .doing(|| format!("marking the view {name:?}"))?;
         Ok(())
     }
+}
+
+/// What the view of a tree's content is called.
+pub(super) fn content_view(table: &str) -> String {
+    format!("{table}_files")
+}
+
+/// Whether the view of one shows the other as well.
+fn same_columns(a: &Rows, b: &Rows) -> bool {
+    let shown = |shape: &Shape| {
+        let names = shape.columns.iter().map(|column| column.name.clone());
+        (shape.raw, shape.decoded, names.collect::<Vec<_>>())
+    };
+    a.number == b.number && shown(&a.shape()) == shown(&b.shape())
 }
 
 fn no_structure() -> SinkError {

@@ -1,5 +1,6 @@
 //! Where the server is, and how to get there: a `[mysql]` table of a sink's configuration.
 
+use crate::plan::Ddl;
 use mysql_async::Opts;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub struct MysqlConfig {
     pub lock_wait_timeout_s: u64,
     /// Whether new rows may be loaded with `LOAD DATA LOCAL`, which is faster, where the server allows it.
     pub load_data: bool,
+    /// What may be done to the structure of the database.
+    pub ddl: Ddl,
 }
 
 /// How a connection is protected. A connection through a Unix socket needs no TLS.
@@ -63,6 +66,7 @@ impl MysqlConfig {
             statement_timeout_ms: 600_000,
             lock_wait_timeout_s: 10,
             load_data: true,
+            ddl: Ddl::Manage,
         };
         let target = config.target()?;
         if ["localhost", "127.0.0.1", "::1", "[::1]"].contains(&target.host.as_str()) {

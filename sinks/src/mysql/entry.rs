@@ -2,7 +2,8 @@
 
 use super::error::Doing;
 use super::session::{Session, column};
-use crate::sql::{FormatWords, kind_named};
+use crate::plan::Shape;
+use crate::sql::{FormatWords, kind_named, permanent};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
 use mysql_async::Row;
@@ -11,8 +12,9 @@ use mysql_async::Row;
 pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
          COALESCE(t.table_name, f.table_name), \
          CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
-         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table) \
-     FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id";
+         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table), s.shape \
+     FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id \
+         LEFT JOIN counterfoil_shapes AS s ON s.rows_table = f.rows_table";
 
 /// A row of the catalogue.
 pub(super) struct Entry {
@@ -23,6 +25,8 @@ pub(super) struct Entry {
     pub(super) attributes: Attributes,
     /// The number of the table with the rows.
     pub(super) rows: u64,
+    /// What that table is.
+    pub(super) shape: Shape,
 }
 
 /// The entry of the file with this path, if there is one.
@@ -51,6 +55,10 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
     };
     let format = words.format(|| format!("reading the catalogue entry of {}", path_text(&path)))?;
     let kind: Option<String> = column(row, 14).doing(reading)?;
+    let shape: Option<String> = column(row, 17).doing(reading)?;
+    let shape = read_shape(shape.as_deref(), || {
+        format!("reading the catalogue entry of {}", path_text(&path))
+    })?;
     Ok(Entry {
         file_id: column(row, 0).doing(reading)?,
         description: FileDescription {
@@ -72,5 +80,15 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
             kind: kind.as_deref().and_then(kind_named),
         },
         rows: column(row, 16).doing(reading)?,
+        shape,
     })
+}
+
+/// A shape from its text.
+pub(super) fn read_shape(
+    text: Option<&str>,
+    doing: impl FnOnce() -> String,
+) -> Result<Shape, SinkError> {
+    let next = "use the version of Counterfoil that wrote it, or a later one";
+    Shape::parse(text).map_err(|cause| permanent(doing(), cause, next))
 }

@@ -33,10 +33,19 @@ pub(super) fn is_code(error: &Error, codes: &[u16]) -> bool {
 pub(super) const DUPLICATE: u16 = 1062;
 /// What our `ON DUPLICATE KEY UPDATE` says where the row it met is another one (see `rows`).
 pub(super) const NULL_IDENTITY: u16 = 1048;
+/// A row that is too large, as it is or as it may become.
+pub(super) const ROW_TOO_LARGE: u16 = 1118;
+pub(super) const TOO_MANY_COLUMNS: u16 = 1117;
 /// A table that isn't there, and a view whose table isn't.
 pub(super) const NO_TABLE: [u16; 2] = [1146, 1356];
 /// `LOAD DATA LOCAL` isn't allowed here.
 pub(super) const NO_LOCAL_INFILE: [u16; 4] = [1148, 3948, 4166, 2068];
+
+/// Whether a statement found that a row it met is another one: what it wanted to do with that can't be done.
+pub(super) fn is_null_identity(error: &Error) -> bool {
+    matches!(error, Error::Server(server)
+        if server.code == NULL_IDENTITY && server.message.contains("'id'"))
+}
 
 /// The error of a write that met a row by a unique index; `message` is the server's.
 pub(super) fn duplicate(doing: String, message: &str) -> SinkError {
@@ -54,16 +63,61 @@ pub(super) fn duplicate(doing: String, message: &str) -> SinkError {
     } else {
         format!("the unique index {key:?}")
     };
+    SinkError::Refused {
+        doing,
+        cause: format!(
+            "{which} has the value of another row already, and that row is never overwritten; records of a file may be \
+             alike, so drop that index, or make it one that isn't unique"
+        ),
+    }
+}
+
+/// The error that a load's warning comes to.
+pub(super) fn complaint(doing: String, code: u16, message: &str) -> SinkError {
+    if is_refusal(code, "") {
+        return refused(doing, code, message);
+    }
     permanent(
         doing,
-        format!("{which} has the value of another row already, and that row is never overwritten"),
-        "drop that index, or make it one that isn't unique: records of a file may be alike",
+        format!("{message} (warning {code})"),
+        "check whether something else changed the table",
     )
+}
+
+/// Whether the server doesn't take a value or a row, but would take others: by number, or by the classes of SQLSTATE for data,
+/// integrity, views' conditions, and what triggers raise.
+fn is_refusal(code: u16, state: &str) -> bool {
+    match code {
+        // Out of range, cut off, not a value of the type, too long, NULL, foreign keys, too large, a view's or a table's
+        // condition, raised by a trigger.
+        1048 | 1216 | 1217 | 1264 | 1265 | 1292 | 1366 | 1367 | 1369 | 1406 | 1411 | 1451
+        | 1452 | 1525 | 1644 | 1690 | 3819 | 4025 | ROW_TOO_LARGE => true,
+        _ => ["22", "23", "44", "45"]
+            .iter()
+            .any(|class| state.starts_with(class)),
+    }
+}
+
+/// The error of a value or row that isn't taken. What the server shows of the value is somebody's record, and stays out of it.
+fn refused(doing: String, code: u16, message: &str) -> SinkError {
+    let shows_value = matches!(code, 1264 | 1265 | 1292 | 1366 | 1367 | 1411 | 1525 | 1690);
+    let cause = match message.rfind(" for column ") {
+        Some(at) if shows_value => format!("a value isn't taken{}", &message[at..]),
+        _ if shows_value => "a value isn't taken".to_owned(),
+        _ => message.to_owned(),
+    };
+    SinkError::Refused {
+        doing,
+        cause: format!("{cause} (error {code})"),
+    }
 }
 
 fn sink_error(doing: String, error: &Error) -> SinkError {
     match error {
         Error::Server(server) if server.code == DUPLICATE => duplicate(doing, &server.message),
+        Error::Server(server) if is_refusal(server.code, &server.state) => {
+            refused(doing, server.code, &server.message)
+        }
         Error::Server(server) => {
             let cause = format!("{} (error {})", server.message, server.code);
             match meaning(server.code) {
@@ -158,14 +212,16 @@ fn meaning(code: u16) -> Meaning {
         1969 | 3024 => Passes("a time limit of the server's ended the statement"),
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 | 4151 => Stays(
             "check user and password, and that the user may do this: GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, \
-             DROP, CREATE VIEW, SHOW VIEW ON the database",
+             DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW ON the database",
         ),
         1049 => Stays("make the database, or correct its name at the end of `url`"),
         1129 => {
             Stays("after too many failures the server refuses this host: run FLUSH HOSTS on it")
         }
         1153 | 1301 => Stays("raise the server's max_allowed_packet"),
-        1406 | 1264 | 1366 => Stays("leave the file out of this sink, and report it"),
+        1060 => Stays(
+            "give a field another column with `rename`: the server doesn't tell all letters apart in names of columns",
+        ),
         1665 => Stays("set the server's binlog_format to ROW or MIXED"),
         _ => Stays(
             "check whether something else changed the tables; mirroring into an empty database is always possible",
@@ -198,5 +254,32 @@ mod tests {
             assert_eq!(error.is_transient(), passes, "{text}");
             assert!(text.contains(says) && !text.contains("secret"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_is_refused_keeps_its_value_to_itself() {
+        for (code, message, says) in [
+            (
+                1366,
+                "Incorrect integer value: 'a secret for column x' for column `d`.`t`.`c` at row 1",
+                "a value isn't taken for column `d`.`t`.`c` at row 1 (error 1366)",
+            ),
+            (
+                1292,
+                "Truncated incorrect DOUBLE value: 'a secret'",
+                "a value isn't taken",
+            ),
+            (
+                4025,
+                "CONSTRAINT `positive` failed for `d`.`t`",
+                "`positive`",
+            ),
+        ] {
+            let error = refused("writing".into(), code, message);
+            let text = error.to_string();
+            assert!(matches!(error, SinkError::Refused { .. }) && is_refusal(code, ""));
+            assert!(text.contains(says) && !text.contains("secret"), "{text}");
+        }
+        assert!(is_refusal(1, "45000") && !is_refusal(1054, "42S22"));
     }
 }

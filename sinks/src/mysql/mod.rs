@@ -21,9 +21,15 @@
 
 mod apply;
 mod catalogue;
+mod columns;
 mod config;
 mod entry;
 mod error;
+mod evolve;
+mod history;
+#[cfg(test)]
+mod plan_tests;
+mod policy;
 mod rows;
 mod schema;
 mod session;
@@ -33,8 +39,10 @@ mod structure;
 mod tests;
 
 pub use config::{MysqlConfig, Tls};
+pub use policy::schema_sql;
 pub use schema::SCHEMA_VERSION;
 
+use crate::plan::Ddl;
 use crate::sql::{now_ns, permanent};
 use crate::{Batch, Sink, SinkError, Snapshot};
 use apply::{Lock, applying};
@@ -87,6 +95,9 @@ struct Target {
     /// When to look again after views and tables, if there is something left to do.
     upkeep: Option<Instant>,
 }
+
+/// What a batch that isn't committed yet has: its transaction, what is known within it, and the structure it took.
+type Written = (Session, Known, Option<Structure>);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -187,6 +198,12 @@ impl Sink for MysqlSink {
             .map_err(|error| error.at(&self.place))
     }
 
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.runtime
+            .block_on(self.target.rehearse(batch))
+            .map_err(|error| error.at(&self.place))
+    }
+
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {
         let MysqlSink {
             place,
@@ -243,19 +260,20 @@ impl Target {
     }
 
     async fn prepare(&mut self, session: &mut Session) -> Result<(), SinkError> {
-        if self.access == Access::Write {
-            schema::prepare(session).await?;
-            if structure::is_pending(session).await? {
-                self.upkeep = Some(Instant::now());
-            }
-        } else if schema::check(session).await?.is_none() {
-            return Err(permanent(
-                "opening",
-                "there are none of Counterfoil's tables",
-                "check the name of the database, and whether anything has been mirrored into this sink yet",
-            ));
+        if self.access == Access::ReadOnly {
+            return schema::require(session).await;
         }
-        Ok(())
+        match self.config.ddl {
+            Ddl::Manage => {
+                schema::prepare(session).await?;
+                if structure::is_pending(session).await? {
+                    self.upkeep = Some(Instant::now());
+                }
+                Ok(())
+            }
+            Ddl::Check => policy::check_own(session).await,
+            Ddl::None => Ok(()),
+        }
     }
 
     /// A connection in a transaction. One that the server has closed meanwhile, as it does with those who are silent for
@@ -282,37 +300,21 @@ impl Target {
     }
 
     async fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        if self.access == Access::ReadOnly {
-            return Err(permanent(
-                "applying a batch",
-                "the database was opened for reading only",
-                "apply through a sink that was opened for writing",
-            ));
-        }
-        let mut session = self.begun(false).await?;
-        let mut known = self.known.remove(&batch.stream).unwrap_or_default();
-        let mut structure = None;
-        let mut work = Work {
-            session: &mut session,
-            known: &mut known,
-            structure: &mut structure,
-            config: &self.config,
-            stream: &batch.stream,
-            now_ns: now_ns(),
-        };
-        if let Err(error) = apply::apply(&mut work, batch).await {
-            self.abandon(session).await;
-            if let Some(structure) = structure {
-                structure.abandon().await;
+        let (mut session, known, structure) = match self.written(batch).await {
+            Ok(written) => written,
+            Err((error, structure)) => {
+                if let Some(structure) = structure {
+                    structure.abandon().await;
+                }
+                let SinkError::NotAfter { stored, .. } = &error else {
+                    return Err(error);
+                };
+                let doubted = self.in_doubt.take();
+                let was_applied = *stored == Some(batch.position)
+                    && doubted == Some((batch.stream.clone(), batch.position));
+                return if was_applied { Ok(()) } else { Err(error) };
             }
-            let SinkError::NotAfter { stored, .. } = &error else {
-                return Err(error);
-            };
-            let doubted = self.in_doubt.take();
-            let was_applied = *stored == Some(batch.position)
-                && doubted == Some((batch.stream.clone(), batch.position));
-            return if was_applied { Ok(()) } else { Err(error) };
-        }
+        };
         self.in_doubt = None;
         let committed = match session.text("COMMIT").await {
             Ok(()) => {
@@ -343,6 +345,55 @@ impl Target {
             self.keep_up().await;
         }
         Ok(())
+    }
+
+    /// Applies a batch, and takes it back, with all that was made for it.
+    async fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let (outcome, structure) = match self.written(batch).await {
+            Ok((session, _, structure)) => {
+                self.abandon(session).await;
+                (Ok(()), structure)
+            }
+            Err((error, structure)) => (Err(error), structure),
+        };
+        if let Some(structure) = structure {
+            // What can't be dropped is spare, and the stream's next batch takes it.
+            if let Err(error) = structure.take_back().await {
+                tracing::warn!("{error}; the next batch makes use of them");
+            }
+        }
+        outcome
+    }
+
+    /// Does all of a batch in a transaction that isn't committed yet. After an error nothing of it stays.
+    async fn written(&mut self, batch: &Batch) -> Result<Written, (SinkError, Option<Structure>)> {
+        if self.access == Access::ReadOnly {
+            let error = permanent(
+                "applying a batch",
+                "the database was opened for reading only",
+                "apply through a sink that was opened for writing",
+            );
+            return Err((error, None));
+        }
+        let mut session = self.begun(false).await.map_err(|error| (error, None))?;
+        let mut known = self.known.remove(&batch.stream).unwrap_or_default();
+        let mut structure = None;
+        let mut work = Work {
+            session: &mut session,
+            known: &mut known,
+            structure: &mut structure,
+            config: &self.config,
+            stream: &batch.stream,
+            position: batch.position,
+            now_ns: now_ns(),
+        };
+        match apply::apply(&mut work, batch).await {
+            Ok(()) => Ok((session, known, structure)),
+            Err(error) => {
+                self.abandon(session).await;
+                Err((error, structure))
+            }
+        }
     }
 
     /// Nothing of the transaction stays.

@@ -1,14 +1,17 @@
 //! Counterfoil's own tables, the shapes of the tables with the rows, and the views that people read.
 
+use super::columns::{Definition, definitions, stored_name};
 use super::error::{Doing, NO_TABLE, is_code};
 use super::session::{Session, column};
 use crate::SinkError;
 use crate::naming::{numbered, numbered_within};
+use crate::plan::{Evolution, Mode, Shape, UNDECODED};
 use crate::sql::permanent;
 use counterfoil_records::STATIC_BLOCK_BYTES;
 
-/// Version of the tables below; grows when they change.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the tables below; grows when they change. Version 1 had no `counterfoil_shapes`, which is all that is to
+/// be made to upgrade it.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// An identifier may have 64 characters, so it may have as many bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -18,7 +21,7 @@ const KIND: &str =
     "ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin";
 
 /// An index takes 3072 bytes at most, and a path may be longer: so there is one of its hash.
-const TABLES: [&str; 8] = [
+pub(super) const TABLES: [&str; 9] = [
     "counterfoil_position (
         stream      VARCHAR(512) NOT NULL PRIMARY KEY,
         epoch       BIGINT UNSIGNED NOT NULL,
@@ -78,9 +81,18 @@ const TABLES: [&str; 8] = [
     "counterfoil_tables (
         rows_table  BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY,
         stream      VARCHAR(512) NOT NULL,
-        is_shared   TINYINT UNSIGNED NOT NULL,
+        is_shared   TINYINT UNSIGNED NOT NULL COMMENT '0: raw images, 1: a tree, 2: see counterfoil_shapes',
         released_ns BIGINT,
         KEY by_release (released_ns)
+    )",
+    // What the tables with rows are that aren't just raw images. One that is kept for a name has no file, or had none
+    // yet: it is the table of the next file of that name.
+    "counterfoil_shapes (
+        rows_table BIGINT UNSIGNED NOT NULL PRIMARY KEY,
+        shape      LONGTEXT NOT NULL,
+        kept_for   VARCHAR(64),
+        identity   VARCHAR(32) COMMENT 'what id is called in the view, of one that is kept',
+        KEY by_name (kept_for)
     )",
     // Every view; stale ones don't show yet what the catalogue says.
     "counterfoil_views (
@@ -93,29 +105,44 @@ const TABLES: [&str; 8] = [
     "counterfoil_version (version INT UNSIGNED NOT NULL)",
 ];
 
-/// Makes the tables where there are none.
+/// Makes the tables where there are none, and what those of an earlier version have not.
 pub(super) async fn prepare(session: &mut Session) -> Result<(), SinkError> {
-    if check(session).await?.is_some() {
+    if check(session).await? == Some(SCHEMA_VERSION) {
         return Ok(());
     }
     let creating = || "creating Counterfoil's tables".to_owned();
     // Whoever is faster makes them all: each statement here can be run twice, and the version comes last.
     for table in TABLES {
-        session
-            .text(&format!("CREATE TABLE IF NOT EXISTS {table} {KIND}"))
-            .await
-            .doing(creating)?;
+        session.text(&create_own(table)).await.doing(creating)?;
     }
-    if check(session).await?.is_none() {
-        session
-            .run(
-                "INSERT INTO counterfoil_version (version) VALUES (?)",
-                (SCHEMA_VERSION,),
-            )
-            .await
-            .doing(creating)?;
-    }
+    let sql = match check(session).await? {
+        None => "INSERT INTO counterfoil_version (version) VALUES (?)",
+        Some(_) => "UPDATE counterfoil_version SET version = ?",
+    };
+    session.run(sql, (SCHEMA_VERSION,)).await.doing(creating)?;
     Ok(())
+}
+
+/// Makes one of [`TABLES`].
+pub(super) fn create_own(table: &str) -> String {
+    format!("CREATE TABLE IF NOT EXISTS {table} {KIND}")
+}
+
+/// Refuses tables of another version, where none may be made.
+pub(super) async fn require(session: &mut Session) -> Result<(), SinkError> {
+    match check(session).await? {
+        Some(SCHEMA_VERSION) => Ok(()),
+        Some(version) => Err(permanent(
+            "looking for Counterfoil's tables",
+            format!("they are of version {version}, and this Counterfoil needs {SCHEMA_VERSION}"),
+            "let a replicator with `ddl = \"manage\"` apply to this database once: it brings them up to date as it starts",
+        )),
+        None => Err(permanent(
+            "opening",
+            "there are none of Counterfoil's tables",
+            "check the name of the database, and whether anything has been mirrored into this sink yet",
+        )),
+    }
 }
 
 /// Refuses tables of a newer version. `None`: there are none.
@@ -178,12 +205,97 @@ pub(super) fn create_rows(number: u64, is_shared: bool) -> String {
     format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) {KIND}")
 }
 
-/// The view of a file's table, which has the name that follows from the file's.
-pub(super) fn create_file_view(view: &str, number: u64, identity: &str) -> String {
+/// A table for a file's records that has more than their images.
+pub(super) fn create_shaped(number: u64, shape: &Shape) -> String {
+    let mut columns = vec!["id BIGINT UNSIGNED NOT NULL".to_owned()];
+    let mut key = "id";
+    if shape.mode == Mode::History {
+        key = "id, epoch, lsn, idx";
+        columns.push(
+            "epoch BIGINT UNSIGNED NOT NULL, lsn BIGINT UNSIGNED NOT NULL, idx INT UNSIGNED NOT NULL, \
+             op VARCHAR(6) NOT NULL, captured_at DATETIME(6) NOT NULL"
+                .into(),
+        );
+    }
+    if shape.raw {
+        columns.push(match shape.mode {
+            Mode::Mirror => "data LONGBLOB NOT NULL, rest LONGBLOB".into(),
+            // A row that says that a record is gone has none.
+            Mode::History => "data LONGBLOB, rest LONGBLOB".into(),
+        });
+    }
+    columns.extend(definitions(shape).iter().map(Definition::sql));
     format!(
-        "CREATE OR REPLACE VIEW {} AS SELECT id AS {}, data, rest FROM {}",
+        "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({key})) {KIND}",
+        rows_table(number),
+        columns.join(", ")
+    )
+}
+
+/// What makes a table like another, with all that others have added to it, one of the shape that it evolves to.
+pub(super) fn alter_shape(number: u64, before: &Shape, evolution: &Evolution) -> Option<String> {
+    let mut changes = Vec::new();
+    let dropped = evolution.drop.iter();
+    for column in dropped {
+        changes.push(format!(
+            "DROP COLUMN {}",
+            quoted(&stored_name(&column.name))
+        ));
+    }
+    if evolution.drop_raw {
+        changes.push("DROP COLUMN data, DROP COLUMN rest".into());
+    }
+    let is_dropped = |name: &str| {
+        let mut dropped = evolution.drop.iter();
+        dropped.any(|column| stored_name(&column.name).eq_ignore_ascii_case(name))
+    };
+    let old = definitions(before);
+    for wanted in definitions(&evolution.shape) {
+        let same = |old: &&Definition| old.name.eq_ignore_ascii_case(&wanted.name);
+        match old.iter().find(same) {
+            Some(old) if !is_dropped(&old.name) => {
+                if old.kind != wanted.kind {
+                    changes.push(format!("MODIFY COLUMN {}", wanted.sql()));
+                }
+            }
+            _ => changes.push(format!("ADD COLUMN {}", wanted.sql())),
+        }
+    }
+    (!changes.is_empty())
+        .then(|| format!("ALTER TABLE {} {}", rows_table(number), changes.join(", ")))
+}
+
+impl Definition {
+    /// As it stands in a definition of a table.
+    pub(super) fn sql(&self) -> String {
+        format!("{} {} NULL", quoted(&self.name), self.kind)
+    }
+}
+
+/// The view of a file's table, which has the name that follows from the file's.
+pub(super) fn create_file_view(view: &str, number: u64, identity: &str, shape: &Shape) -> String {
+    let mut columns = vec![format!("id AS {}", quoted(identity))];
+    if shape.mode == Mode::History {
+        columns.push("epoch, lsn, idx, op, captured_at".into());
+    }
+    if shape.raw {
+        columns.push("data, rest".into());
+    }
+    columns.extend(shape.columns.iter().map(|column| {
+        let (stored, shown) = (stored_name(&column.name), limited(&column.name, 1));
+        if stored == shown {
+            quoted(&stored)
+        } else {
+            format!("{} AS {}", quoted(&stored), quoted(&shown))
+        }
+    }));
+    if shape.decoded {
+        columns.push(UNDECODED.into());
+    }
+    format!(
+        "CREATE OR REPLACE VIEW {} AS SELECT {} FROM {}",
         quoted(view),
-        quoted(identity),
+        columns.join(", "),
         rows_table(number)
     )
 }
@@ -198,7 +310,7 @@ pub(super) fn create_tree_view(view: &str, number: u64) -> String {
 }
 
 /// A view of a tree's files for people: what each is, and its content where that is one block.
-pub(super) fn create_content_view(view: &str, number: u64, tree_id: u64) -> String {
+pub(super) fn create_content_view(view: &str, number: u64) -> String {
     let block = STATIC_BLOCK_BYTES;
     format!(
         "CREATE OR REPLACE VIEW {view} AS
@@ -209,7 +321,7 @@ pub(super) fn create_content_view(view: &str, number: u64, tree_id: u64) -> Stri
                   ELSE COALESCE(r.data, CAST(REPEAT(CHAR(0), f.size) AS BINARY))
              END AS content
          FROM counterfoil_files AS f LEFT JOIN {rows} AS r ON r.file_id = f.file_id AND r.id = 0
-         WHERE f.tree_id = {tree_id}",
+         WHERE f.tree_id = (SELECT t.tree_id FROM counterfoil_trees AS t WHERE t.rows_table = {number})",
         view = quoted(view),
         rows = rows_table(number),
     )

@@ -3,9 +3,10 @@
 use super::apply::{self, Lock};
 use super::entry::{self, Entry, SELECT_ENTRIES};
 use super::error::Doing;
+use super::history::is_current;
 use super::schema::rows_table;
 use super::session::{Session, column};
-use crate::plan::Shape;
+use crate::plan::Mode;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use mysql_async::{Error, Row, Value};
@@ -139,7 +140,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
-            shape: Shape::default(),
+            shape: entry.shape,
         }
     }
 }
@@ -155,6 +156,9 @@ async fn walk(
     let Some(entry) = entry::find(session, stream, path).await? else {
         return Ok(());
     };
+    if !entry.shape.raw {
+        return Ok(());
+    }
     let place = format!("{} (table {})", path_text(path), entry.table);
     let mut records = Records::new(&entry);
     let mut residue_from = Some(0);
@@ -224,16 +228,14 @@ struct Records {
 impl Records {
     fn new(entry: &Entry) -> Records {
         let shared = entry.description.tree.is_some();
-        let (rest, condition) = if shared {
-            ("NULL", "file_id = ? AND ")
-        } else {
-            ("rest", "")
+        let table = rows_table(entry.rows);
+        let (rest, condition) = match (shared, entry.shape.mode) {
+            (true, _) => ("NULL", "file_id = ? AND ".to_owned()),
+            (false, Mode::Mirror) => ("rest", String::new()),
+            (false, Mode::History) => ("rest", format!("{} AND ", is_current(&table, "h"))),
         };
         Records {
-            sql: format!(
-                "SELECT id, data, {rest} FROM {} WHERE {condition}id >= ?",
-                rows_table(entry.rows)
-            ),
+            sql: format!("SELECT id, data, {rest} FROM {table} AS h WHERE {condition}id >= ?"),
             of_file: shared.then_some(entry.file_id),
             from: Some(0),
         }

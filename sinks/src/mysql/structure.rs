@@ -12,14 +12,17 @@
 //! table waits for them all.
 
 use super::config::MysqlConfig;
-use super::error::{Doing, is_code, transient};
+use super::entry::read_shape;
+use super::error::{Doing, ROW_TOO_LARGE, TOO_MANY_COLUMNS, is_code, transient};
 use super::schema::{
-    create_content_view, create_file_view, create_rows, create_tree_view, limited, quoted,
-    rows_table,
+    alter_shape, create_content_view, create_file_view, create_rows, create_shaped,
+    create_tree_view, limited, quoted, rows_table,
 };
 use super::session::{Session, column};
 use crate::SinkError;
 use crate::naming::Names;
+use crate::plan::{Evolution, Shape};
+use crate::sql::permanent;
 
 /// MySQL's locks of this kind have names of 64 characters at most, and are the server's rather than the database's.
 const LOCK: &str = "CONCAT('counterfoil ', MD5(DATABASE()))";
@@ -28,8 +31,38 @@ const LOCK: &str = "CONCAT('counterfoil ', MD5(DATABASE()))";
 pub(super) struct Structure {
     session: Session,
     names: Option<Names>,
-    /// Numbers of tables that are nobody's, and whether they are shared ones.
-    spare: Option<Vec<(u64, bool)>>,
+    /// Numbers of tables that are nobody's, and which kind they are.
+    spare: Option<Vec<(u64, u8)>>,
+    /// Numbers of tables that a batch was given.
+    given: Vec<u64>,
+}
+
+/// Which table a file needs.
+#[derive(Clone, Copy)]
+pub(super) enum Make<'a> {
+    /// One of raw images.
+    Raw,
+    /// One for the files of a tree.
+    Shared,
+    /// One of this shape.
+    Shaped(&'a Shape),
+    /// One like another, with all that others have added to it, but of the shape that it evolves to.
+    Like {
+        number: u64,
+        before: &'a Shape,
+        evolution: &'a Evolution,
+    },
+}
+
+impl Make<'_> {
+    /// As it stands in `counterfoil_tables`. A spare table of the last kind may be anything.
+    pub(super) fn kind(self) -> u8 {
+        match self {
+            Make::Raw => 0,
+            Make::Shared => 1,
+            Make::Shaped(_) | Make::Like { .. } => 2,
+        }
+    }
 }
 
 /// What is left to do after [`Structure::settle`].
@@ -64,6 +97,7 @@ impl Structure {
             session,
             names: None,
             spare: None,
+            given: Vec::new(),
         })
     }
 
@@ -84,7 +118,7 @@ impl Structure {
         &mut self,
         writer: &mut Session,
         stream: &str,
-        is_shared: bool,
+        make: Make<'_>,
     ) -> Result<u64, SinkError> {
         let making = || "making a table for rows".to_owned();
         if self.spare.is_none() {
@@ -93,7 +127,9 @@ impl Structure {
                     "SELECT n.rows_table, n.is_shared FROM counterfoil_tables AS n
                      LEFT JOIN counterfoil_files AS f ON f.rows_table = n.rows_table
                      LEFT JOIN counterfoil_trees AS t ON t.rows_table = n.rows_table
+                     LEFT JOIN counterfoil_shapes AS s ON s.rows_table = n.rows_table
                      WHERE n.stream = ? AND n.released_ns IS NULL AND f.file_id IS NULL AND t.tree_id IS NULL
+                         AND s.rows_table IS NULL
                      ORDER BY n.rows_table DESC",
                     (stream,),
                 )
@@ -101,38 +137,107 @@ impl Structure {
                 .doing(making)?;
             let mut spare = Vec::with_capacity(rows.len());
             for row in &rows {
-                spare.push((
-                    column(row, 0).doing(making)?,
-                    column::<u8>(row, 1).doing(making)? != 0,
-                ));
+                spare.push((column(row, 0).doing(making)?, column(row, 1).doing(making)?));
             }
             self.spare = Some(spare);
         }
         let spare = self.spare.get_or_insert_default();
-        let number = match spare.iter().rposition(|&(_, shared)| shared == is_shared) {
+        let kind = make.kind();
+        let number = match spare.iter().rposition(|&(_, of)| of == kind) {
             Some(at) => spare.remove(at).0,
             None => {
                 self.session
                     .run(
                         "INSERT INTO counterfoil_tables (stream, is_shared) VALUES (?, ?)",
-                        (stream, u8::from(is_shared)),
+                        (stream, kind),
                     )
                     .await
                     .doing(making)?;
                 self.session.inserted_id()
             }
         };
+        self.given.push(number);
         // A spare one may have been noted, and never made.
-        self.session
-            .text(&create_rows(number, is_shared))
-            .await
-            .doing(making)?;
+        match make {
+            Make::Raw => self.define_table(&create_rows(number, false)).await?,
+            Make::Shared => self.define_table(&create_rows(number, true)).await?,
+            Make::Shaped(shape) => {
+                self.drop_rows(number).await.doing(making)?;
+                self.define_table(&create_shaped(number, shape)).await?;
+            }
+            Make::Like {
+                number: old,
+                before,
+                evolution,
+            } => {
+                self.drop_rows(number).await.doing(making)?;
+                let sql = format!(
+                    "CREATE TABLE {} LIKE {}",
+                    rows_table(number),
+                    rows_table(old)
+                );
+                self.define_table(&sql).await?;
+                if let Some(sql) = alter_shape(number, before, evolution) {
+                    self.define_table(&sql).await?;
+                }
+            }
+        }
         // From here on nobody drops it before the transaction is over.
         writer
             .text(&format!("SELECT 1 FROM {} LIMIT 1", rows_table(number)))
             .await
             .doing(making)?;
         Ok(number)
+    }
+
+    /// Makes or changes a table. Where the server is strict about how large a row may get, it is asked to take it as long as the
+    /// rows that come are small enough.
+    async fn define_table(&mut self, sql: &str) -> Result<(), SinkError> {
+        let making = || "making a table for rows".to_owned();
+        let mut made = self.session.text(sql).await;
+        if let Err(error) = &made
+            && is_code(error, &[ROW_TOO_LARGE])
+        {
+            // Not everybody may say this.
+            let relaxed = self
+                .session
+                .text("SET SESSION innodb_strict_mode = OFF")
+                .await;
+            if relaxed.is_ok() {
+                made = self.session.text(sql).await;
+            }
+        }
+        match made {
+            Err(error) if is_too_large(&error) => Err(permanent(
+                making(),
+                error.to_string(),
+                "leave some of the file's fields out with `columns` or `without`: a row has to fit into a page of the server's, \
+                 and to have no more than a thousand columns",
+            )),
+            made => made.doing(making),
+        }
+    }
+
+    async fn drop_rows(&mut self, number: u64) -> Result<(), mysql_async::Error> {
+        let sql = format!("DROP TABLE IF EXISTS {}", rows_table(number));
+        self.session.text(&sql).await
+    }
+
+    /// Drops the tables that were given to a batch that was taken back, and lets go of the lock.
+    pub(super) async fn take_back(mut self) -> Result<(), SinkError> {
+        let dropping = || "dropping tables of a rehearsal".to_owned();
+        for number in std::mem::take(&mut self.given) {
+            self.drop_rows(number).await.doing(dropping)?;
+            self.session
+                .run(
+                    "DELETE FROM counterfoil_tables WHERE rows_table = ?",
+                    (number,),
+                )
+                .await
+                .doing(dropping)?;
+        }
+        self.abandon().await;
+        Ok(())
     }
 
     /// A name that nothing in the database has. It counts as used from now on.
@@ -154,7 +259,8 @@ impl Structure {
                     "SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE()
                      UNION SELECT table_name FROM counterfoil_files
                      UNION SELECT table_name FROM counterfoil_trees
-                     UNION SELECT view_name FROM counterfoil_trees",
+                     UNION SELECT view_name FROM counterfoil_trees
+                     UNION SELECT kept_for FROM counterfoil_shapes WHERE kept_for IS NOT NULL",
                     (),
                 )
                 .await
@@ -166,7 +272,9 @@ impl Structure {
                      LEFT JOIN counterfoil_files AS f ON f.table_name = v.name
                      LEFT JOIN counterfoil_trees AS t ON t.table_name = v.name
                      LEFT JOIN counterfoil_trees AS c ON c.view_name = v.name
-                     WHERE v.stale > 0 AND f.file_id IS NULL AND t.tree_id IS NULL AND c.tree_id IS NULL",
+                     LEFT JOIN counterfoil_shapes AS k ON k.kept_for = v.name
+                     WHERE v.stale > 0 AND f.file_id IS NULL AND t.tree_id IS NULL AND c.tree_id IS NULL
+                         AND k.rows_table IS NULL",
                     (),
                 )
                 .await
@@ -216,11 +324,14 @@ impl Structure {
         let rows = self
             .session
             .rows(
-                "SELECT v.name, v.stale, f.rows_table, f.identity, t.rows_table, c.rows_table, c.tree_id
+                "SELECT v.name, v.stale, COALESCE(f.rows_table, k.rows_table), COALESCE(f.identity, k.identity),
+                     t.rows_table, c.rows_table, COALESCE(s.shape, k.shape)
                  FROM counterfoil_views AS v
                  LEFT JOIN counterfoil_files AS f ON f.table_name = v.name AND f.tree_id IS NULL
+                 LEFT JOIN counterfoil_shapes AS s ON s.rows_table = f.rows_table
                  LEFT JOIN counterfoil_trees AS t ON t.table_name = v.name
                  LEFT JOIN counterfoil_trees AS c ON c.view_name = v.name
+                 LEFT JOIN counterfoil_shapes AS k ON k.kept_for = v.name
                  WHERE v.stale > 0",
                 (),
             )
@@ -235,13 +346,15 @@ impl Structure {
             let file: Option<u64> = column(row, 2).doing(looking)?;
             let identity: Option<String> = column(row, 3).doing(looking)?;
             let tree: Option<u64> = column(row, 4).doing(looking)?;
-            let content: Option<(u64, u64)> = column::<Option<u64>>(row, 5)
-                .doing(looking)?
-                .zip(column::<Option<u64>>(row, 6).doing(looking)?);
+            let content: Option<u64> = column(row, 5).doing(looking)?;
+            let shape: Option<String> = column(row, 6).doing(looking)?;
+            let shape = read_shape(shape.as_deref(), looking)?;
             let sql = match (file.zip(identity), tree, content) {
-                (Some((number, identity)), _, _) => create_file_view(&name, number, &identity),
+                (Some((number, identity)), _, _) => {
+                    create_file_view(&name, number, &identity, &shape)
+                }
                 (None, Some(number), _) => create_tree_view(&name, number),
-                (None, None, Some((number, tree))) => create_content_view(&name, number, tree),
+                (None, None, Some(number)) => create_content_view(&name, number),
                 (None, None, None) => {
                     // Drops first: names may differ by case alone.
                     if self
@@ -332,8 +445,7 @@ impl Structure {
         let mut left = Left::Nothing;
         for row in &rows {
             let number: u64 = column(row, 0).doing(dropping)?;
-            let sql = format!("DROP TABLE IF EXISTS {}", rows_table(number));
-            match self.session.text(&sql).await {
+            match self.drop_rows(number).await {
                 Ok(()) => {}
                 Err(error) if is_code(&error, &[1205]) => {
                     left = Left::Something;
@@ -351,6 +463,12 @@ impl Structure {
         }
         Ok(left)
     }
+}
+
+/// Whether the server takes no table with so many columns, or such large ones. (It may say so with the storage engine's number.)
+fn is_too_large(error: &mysql_async::Error) -> bool {
+    is_code(error, &[ROW_TOO_LARGE, TOO_MANY_COLUMNS])
+        || is_code(error, &[1005]) && error.to_string().contains("errno: 185")
 }
 
 /// Whether there are stale views or released tables.

@@ -226,7 +226,7 @@ fn a_row_met_by_another_index_is_never_overwritten() {
                 .apply(&batch(2, [changes(&cards, images)]))
                 .expect_err(what);
             let text = error.to_string();
-            assert!(matches!(error, SinkError::Permanent { .. }), "{text}");
+            assert!(matches!(error, SinkError::Refused { .. }), "{text}");
             assert!(
                 text.contains("by_card")
                     && text.contains("/srv/cards.dat")

@@ -236,6 +236,18 @@ impl Plan {
         }
     }
 
+    /// What becomes of a file that has no plan: a mirror of raw images.
+    pub fn raw() -> Plan {
+        Plan {
+            shape: Shape::default(),
+            may_drop: false,
+            decoder: None,
+            fields: Vec::new(),
+            places: Vec::new(),
+            constants: Vec::new(),
+        }
+    }
+
     /// What the table is. (`left` is empty.)
     pub fn shape(&self) -> &Shape {
         &self.shape

@@ -1,86 +1,308 @@
-//! Tables that somebody else made: whether a file's records can go there.
+//! Tables that somebody else made: whether they are what is needed, and if not, what would make them so.
 
 use super::error::Doing;
-use super::schema::Table;
+use super::schema::NAME_BYTES_MAX;
 use super::session::Session;
+use super::table::{Column, Table, kind_of_type, names, sql_type};
 use crate::SinkError;
+use crate::plan::{ColumnKind, PlanColumn};
+use crate::sql::{permanent, quoted};
+use tokio_postgres::Row;
 
-/// Why a table can't be used, line by line; empty when it can.
-pub(super) async fn differences(
+/// Why a table isn't what is needed.
+#[derive(Debug)]
+pub(super) struct Difference {
+    pub(super) says: String,
+    /// The statement that would mend it, if there is one.
+    pub(super) mend: Option<String>,
+}
+
+/// What a column is to be.
+pub(super) struct Wanted {
+    pub(super) name: String,
+    pub(super) sql_type: String,
+    /// Of columns that may hold more than is wanted: what they hold.
+    pub(super) kind: Option<ColumnKind>,
+    pub(super) may_be_null: bool,
+}
+
+impl From<Column> for Wanted {
+    fn from(column: Column) -> Wanted {
+        Wanted {
+            sql_type: sql_type(column.kind),
+            kind: Some(column.kind),
+            name: column.name,
+            may_be_null: column.may_be_null,
+        }
+    }
+}
+
+/// A table as it was found.
+#[derive(Default)]
+pub(super) struct Found {
+    /// What doesn't fit. Empty: it can be used.
+    pub(super) differences: Vec<Difference>,
+    /// What wanted columns are called and hold, where that isn't what was wanted and yet fits: by wanted name.
+    pub(super) others: Vec<(String, PlanColumn)>,
+    /// The key has more columns than were wanted.
+    pub(super) has_wider_key: bool,
+    /// Counterfoil made it, as its key's name tells.
+    pub(super) is_ours: bool,
+    /// Its columns.
+    pub(super) columns: Vec<(String, String)>,
+    /// There are rows in it.
+    pub(super) has_rows: bool,
+}
+
+/// Which tables may be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    /// The key is just the one that is wanted.
+    Exact,
+    /// Or has more columns than that, as that of a partitioned table must when it is partitioned by others.
+    OrWiderIfPartitioned,
+}
+
+/// Looks at the table with this name in its schema, quoted.
+pub(super) async fn look(
     session: &mut Session,
-    table: &Table,
-) -> Result<Vec<String>, SinkError> {
-    let looking = || format!("looking at the table {}", table.place);
+    place: &str,
+    wanted: &[Wanted],
+    key: &[String],
+    keys: Keys,
+) -> Result<Found, SinkError> {
+    let looking = || format!("looking at the table {place}");
+    let mut found = Found::default();
     let kind = session
         .query(
             "SELECT relkind::text FROM pg_class WHERE oid = to_regclass($1)",
-            &[&table.place],
+            &[&place],
         )
         .await
         .doing(looking)?;
     let kind: Option<String> = kind.first().map(|row| row.get(0));
-    if !matches!(kind.as_deref(), Some("r" | "p")) {
-        return Ok(vec!["it is not a table".into()]);
+    let says = match kind.as_deref() {
+        Some("r" | "p") => None,
+        Some(_) => Some("it is not a table"),
+        None => Some("it is not there"),
+    };
+    if let Some(says) = says {
+        found.differences.push(Difference {
+            says: says.into(),
+            mend: None,
+        });
+        return Ok(found);
     }
     let columns = session
         .query(
             "SELECT attname::text, format_type(atttypid, atttypmod), attnotnull,
                  atthasdef OR attidentity <> '' OR attgenerated <> ''
              FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            &[&table.place],
+            &[&place],
         )
         .await
         .doing(looking)?;
-    let mut differences = Vec::new();
-    for (name, wanted, may_be_null) in table.columns() {
-        let Some(row) = columns.iter().find(|row| row.get::<_, &str>(0) == name) else {
-            differences.push(format!("column {name} is missing (it has to be {wanted})"));
-            continue;
-        };
-        let found: &str = row.get(1);
-        if found != wanted {
-            differences.push(format!("column {name} is {found}, not {wanted}"));
-        } else if may_be_null && row.get(2) {
-            differences.push(format!(
-                "column {name} is NOT NULL, but may have nothing in it"
-            ));
-        }
+    found.columns = columns.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let is_partitioned = kind.as_deref() == Some("p");
+    let takes_wider = is_partitioned && keys == Keys::OrWiderIfPartitioned;
+    find_key(session, place, key, takes_wider, &mut found).await?;
+    let key_columns = key_columns(session, place, found.has_wider_key).await?;
+    let mut known = Vec::new();
+    for wanted in wanted {
+        known.extend(compare(place, wanted, &columns, &key_columns, &mut found));
     }
     for row in &columns {
         let name: &str = row.get(0);
         let (is_not_null, has_default): (bool, bool) = (row.get(2), row.get(3));
-        let is_known = table.columns().iter().any(|column| column.0 == name);
-        if !is_known && is_not_null && !has_default {
-            differences.push(format!(
-                "column {name} is NOT NULL without a default, and nothing would fill it"
-            ));
+        if !known.contains(&name) && is_not_null && !has_default {
+            found.differences.push(Difference {
+                says: format!(
+                    "column {name} is NOT NULL without a default, and nothing would fill it"
+                ),
+                mend: Some(format!(
+                    "ALTER TABLE {place} ALTER COLUMN {} DROP NOT NULL",
+                    quoted(name)
+                )),
+            });
         }
     }
-    let key = table.key();
-    let has_key = session
+    let rows = session
+        .query(&format!("SELECT EXISTS (SELECT 1 FROM {place})"), &[])
+        .await
+        .doing(looking)?;
+    found.has_rows = rows.first().is_some_and(|row| row.get(0));
+    Ok(found)
+}
+
+/// Compares a column that is wanted with those that are there. Gives the name of the one that it was compared with.
+fn compare<'r>(
+    place: &str,
+    wanted: &Wanted,
+    columns: &'r [Row],
+    key_columns: &[String],
+    found: &mut Found,
+) -> Option<&'r str> {
+    let name = clipped(&wanted.name);
+    let named =
+        |same: fn(&str, &str) -> bool| columns.iter().find(|row| same(row.get::<_, &str>(0), name));
+    let row = named(|a, b| a == b).or_else(|| named(str::eq_ignore_ascii_case));
+    let mut differs = |says: String, mend: String| {
+        found.differences.push(Difference {
+            says,
+            mend: Some(format!("ALTER TABLE {place} {mend}")),
+        });
+    };
+    let column = quoted(name);
+    let kind = &wanted.sql_type;
+    let Some(row) = row else {
+        let condition = if wanted.may_be_null { "" } else { " NOT NULL" };
+        differs(
+            format!("column {name} is missing (it has to be {kind})"),
+            format!("ADD COLUMN {column} {kind}{condition}"),
+        );
+        return None;
+    };
+    let there: &str = row.get(0);
+    let type_found: &str = row.get(1);
+    let bare = type_found.replace(" without time zone", "");
+    let wider = wanted
+        .kind
+        .and_then(|wanted| kind_of_type(type_found).filter(|found| found.holds(wanted)));
+    let fits = *kind == bare || wider.is_some();
+    if !fits {
+        differs(
+            format!("column {there} is {type_found}, not {kind}"),
+            format!(
+                "ALTER COLUMN {0} TYPE {kind} USING {0}::{kind}",
+                quoted(there)
+            ),
+        );
+    } else if wanted.may_be_null && row.get(2) && !key_columns.iter().any(|key| key == there) {
+        differs(
+            format!("column {there} is NOT NULL, but may have nothing in it"),
+            format!("ALTER COLUMN {} DROP NOT NULL", quoted(there)),
+        );
+    }
+    if let Some(planned) = wanted.kind
+        && (there != wanted.name || *kind != bare)
+    {
+        let column = PlanColumn {
+            name: there.to_owned(),
+            kind: wider.filter(|_| *kind != bare).unwrap_or(planned),
+        };
+        found.others.push((wanted.name.clone(), column));
+    }
+    Some(there)
+}
+
+/// Looks for a unique index on just the wanted columns, or on more.
+async fn find_key(
+    session: &mut Session,
+    place: &str,
+    key: &[String],
+    takes_wider: bool,
+    found: &mut Found,
+) -> Result<(), SinkError> {
+    let looking = || format!("looking at the table {place}");
+    let indexes = session
         .query(
-            "SELECT EXISTS (SELECT 1 FROM pg_index AS i
-                 WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND
-                     i.indexprs IS NULL AND $2::text[] = (SELECT array_agg(a.attname::text ORDER BY a.attname)
-                         FROM pg_attribute AS a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)))",
-            &[&table.place, &key],
+            "SELECT c.relname::text, a.names = $2::text[]
+             FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+                 CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\") AS names
+                     FROM pg_attribute AS a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) AS a
+             WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND
+                 i.indexprs IS NULL AND a.names @> $2::text[]
+             ORDER BY 2 DESC, i.indisprimary DESC",
+            &[&place, &sorted(key)],
         )
         .await
         .doing(looking)?;
-    if differences.is_empty() && !has_key.first().is_some_and(|row| row.get(0)) {
-        differences.push(format!("there is no primary key on ({})", key.join(", ")));
+    let best = indexes.first();
+    let is_exact = best.is_some_and(|row| row.get(1));
+    found.is_ours = best.is_some_and(|row| {
+        let name: &str = row.get(0);
+        name.starts_with(crate::naming::OWN_PREFIX)
+    });
+    if is_exact || (best.is_some() && takes_wider) {
+        found.has_wider_key = !is_exact;
+        return Ok(());
     }
-    if differences.is_empty() {
-        let rows = session
-            .query(
-                &format!("SELECT EXISTS (SELECT 1 FROM {})", table.place),
-                &[],
-            )
-            .await
-            .doing(looking)?;
-        if rows.first().is_some_and(|row| row.get(0)) {
-            differences.push("there are rows in it that Counterfoil didn't put there".into());
-        }
+    let columns = key.join(", ");
+    found.differences.push(Difference {
+        says: format!("there is no primary key on ({columns})"),
+        mend: Some(format!(
+            "ALTER TABLE {place} ADD PRIMARY KEY ({})",
+            names(key.iter().map(String::as_str))
+        )),
+    });
+    Ok(())
+}
+
+/// The columns of the primary key, where that has more of them than were wanted: they can't be NULL.
+async fn key_columns(
+    session: &mut Session,
+    place: &str,
+    has_wider_key: bool,
+) -> Result<Vec<String>, SinkError> {
+    if !has_wider_key {
+        return Ok(Vec::new());
     }
-    Ok(differences)
+    let rows = session
+        .query(
+            "SELECT a.attname::text FROM pg_index AS i
+                 JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+             WHERE i.indrelid = to_regclass($1) AND i.indisprimary",
+            &[&place],
+        )
+        .await
+        .doing(|| format!("looking at the table {place}"))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+fn sorted(key: &[String]) -> Vec<String> {
+    let mut key = key.to_vec();
+    key.sort();
+    key
+}
+
+/// Whether the key of a table that is in use has more columns than its rows are told apart by.
+pub(super) async fn has_wider_key(session: &mut Session, table: &Table) -> Result<bool, SinkError> {
+    let mut found = Found::default();
+    find_key(session, &table.place, &table.key(), true, &mut found).await?;
+    Ok(found.has_wider_key)
+}
+
+/// A name as the server cuts it.
+fn clipped(name: &str) -> &str {
+    let mut end = name.len().min(NAME_BYTES_MAX);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+/// An error that says what differs, and what to do about it. `else_do`: what else could be done.
+pub(super) fn refusal(
+    doing: String,
+    table: &str,
+    differences: &[Difference],
+    else_do: &str,
+) -> SinkError {
+    let says: Vec<&str> = differences.iter().map(|d| d.says.as_str()).collect();
+    let mend: Vec<&str> = differences
+        .iter()
+        .filter_map(|d| d.mend.as_deref())
+        .collect();
+    let next = match mend.as_slice() {
+        [] => format!("change that table, {else_do}"),
+        mend => format!("run `{};` as its owner, {else_do}", mend.join("; ")),
+    };
+    permanent(
+        doing,
+        format!(
+            "the table {table} is not what is needed: {}",
+            says.join("; ")
+        ),
+        next,
+    )
 }

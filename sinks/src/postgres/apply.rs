@@ -2,19 +2,28 @@
 
 use super::catalogue::Memory;
 use super::error::Doing;
-use super::rows::{self, Pending};
+use super::history;
+use super::rows::{self, Moment, Pending};
 use super::session::{Parameters, Session};
 use crate::sql::{integer, now_ns, unsigned};
-use crate::{Batch, FileChanges, FileFate, SinkError};
+use crate::{Batch, FileChanges, FileFate, Image, LoggedChange, SinkError};
 use counterfoil_proto::Position;
 use futures_util::future::join;
 use tokio_postgres::Row;
+
+/// How a transaction is to end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Commit,
+    TakeBack,
+}
 
 /// Applies all of `batch`; after an error the transaction is to be rolled back. Gives back what is to be remembered.
 pub(super) async fn apply(
     session: &mut Session,
     mut memory: Memory,
     batch: &Batch,
+    ending: Ending,
 ) -> Result<Memory, SinkError> {
     let applying = || {
         format!(
@@ -33,8 +42,8 @@ pub(super) async fn apply(
     let lsn = integer(batch.position.lsn, "PostgreSQL", storing)?;
     memory.prepare(session, batch).await?;
     let mut pending = Pending::default();
-    for changes in &batch.files {
-        change_file(session, &mut memory, &mut pending, &batch.stream, changes).await?;
+    for at in 0..batch.files.len() {
+        change_file(session, &mut memory, &mut pending, batch, at).await?;
     }
     pending.flush(session).await?;
     memory.flush(session, &batch.stream).await?;
@@ -52,6 +61,18 @@ pub(super) async fn apply(
         &batch.captured_ns,
         &now,
     ];
+    if ending == Ending::TakeBack {
+        session
+            .client
+            .execute(&update, parameters)
+            .await
+            .doing(storing)?;
+        // What else would be looked at by COMMIT only.
+        let last = "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK";
+        session.run(last).await.doing(applying)?;
+        session.forget();
+        return Ok(Memory::default());
+    }
     // Sent together: where the first fails, the second commits nothing.
     let (stored, committed) = join(
         session.client.execute(&update, parameters),
@@ -101,14 +122,19 @@ pub(super) fn read_position(row: &Row) -> Result<Position, tokio_postgres::Error
     })
 }
 
+/// Does what the `at`th changes of a batch say.
 async fn change_file<'b>(
     session: &mut Session,
     memory: &mut Memory,
     pending: &mut Pending<'b>,
-    stream: &str,
-    changes: &'b FileChanges,
+    batch: &'b Batch,
+    at: usize,
 ) -> Result<(), SinkError> {
-    let path = &changes.file.path;
+    let Some(changes) = batch.files.get(at) else {
+        return Ok(());
+    };
+    let (stream, path) = (&*batch.stream, &changes.file.path);
+    let moment = Moment::before(batch, at)?;
     let is_moved = changes
         .renamed_from
         .as_ref()
@@ -120,19 +146,49 @@ async fn change_file<'b>(
     if let Some(from) = &changes.renamed_from
         && is_moved
     {
-        memory.rename(session, stream, from, &changes.file).await?;
+        memory
+            .rename(session, stream, from, &changes.file, moment)
+            .await?;
     }
     if changes.fate == FileFate::Removed {
-        return memory.remove(session, path).await;
+        // A history says what was before, too.
+        if has_images(changes) {
+            let file = memory
+                .ensure(session, stream, &changes.file, moment)
+                .await?;
+            if file.table.is_history() {
+                history::write(session, file, &changes.log).await?;
+            }
+        }
+        let end = Moment::before(batch, at + 1)?;
+        return memory.remove(session, path, end).await;
     }
     if memory.would_redescribe(&changes.file) {
         pending.flush(session).await?;
     }
-    let file = memory.ensure(session, stream, &changes.file).await?;
+    let file = memory
+        .ensure(session, stream, &changes.file, moment)
+        .await?;
     for range in &changes.cleared {
         rows::clear(session, file, range).await?;
     }
     rows::write(session, pending, file, changes).await?;
+    if file.table.is_history() {
+        history::write(session, file, &changes.log).await?;
+    }
     file.set_attributes(changes.attributes);
     Ok(())
+}
+
+/// Whether records of a history were written.
+fn has_images(changes: &FileChanges) -> bool {
+    let images = changes
+        .log
+        .iter()
+        .filter_map(|logged| match &logged.change {
+            LoggedChange::Image { image, .. } => Some(image),
+            LoggedChange::Cleared(_) | LoggedChange::Renamed => None,
+        });
+    let mut records = images.filter(|image| matches!(image, Image::Record { .. }));
+    records.next().is_some()
 }

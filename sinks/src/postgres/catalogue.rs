@@ -4,13 +4,18 @@
 //! dropped at once. A stream's memory is only as good as its position: who finds another position in the target than it
 //! left there begins anew.
 
-use super::adoption::differences;
+use super::adoption::{self, Keys, Wanted};
 use super::entry::{self, Entry};
 use super::error::Doing;
+use super::evolution::{self, Source, cant_become, plan_of};
+use super::history;
 use super::names::{Choice, Names};
-use super::schema::{Table, create_view};
+use super::rows::Moment;
+use super::schema::{NAME_BYTES_MAX, create_view};
 use super::session::Session;
-use crate::naming::wanted_name;
+use super::table::{Table, kind_of_type, sql_type};
+use crate::naming::{numbered_within, wanted_name};
+use crate::plan::{Ddl, Mode, PlanColumn, Shape, UNDECODED};
 use crate::sql::{FormatWords, integer, permanent, quoted};
 use crate::{Attributes, Batch, FileDescription, FileFate, FileKind, SinkError};
 use counterfoil_proto::{Position, path_text};
@@ -60,6 +65,8 @@ pub(super) struct File {
     tree_id: Option<i64>,
     attributes: Attributes,
     unsaved: Unsaved,
+    /// Its table was compared with what its description asks for.
+    is_settled: bool,
 }
 
 /// What of a file isn't in the target's catalogue yet.
@@ -70,6 +77,22 @@ enum Unsaved {
     Entry,
     /// There is no entry yet.
     New,
+}
+
+/// A table that was chosen for a file.
+struct Chosen {
+    table: Table,
+    found: Standing,
+}
+
+/// What is there of a table that was chosen.
+enum Standing {
+    /// Nothing: it is to be made.
+    No,
+    /// All of it, empty.
+    Yes,
+    /// A history of this shape, which Counterfoil made for a file that is gone, and which goes on.
+    History(Shape),
 }
 
 /// A tree, whose files share a table.
@@ -127,12 +150,14 @@ impl Memory {
             for row in &rows {
                 entries.push(entry::read(row)?);
             }
-            check_columns(session, &entries).await?;
+            if session.ddl != Ddl::None {
+                check_columns(session, &entries).await?;
+            }
         }
         roots.extend(entries.iter().filter_map(|e| e.description.tree.clone()));
         self.load_trees(session, &batch.stream, roots).await?;
         for entry in entries {
-            let file = self.loaded(session, entry);
+            let file = self.loaded(session, entry).await?;
             self.files.insert(file.description.path.clone(), Some(file));
         }
         let is_new = |path: &Vec<u8>| matches!(self.files.get(path), Some(None));
@@ -178,7 +203,7 @@ impl Memory {
             let tree = Tree {
                 tree_id: row.try_get(1).doing(loading)?,
                 table: Arc::new(Table::shared(
-                    session,
+                    session.name(&name),
                     &name,
                     row.try_get(3).doing(loading)?,
                 )),
@@ -191,23 +216,27 @@ impl Memory {
         Ok(())
     }
 
-    fn loaded(&self, session: &Session, entry: Entry) -> File {
+    async fn loaded(&self, session: &mut Session, entry: Entry) -> Result<File, SinkError> {
         let root = entry.description.tree.as_ref();
         let tree = root.and_then(|root| self.trees.get(root)?.as_ref());
+        let place = session.name(&entry.table);
+        // A plan isn't remembered; what came of it is.
+        let is_settled = root.is_some() || entry.shape == Shape::default();
         let table = match (tree, root) {
             (Some(tree), _) => Arc::clone(&tree.table),
-            (None, Some(_)) => Arc::new(Table::shared(session, &entry.table, entry.table_made)),
+            (None, Some(_)) => Arc::new(Table::shared(place, &entry.table, entry.table_made)),
             (None, None) => {
                 let identity = entry.description.format.identity_name();
-                Arc::new(Table::own(
-                    session,
-                    &entry.table,
-                    identity,
-                    entry.table_made,
-                ))
+                let (name, made) = (&entry.table, entry.table_made);
+                let mut table = Table::own(place, name, identity, entry.shape, made);
+                if !made {
+                    let replaces = adoption::has_wider_key(session, &table).await?;
+                    table = table.replacing(replaces);
+                }
+                Arc::new(table)
             }
         };
-        File {
+        Ok(File {
             file_id: entry.file_id,
             tree_id: tree.map(|tree| tree.tree_id),
             description: Arc::new(entry.description),
@@ -216,7 +245,8 @@ impl Memory {
             has_residue: entry.has_residue,
             attributes: entry.attributes,
             unsaved: Unsaved::Nothing,
-        }
+            is_settled,
+        })
     }
 
     async fn fetch_numbers(
@@ -263,7 +293,7 @@ impl Memory {
             .tree
             .as_ref()
             .and_then(|root| self.trees.get(root)?.as_ref());
-        file.is_some_and(|file| *file.description != *description)
+        file.is_some_and(|file| !file.is_settled || *file.description != *description)
             || tree.is_some_and(|tree| tree.table_configured != description.table)
     }
 
@@ -273,15 +303,15 @@ impl Memory {
         session: &mut Session,
         stream: &str,
         description: &Arc<FileDescription>,
+        moment: Moment,
     ) -> Result<&mut File, SinkError> {
         match self.find(&description.path) {
             None => self.create(session, stream, description).await?,
-            Some(file) if Arc::ptr_eq(&file.description, description) => {}
-            Some(file) if *file.description == **description => {
+            Some(file) if file.is_settled && *file.description == **description => {
                 file.description = Arc::clone(description);
             }
             Some(_) => {
-                self.redescribe(session, stream, &description.path, description)
+                self.redescribe(session, stream, &description.path, description, moment)
                     .await?;
             }
         }
@@ -301,19 +331,23 @@ impl Memory {
         stream: &str,
         from: &[u8],
         description: &Arc<FileDescription>,
+        moment: Moment,
     ) -> Result<(), SinkError> {
-        self.remove(session, &description.path).await?;
+        self.remove(session, &description.path, moment).await?;
         if self.find(from).is_some() {
-            self.redescribe(session, stream, from, description).await?;
+            self.redescribe(session, stream, from, description, moment)
+                .await?;
         }
         Ok(())
     }
 
-    /// Drops a file's table (its rows, if it shares one), its residue and its entry. No such file: nothing to do.
+    /// Drops a file's table (its rows, if it shares one), its residue and its entry. A history stays, and says that all
+    /// records are gone. No such file: nothing to do.
     pub(super) async fn remove(
         &mut self,
         session: &mut Session,
         path: &[u8],
+        moment: Moment,
     ) -> Result<(), SinkError> {
         let Some(file) = self.files.get_mut(path).and_then(Option::take) else {
             return Ok(());
@@ -323,6 +357,7 @@ impl Memory {
                 let gone = self.gone.blocks.entry(root.clone()).or_default();
                 gone.push(file.file_id);
             }
+            None if file.table.is_history() => self.end_history(session, &file, moment).await?,
             None => self.drop_table(session, &file).await?,
         }
         if file.has_residue {
@@ -368,6 +403,19 @@ impl Memory {
         }
     }
 
+    /// Says in a file's history that all its records are gone. The table stays.
+    async fn end_history(
+        &mut self,
+        session: &mut Session,
+        file: &File,
+        moment: Moment,
+    ) -> Result<(), SinkError> {
+        let removing = || format!("removing {}", file.place());
+        history::end(session, &file.table, i64::MIN, i64::MAX, moment, removing).await?;
+        self.leave(&file.table.name);
+        Ok(())
+    }
+
     fn leave(&mut self, table: &str) {
         if let Some(names) = &mut self.names {
             names.disown(table);
@@ -388,35 +436,53 @@ impl Memory {
             }
             None => (None, Arc::new(self.own_table(session, description).await?)),
         };
+        // What is in a table that was there, nobody knows.
+        let is_new = !table.is_shared && !table.is_history() && session.ddl != Ddl::None;
         let file = File {
             file_id: self.number(session).await?,
             tree_id,
             description: Arc::clone(description),
-            last_id: (!table.is_shared).then_some(-1),
+            last_id: is_new.then_some(-1),
             table,
             has_residue: false,
             attributes: Attributes::default(),
             unsaved: Unsaved::New,
+            is_settled: true,
         };
         self.files.insert(description.path.clone(), Some(file));
         Ok(())
     }
 
-    /// An empty table for a file: a new one, or one that somebody made for it.
+    /// A table for a file: a new one, or one that somebody made for it.
     async fn own_table(
         &mut self,
         session: &mut Session,
         description: &FileDescription,
     ) -> Result<Table, SinkError> {
-        let table = self.choose_table(session, description).await?;
-        if table.is_made {
-            let number = self.number(session).await?;
-            session
-                .run(&table.create(number))
-                .await
-                .doing(|| making(description, &table.name))?;
+        let chosen = self.choose_table(session, description).await?;
+        let making = || making(description, &chosen.table.name);
+        match &chosen.found {
+            Standing::No if session.ddl == Ddl::Manage => {
+                let number = self.number(session).await?;
+                let key = format!("counterfoil_{number}");
+                let create = chosen.table.create(Some(&key));
+                session.run(&create).await.doing(making)?;
+            }
+            Standing::History(found) => {
+                let plan = plan_of(description);
+                let evolution = found.evolve(&plan);
+                let evolution = evolution.map_err(|problems| cant_become(making(), &problems))?;
+                let (place, name) = (session.name(&chosen.table.name), &chosen.table.name);
+                let identity = &chosen.table.identity;
+                let there = Table::own(place, name, identity, found.clone(), true);
+                // There is no file yet whose residue it could have.
+                let nobody = -1;
+                return evolution::evolve(session, &there, nobody, &plan, &evolution, &making())
+                    .await;
+            }
+            Standing::No | Standing::Yes => {}
         }
-        Ok(table)
+        Ok(chosen.table)
     }
 
     /// A table for a file or its tree, by the name that is wanted if that is free, or if what has it can be used.
@@ -424,31 +490,83 @@ impl Memory {
         &mut self,
         session: &mut Session,
         description: &FileDescription,
-    ) -> Result<Table, SinkError> {
+    ) -> Result<Chosen, SinkError> {
         let wanted = wanted_name(description)?;
-        let identity = description.format.identity_name();
-        let with = |session: &Session, name: &str, is_made| match description.tree {
-            Some(_) => Table::shared(session, name, is_made),
-            None => Table::own(session, name, identity, is_made),
+        let shape = plan_of(description).shape().clone();
+        let with = |session: &Session, name: &str, shape: &Shape, is_made| {
+            let place = session.name(name);
+            match description.tree {
+                Some(_) => Table::shared(place, name, is_made),
+                None => {
+                    let identity = description.format.identity_name();
+                    Table::own(place, name, identity, shape.clone(), is_made)
+                }
+            }
         };
+        let ddl = session.ddl;
         let names = self.names(session).await?;
-        let name = match names.choose(&wanted) {
+        let choice = match ddl {
+            Ddl::Manage => names.choose(&wanted),
+            Ddl::Check | Ddl::None => Choice::Alien(names.not_ours(&wanted)),
+        };
+        let name = match choice {
             Choice::Free(name) => name,
             Choice::Alien(name) => {
-                let table = with(session, &name, false);
-                let differences = differences(session, &table).await?;
-                if differences.is_empty() {
+                let mut table = with(session, &name, &shape, false);
+                if ddl == Ddl::None {
+                    let replaces = adoption::has_wider_key(session, &table).await?;
                     self.names(session).await?.adopt(&name);
-                    return Ok(table);
+                    return Ok(Chosen {
+                        table: table.replacing(replaces),
+                        found: Standing::Yes,
+                    });
                 }
-                if description.table.is_some() {
-                    return Err(permanent(
+                let columns: Vec<Wanted> = table.columns().into_iter().map(Wanted::from).collect();
+                let keys = if table.is_shared || table.is_history() {
+                    Keys::Exact
+                } else {
+                    Keys::OrWiderIfPartitioned
+                };
+                let (place, key) = (table.place.clone(), table.key());
+                let mut found = adoption::look(session, &place, &columns, &key, keys).await?;
+                if let Some(there) = history_found(&found, &shape)
+                    && ddl == Ddl::Manage
+                {
+                    self.names(session).await?.adopt(&name);
+                    let table = with(session, &name, &shape, true);
+                    let found = Standing::History(there);
+                    return Ok(Chosen { table, found });
+                }
+                if found.columns.is_empty() && ddl == Ddl::Check {
+                    found.differences = vec![adoption::Difference {
+                        says: "it is not there".into(),
+                        mend: Some(table.create(None)),
+                    }];
+                }
+                if found.has_rows && !table.is_history() {
+                    found.differences.push(adoption::Difference {
+                        says: "there are rows in it that Counterfoil didn't put there".into(),
+                        mend: None,
+                    });
+                }
+                if found.differences.is_empty() {
+                    let shape = evolution::with_others(shape, &found);
+                    table = with(session, &name, &shape, false);
+                    if !table.is_shared {
+                        table = table.replacing(found.has_wider_key);
+                    }
+                    self.names(session).await?.adopt(&name);
+                    return Ok(Chosen {
+                        table,
+                        found: Standing::Yes,
+                    });
+                }
+                if description.table.is_some() || ddl == Ddl::Check {
+                    return Err(adoption::refusal(
                         making(description, &name),
-                        format!(
-                            "there is one of that name that can't hold it: {}",
-                            differences.join("; ")
-                        ),
-                        "change that table, or configure another name",
+                        &name,
+                        &found.differences,
+                        "or configure another name",
                     ));
                 }
                 self.names(session).await?.free(&wanted)
@@ -462,7 +580,10 @@ impl Memory {
                 "the configured table name is taken by another file; using another"
             );
         }
-        Ok(with(session, &name, true))
+        Ok(Chosen {
+            table: with(session, &name, &shape, true),
+            found: Standing::No,
+        })
     }
 
     async fn names(&mut self, session: &mut Session) -> Result<&mut Names, SinkError> {
@@ -483,20 +604,21 @@ impl Memory {
         Ok(self.names.insert(names))
     }
 
-    /// Gives the file at `from` another description, and its table the name that follows from it.
+    /// Gives the file at `from` another description, and its table the name and the columns that follow from it.
     async fn redescribe(
         &mut self,
         session: &mut Session,
         stream: &str,
         from: &[u8],
         description: &Arc<FileDescription>,
+        moment: Moment,
     ) -> Result<(), SinkError> {
         let Some(tree) = self.find(from).map(|file| file.description.tree.clone()) else {
             return Ok(());
         };
         if tree != description.tree {
             // What its rows are is something else from now on.
-            self.remove(session, from).await?;
+            self.remove(session, from, moment).await?;
             return self.create(session, stream, description).await;
         }
         if let Some(root) = &tree {
@@ -506,21 +628,32 @@ impl Memory {
         let Some(mut file) = self.files.get_mut(from).and_then(Option::take) else {
             return Ok(());
         };
+        if !has_same_entry(&file.description, description) {
+            file.unsaved = file.unsaved.max(Unsaved::Entry);
+        }
         if tree.is_none() {
-            file.table = self.follow(session, &file, description).await?;
+            let before = Arc::clone(&file.table);
+            file.table = self.follow(session, &file, description, moment).await?;
+            if before.name != file.table.name || before.shape != file.table.shape {
+                file.unsaved = file.unsaved.max(Unsaved::Entry);
+            }
+            if !file.table.shape.raw {
+                file.has_residue = false;
+            }
         }
         file.description = Arc::clone(description);
-        file.unsaved = file.unsaved.max(Unsaved::Entry);
+        file.is_settled = true;
         self.files.insert(description.path.clone(), Some(file));
         Ok(())
     }
 
-    /// The table of a file that is described otherwise now: renamed, or its rows moved into one that somebody made for it.
+    /// The table of a file that is described otherwise now: renamed, with other columns, or another one with its rows.
     async fn follow(
         &mut self,
         session: &mut Session,
         file: &File,
         description: &Arc<FileDescription>,
+        moment: Moment,
     ) -> Result<Arc<Table>, SinkError> {
         let changing = || {
             format!(
@@ -532,32 +665,34 @@ impl Memory {
         };
         let old = &file.table;
         let identity = description.format.identity_name();
+        let plan = plan_of(description);
+        let evolution = old.shape.evolve(&plan);
         let mut name = old.name.clone();
         if wanted_name(&file.description)? != wanted_name(description)? {
-            self.names(session).await?.release(&old.name);
-            let table = self.choose_table(session, description).await?;
-            if !table.is_made {
-                let columns = |identity: &str| format!("{}, data, rest", quoted(identity));
-                let (into, of) = (columns(identity), columns(&old.identity));
-                let moved = format!(
-                    "INSERT INTO {} ({into}) SELECT {of} FROM {}",
-                    table.place, old.place
-                );
-                session.run(&moved).await.doing(changing)?;
-                self.drop_table(session, file).await?;
-                return Ok(Arc::new(table));
+            let stays = old.is_history() || plan.is_history();
+            // A table of raw images becomes whatever is wanted, if it isn't by what is done to it.
+            if stays || evolution.is_err() || session.ddl != Ddl::Manage {
+                return self.change_table(session, file, description, moment).await;
             }
-            if table.name != name {
+            self.names(session).await?.release(&old.name);
+            let chosen = self.choose_table(session, description).await?;
+            if !matches!(chosen.found, Standing::No) {
+                return self
+                    .move_rows(session, file, description, chosen.table, moment)
+                    .await;
+            }
+            if chosen.table.name != name {
                 let rename = format!(
                     "ALTER TABLE {} RENAME TO {}",
                     old.place,
-                    quoted(&table.name)
+                    quoted(&chosen.table.name)
                 );
                 session.run(&rename).await.doing(changing)?;
-                name = table.name;
+                name = chosen.table.name;
             }
         }
-        let table = Table::own(session, &name, identity, old.is_made);
+        let (place, shape) = (session.name(&name), old.shape.clone());
+        let table = Table::own(place, &name, identity, shape, old.is_made).replacing(old.replaces);
         if identity != old.identity {
             let rename = format!(
                 "ALTER TABLE {} RENAME COLUMN {} TO {}",
@@ -566,6 +701,66 @@ impl Memory {
                 quoted(identity)
             );
             session.run(&rename).await.doing(changing)?;
+        }
+        let evolution = evolution.map_err(|problems| cant_become(changing(), &problems))?;
+        if evolution.is_nothing() && evolution.shape == table.shape {
+            return Ok(Arc::new(table));
+        }
+        let file_id = file.file_id;
+        let table =
+            evolution::evolve(session, &table, file_id, &plan, &evolution, &changing()).await?;
+        Ok(Arc::new(table))
+    }
+
+    /// Puts a file's rows into another table, one that is there or is made.
+    async fn change_table(
+        &mut self,
+        session: &mut Session,
+        file: &File,
+        description: &Arc<FileDescription>,
+        moment: Moment,
+    ) -> Result<Arc<Table>, SinkError> {
+        let table = self.own_table(session, description).await?;
+        self.move_rows(session, file, description, table, moment)
+            .await
+    }
+
+    async fn move_rows(
+        &mut self,
+        session: &mut Session,
+        file: &File,
+        description: &Arc<FileDescription>,
+        table: Table,
+        moment: Moment,
+    ) -> Result<Arc<Table>, SinkError> {
+        let old = &file.table;
+        let moving = format!(
+            "moving the rows of {} to the table {} of {}",
+            file.place(),
+            table.name,
+            path_text(&description.path)
+        );
+        if table.shape.raw && !old.shape.raw {
+            return Err(permanent(
+                moving,
+                "the raw image is wanted there, and the table that they are in has none",
+                "set `raw = false` for the new table too, or leave the file out of this sink",
+            ));
+        }
+        let plan = plan_of(description);
+        if old.shape.raw && (!table.shape.columns.is_empty() || table.replaces) {
+            let from = Source::Current(old);
+            evolution::pour(session, from, &table, &plan, Some(moment), &moving).await?;
+        } else {
+            evolution::carry(session, old, &table, moment, &moving).await?;
+        }
+        if !table.shape.raw && file.has_residue {
+            self.gone.residue.push(file.file_id);
+        }
+        if old.is_history() {
+            self.end_history(session, file, moment).await?;
+        } else {
+            self.drop_table(session, file).await?;
         }
         Ok(Arc::new(table))
     }
@@ -599,16 +794,13 @@ impl Memory {
         description: &FileDescription,
     ) -> Result<Tree, SinkError> {
         let table = self.own_table(session, description).await?;
-        let view = self
-            .names(session)
-            .await?
-            .free(&format!("{}_files", table.name));
+        let view = self.view_name(session, &table).await?;
         let tree_id = self.number(session).await?;
         let making = || making(description, &table.name);
-        session
-            .run(&create_view(session, &view, &table, tree_id))
-            .await
-            .doing(making)?;
+        if session.ddl == Ddl::Manage {
+            let create = create_view(&session.name_prefix(), &view, &table);
+            session.run(&create).await.doing(making)?;
+        }
         let insert = format!(
             "INSERT INTO {} (tree_id, stream, root, root_text, table_name, table_configured, table_made, view_name)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -638,6 +830,20 @@ impl Memory {
         })
     }
 
+    /// The name of the view that goes with a tree's table. (Who may make nothing takes what is there.)
+    async fn view_name(
+        &mut self,
+        session: &mut Session,
+        table: &Table,
+    ) -> Result<String, SinkError> {
+        let wanted = format!("{}_files", table.name);
+        Ok(if session.ddl == Ddl::Manage {
+            self.names(session).await?.free(&wanted)
+        } else {
+            numbered_within(&wanted, 1, NAME_BYTES_MAX)
+        })
+    }
+
     /// Gives a tree's table, and the view that goes with it, the names that follow from a description.
     async fn rename_tree(
         &mut self,
@@ -648,25 +854,38 @@ impl Memory {
     ) -> Result<Tree, SinkError> {
         let old = &tree.table;
         let renaming = || format!("renaming the table {} of a tree", old.name);
-        let names = self.names(session).await?;
-        names.release(&old.name);
-        names.release(&tree.view);
-        let wanted = wanted_name(description)?;
-        let name = names.free(&wanted);
-        let view = names.free(&format!("{name}_files"));
-        session
-            .run(&format!("DROP VIEW IF EXISTS {}", session.name(&tree.view)))
-            .await
-            .doing(renaming)?;
-        if name != old.name {
-            let rename = format!("ALTER TABLE {} RENAME TO {}", old.place, quoted(&name));
-            session.run(&rename).await.doing(renaming)?;
+        let (table, view);
+        if session.ddl == Ddl::Manage {
+            let names = self.names(session).await?;
+            names.release(&old.name);
+            names.release(&tree.view);
+            let wanted = wanted_name(description)?;
+            let name = names.free(&wanted);
+            view = names.free(&format!("{name}_files"));
+            session
+                .run(&format!("DROP VIEW IF EXISTS {}", session.name(&tree.view)))
+                .await
+                .doing(renaming)?;
+            if name != old.name {
+                let rename = format!("ALTER TABLE {} RENAME TO {}", old.place, quoted(&name));
+                session.run(&rename).await.doing(renaming)?;
+            }
+            table = Arc::new(Table::shared(session.name(&name), &name, old.is_made));
+            let create = create_view(&session.name_prefix(), &view, &table);
+            session.run(&create).await.doing(renaming)?;
+        } else {
+            // The other table is there.
+            let other = self.own_table(session, description).await?;
+            view = self.view_name(session, &other).await?;
+            let moved = format!(
+                "INSERT INTO {} (file_id, block_number, data) SELECT file_id, block_number, data FROM {old}; DELETE FROM {old}",
+                other.place,
+                old = old.place
+            );
+            session.run(&moved).await.doing(renaming)?;
+            table = Arc::new(other);
         }
-        let table = Arc::new(Table::shared(session, &name, old.is_made));
-        session
-            .run(&create_view(session, &view, &table, tree.tree_id))
-            .await
-            .doing(renaming)?;
+        let name = table.name.clone();
         let update = format!(
             "UPDATE {} SET table_name = $2, table_configured = $3, view_name = $4 WHERE tree_id = $1",
             session.name("counterfoil_trees")
@@ -763,6 +982,43 @@ impl Memory {
         self.names = None;
         Ok(())
     }
+}
+
+/// The shape of a history that was found, if it is one of Counterfoil's and a history is wanted: as much of it as is wanted.
+fn history_found(found: &adoption::Found, wanted: &Shape) -> Option<Shape> {
+    let has = |name: &str| found.columns.iter().any(|(there, _)| there == name);
+    let marks = ["epoch", "lsn", "idx", "op", "captured_at"];
+    let is_history = wanted.mode == Mode::History && found.is_ours && marks.into_iter().all(has);
+    if !is_history {
+        return None;
+    }
+    let known = wanted.columns.iter().filter_map(|column| {
+        let same = |there: &&(String, String)| there.0.eq_ignore_ascii_case(&column.name);
+        let (name, kind) = found.columns.iter().find(same)?;
+        let kind = if *kind == sql_type(column.kind) {
+            column.kind
+        } else {
+            kind_of_type(kind)?
+        };
+        let name = name.clone();
+        Some(PlanColumn { name, kind })
+    });
+    Some(Shape {
+        mode: Mode::History,
+        raw: has("data"),
+        columns: known.collect(),
+        decoded: has(UNDECODED),
+        ..Shape::default()
+    })
+}
+
+/// Whether the catalogue has the same of both.
+fn has_same_entry(one: &FileDescription, other: &FileDescription) -> bool {
+    one.path == other.path
+        && one.group == other.group
+        && one.format == other.format
+        && one.table == other.table
+        && one.tree == other.tree
 }
 
 /// Looks whether tables still hold bytes: PostgreSQL would write them into a column of text as well, as something else.
@@ -869,13 +1125,19 @@ async fn insert_entries(
         .map(|file| file.description.table.as_deref())
         .collect();
     let made: Vec<bool> = files.iter().map(|file| file.table.is_made).collect();
+    let standard = Shape::default();
+    let shape = |file: &&File| &file.table.shape != &standard;
+    let shapes: Vec<Option<String>> = files
+        .iter()
+        .map(|file| shape(file).then(|| file.table.shape.text()))
+        .collect();
     let columns = Columns::of(files)?;
     let insert = format!(
         "INSERT INTO {} (stream, file_id, path, path_text, file_group, organization, layout, record_size, varseq_format,
-             tree_id, table_name, table_configured, table_made, kind, size, mode, uid, gid, modified_ns)
+             tree_id, table_name, table_configured, table_made, kind, size, mode, uid, gid, modified_ns, shape)
          SELECT $1, * FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bigint[],
              $9::bigint[], $10::bigint[], $11::text[], $12::text[], $13::boolean[], $14::text[], $15::bigint[],
-             $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[])",
+             $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::text[])",
         session.name("counterfoil_files")
     );
     session
@@ -901,6 +1163,7 @@ async fn insert_entries(
                 &columns.uid,
                 &columns.gid,
                 &columns.modified_ns,
+                &shapes,
             ],
         )
         .await

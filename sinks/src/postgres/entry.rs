@@ -1,8 +1,10 @@
 //! A row of `counterfoil_files`.
 
 use super::error::Doing;
+use super::schema::VERSION_WITH_SHAPES;
 use super::session::Session;
-use crate::sql::{FormatWords, kind_named, unsigned};
+use crate::plan::Shape;
+use crate::sql::{FormatWords, kind_named, permanent, unsigned};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
 use tokio_postgres::Row;
@@ -15,6 +17,7 @@ pub(super) struct Entry {
     pub(super) table_made: bool,
     pub(super) attributes: Attributes,
     pub(super) has_residue: bool,
+    pub(super) shape: Shape,
 }
 
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
@@ -23,11 +26,13 @@ pub(super) fn select(session: &Session) -> String {
         "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format,
              f.table_name, CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END,
              f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, f.table_made,
-             EXISTS (SELECT 1 FROM {residue} AS r WHERE r.file_id = f.file_id)
+             EXISTS (SELECT 1 FROM {residue} AS r WHERE r.file_id = f.file_id), {shape}
          FROM {files} AS f LEFT JOIN {trees} AS t ON t.tree_id = f.tree_id",
         files = session.name("counterfoil_files"),
         trees = session.name("counterfoil_trees"),
         residue = session.name("counterfoil_residue"),
+        // Who only reads may meet the tables of an older version.
+        shape = if session.version < VERSION_WITH_SHAPES { "NULL::text" } else { "f.shape" },
     )
 }
 
@@ -46,6 +51,14 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
         let number: Option<i64> = row.try_get(column).doing(reading)?;
         Ok(number.and_then(|number| u32::try_from(number).ok()))
     };
+    let shape: Option<String> = row.try_get(18).doing(reading)?;
+    let shape = Shape::parse(shape.as_deref()).map_err(|cause| {
+        permanent(
+            format!("reading the catalogue entry of {}", path_text(&path)),
+            cause,
+            "use the version of Counterfoil that wrote it, or a later one",
+        )
+    })?;
     let kind: Option<String> = row.try_get(14).doing(reading)?;
     Ok(Entry {
         file_id: row.try_get(0).doing(reading)?,
@@ -69,5 +82,6 @@ pub(super) fn read(row: &Row) -> Result<Entry, SinkError> {
             kind: kind.as_deref().and_then(kind_named),
         },
         has_residue: row.try_get(17).doing(reading)?,
+        shape,
     })
 }

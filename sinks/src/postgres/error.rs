@@ -3,6 +3,7 @@
 //! A server's `DETAIL` is left out: it shows values of rows, and those are nobody's business in a log.
 
 use crate::SinkError;
+use crate::naming::OWN_PREFIX;
 use std::error::Error as _;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, error::DbError};
@@ -24,11 +25,27 @@ fn sink_error(doing: String, error: &Error) -> SinkError {
     if is_transient(error) {
         return SinkError::Transient { doing, cause };
     }
+    if error.as_db_error().is_some_and(is_refusal) {
+        return SinkError::Refused { doing, cause };
+    }
     SinkError::Permanent {
         doing,
         cause,
         next: next(error).into(),
     }
+}
+
+/// Whether the server said this.
+pub(super) fn has_code(error: &Error, code: &SqlState) -> bool {
+    error.code() == Some(code)
+}
+
+/// What the server said beside the message of an error that is about tables and not about values in them.
+pub(super) fn detail(error: &Error) -> String {
+    let detail = error.as_db_error().and_then(DbError::detail);
+    detail.map_or(String::new(), |detail| {
+        format!("; {}", detail.replace('\n', "; "))
+    })
 }
 
 /// What the server said, with its code, or what went wrong on the way to it.
@@ -75,8 +92,7 @@ fn is_transient_state(said: &DbError) -> bool {
         SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
         // A standby becomes a primary, and the name that was configured leads to it.
         SqlState::READ_ONLY_SQL_TRANSACTION,
-        // Somebody was faster, to make a table or a row: what is remembered is forgotten, and looked up again.
-        SqlState::UNIQUE_VIOLATION,
+        // Somebody was faster, to make a table: what is remembered is forgotten, and looked up again.
         SqlState::DUPLICATE_TABLE,
         SqlState::DUPLICATE_OBJECT,
         SqlState::DUPLICATE_SCHEMA,
@@ -84,6 +100,23 @@ fn is_transient_state(said: &DbError) -> bool {
     .contains(code)
         // Connections, resources (disk, memory, connections).
         || ["08", "53"].iter().any(|class| code.code().starts_with(class))
+        // Or to make a row, of Counterfoil's own or in a catalogue of the server's.
+        || (*code == SqlState::UNIQUE_VIOLATION && is_about_own_key(said))
+}
+
+/// Whether a row is in the way by a key that isn't anybody else's.
+fn is_about_own_key(said: &DbError) -> bool {
+    let key = said.constraint().unwrap_or_default();
+    key.starts_with(OWN_PREFIX) || key.starts_with("pg_")
+}
+
+/// Whether it is a value or a row that is refused: what a type, a constraint, a view or a trigger doesn't take.
+fn is_refusal(said: &DbError) -> bool {
+    let code = said.code();
+    // Data exceptions, integrity constraints, WITH CHECK OPTION, errors that a trigger raises.
+    ["22", "23", "44", "P0"].iter().any(|class| code.code().starts_with(class))
+        // A value that is too long for an index.
+        || *code == SqlState::PROGRAM_LIMIT_EXCEEDED
 }
 
 fn is_about_tls(error: &Error) -> bool {
@@ -142,13 +175,6 @@ fn next(error: &Error) -> &'static str {
         "check the user, the password (`password_file`, PGPASSWORD or the service file) and the server's pg_hba.conf"
     } else if *code == SqlState::DEPENDENT_OBJECTS_STILL_EXIST {
         "drop or change what depends on the table"
-    } else if *code == SqlState::CHECK_VIOLATION {
-        "the table has a condition, or lacks a partition, for what the file holds: change that, or give the file another table"
-    } else if code.code().starts_with("22")
-        || code.code().starts_with("23")
-        || code.code().starts_with("54")
-    {
-        "the row can't be held by its table: change the table, or leave the file out of this sink"
     } else {
         "check whether somebody changed the tables; mirroring into an empty schema is always possible"
     }

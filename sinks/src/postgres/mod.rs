@@ -26,23 +26,33 @@
 mod adoption;
 mod apply;
 mod catalogue;
+mod cells;
 mod entry;
 mod error;
+mod evolution;
+mod history;
 mod names;
 mod rows;
 mod schema;
 mod session;
 mod settings;
 mod snapshot;
+mod statements;
+mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_plans;
 mod tls;
 
 pub use schema::SCHEMA_VERSION;
 pub use settings::{PostgresConfig, SslMode};
+pub use statements::schema_sql;
 
+use crate::plan::Ddl;
 use crate::sql::permanent;
 use crate::{Batch, Sink, SinkError, Snapshot};
+use apply::Ending;
 use catalogue::Memory;
 use error::Doing;
 use session::Session;
@@ -170,7 +180,7 @@ impl PostgresSink {
         Ok(())
     }
 
-    fn try_apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    fn try_apply(&mut self, batch: &Batch, ending: Ending) -> Result<(), SinkError> {
         if self.access == Access::ReadOnly {
             return Err(permanent(
                 "applying a batch",
@@ -178,14 +188,30 @@ impl PostgresSink {
                 "apply through a sink that was opened for writing",
             ));
         }
+        let applied = self.run_batch(batch, ending, Rows::Copied);
+        let has_collided = self.session.as_mut().is_some_and(|session| {
+            let has_collided = session.has_collided;
+            session.has_collided = false;
+            has_collided
+        });
+        match applied {
+            // Something was in the way of a `COPY`. What is in the way of an upsert as well is refused.
+            Err(_) if has_collided => self.run_batch(batch, ending, Rows::Replaced),
+            applied => applied,
+        }
+    }
+
+    /// Runs a batch's transaction.
+    fn run_batch(&mut self, batch: &Batch, ending: Ending, rows: Rows) -> Result<(), SinkError> {
         self.connect()?;
         let Some(session) = self.session.as_mut() else {
             return Ok(());
         };
+        session.is_careful = rows == Rows::Replaced;
         // It comes back only if all goes well.
         let memory = self.memories.remove(&batch.stream).unwrap_or_default();
         let applied = self.runtime.block_on(async {
-            let applied = apply::apply(session, memory, batch).await;
+            let applied = apply::apply(session, memory, batch, ending).await;
             if applied.is_err() {
                 session.forget();
                 if session.run("ROLLBACK").await.is_err() {
@@ -198,14 +224,31 @@ impl PostgresSink {
         if !is_usable {
             self.session = None;
         }
-        self.memories.insert(batch.stream.clone(), applied?);
+        let memory = applied?;
+        if ending == Ending::Commit {
+            self.memories.insert(batch.stream.clone(), memory);
+        }
         Ok(())
     }
 }
 
+/// How new rows are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Copied,
+    /// As rows that may be there are.
+    Replaced,
+}
+
 impl Sink for PostgresSink {
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        self.try_apply(batch).map_err(|error| error.at(&self.place))
+        self.try_apply(batch, Ending::Commit)
+            .map_err(|error| error.at(&self.place))
+    }
+
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.try_apply(batch, Ending::TakeBack)
+            .map_err(|error| error.at(&self.place))
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {
@@ -256,7 +299,8 @@ async fn probe(session: &mut Session) -> Result<Reached, SinkError> {
     let [user, database] = [user, database].map(|name| crate::sql::quoted(&name));
     let schema = crate::sql::quoted(&session.schema);
     let mut missing = Vec::new();
-    if !there && !create_schema {
+    let makes = session.ddl == Ddl::Manage;
+    if !there && !create_schema && makes {
         missing.push((
             format!(
                 "there is no schema {}, and the user may not make one",
@@ -265,7 +309,7 @@ async fn probe(session: &mut Session) -> Result<Reached, SinkError> {
             format!("CREATE SCHEMA {schema} AUTHORIZATION {user}; -- in database {database}"),
         ));
     }
-    if there && !(usage && create) {
+    if there && !(usage && (create || !makes)) {
         missing.push((
             format!("the user may not make tables in schema {}", session.schema),
             format!("GRANT USAGE, CREATE ON SCHEMA {schema} TO {user};"),

@@ -82,6 +82,18 @@ impl Names {
         }
     }
 
+    /// The first name like this one that no table of Counterfoil's has, whether or not there is one.
+    pub(super) fn not_ours(&self, wanted: &str) -> String {
+        let mut number = 1;
+        loop {
+            let name = numbered_within(wanted, number, NAME_BYTES_MAX);
+            if !self.ours.contains(&name) {
+                return name;
+            }
+            number += 1;
+        }
+    }
+
     /// A table that was there is Counterfoil's from now on.
     pub(super) fn adopt(&mut self, name: &str) {
         self.ours.insert(name.to_owned());

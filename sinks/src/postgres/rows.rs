@@ -1,9 +1,11 @@
 //! Records and residue: how images become rows.
 
 use super::catalogue::File;
-use super::error::Doing;
-use super::schema::Table;
-use super::session::Session;
+use super::cells::{self, Fields};
+use super::error::{Doing, has_code};
+use super::session::{Parameters, Session};
+use super::table::{DELETE, PUT, Table};
+use crate::plan::{CellRoom, Plan};
 use crate::sql::{bounds, integer, permanent};
 use crate::{FileChanges, Image, SinkError};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -13,6 +15,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
+use tokio_postgres::error::SqlState;
 
 /// A statement takes so many rows at most,
 const ROWS_MAX: usize = 16_384;
@@ -20,7 +23,7 @@ const ROWS_MAX: usize = 16_384;
 const BYTES_MAX: usize = 8 << 20;
 
 /// From so many new rows on, `COPY` is worth its further exchange with the server.
-const COPY_MIN: usize = 64;
+pub(super) const COPY_MIN: usize = 64;
 /// Bytes of a `COPY` that are sent at a time.
 const COPY_BYTES: usize = 256 << 10;
 
@@ -31,15 +34,93 @@ pub(super) const RECORD_BYTES_MAX: usize = 1_000_000_000;
 const COPY_HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// A row to be written.
-struct Row<'b> {
-    id: i64,
-    data: &'b [u8],
-    rest: Option<&'b [u8]>,
+#[derive(Clone, Copy)]
+pub(super) struct Row<'b> {
+    pub(super) id: i64,
+    /// `None`: the record is gone, as a history says it.
+    pub(super) data: Option<&'b [u8]>,
+    pub(super) rest: Option<&'b [u8]>,
+    /// In a history: which change this is.
+    pub(super) change: Moment,
 }
 
-impl Row<'_> {
-    fn bytes(&self) -> usize {
-        self.data.len() + self.rest.map_or(0, <[u8]>::len)
+/// When a change was: its position, and its capture in microseconds as PostgreSQL counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Moment {
+    pub(super) epoch: i64,
+    pub(super) lsn: i64,
+    pub(super) index: i64,
+    pub(super) captured_us: i64,
+}
+
+/// Writes rows of a table into fields.
+pub(super) struct Writer<'t> {
+    pub(super) table: &'t Table,
+    pub(super) plan: Option<&'t Plan>,
+    pub(super) room: CellRoom,
+}
+
+impl<'t> Writer<'t> {
+    pub(super) fn new(table: &'t Table, plan: Option<&'t Plan>) -> Writer<'t> {
+        Writer {
+            table,
+            plan,
+            room: CellRoom::default(),
+        }
+    }
+
+    /// Writes a row's fields, in the order of the table's columns.
+    fn write(&mut self, row: &Row<'_>, fields: &mut Fields) -> Result<(), SinkError> {
+        let shape = &self.table.shape;
+        let mut next = 0;
+        let mut column = || {
+            next += 1;
+            next - 1
+        };
+        cells::put_i64(row.id, fields.at(column()));
+        if self.table.is_history() {
+            let change = row.change;
+            for number in [change.epoch, change.lsn, change.index] {
+                cells::put_i64(number, fields.at(column()));
+            }
+            let op = if row.data.is_some() { PUT } else { DELETE };
+            cells::put_bytes(op.as_bytes(), fields.at(column()));
+            cells::put_i64(change.captured_us, fields.at(column()));
+        }
+        if shape.raw {
+            put_field(fields.at(column()), row.data);
+            put_field(fields.at(column()), row.rest);
+        }
+        let mut misfit = None;
+        let mut columns = shape.columns.iter();
+        let mut problem = None;
+        if let (Some(plan), Some(data)) = (self.plan, row.data) {
+            problem = plan.cells(data, false, &mut self.room, &mut |value| {
+                if let Some(planned) = columns.next()
+                    && let Err(wrong) = cells::put(planned.kind, &value, fields.at(column()))
+                {
+                    misfit = Some((&planned.name, wrong));
+                }
+            });
+        }
+        for _ in columns {
+            cells::put_null(fields.at(column()));
+        }
+        if shape.decoded {
+            put_field(fields.at(column()), problem.as_deref().map(str::as_bytes));
+        }
+        fields.rows += 1;
+        match misfit {
+            None => Ok(()),
+            Some((name, wrong)) => Err(permanent(
+                format!("writing record {} into {}", row.id, self.table.place),
+                format!(
+                    "a {} was to go into column {name}, which holds {}",
+                    wrong.0, wrong.1
+                ),
+                "report this: it is a fault of Counterfoil",
+            )),
+        }
     }
 }
 
@@ -99,7 +180,7 @@ impl<'b> Pending<'b> {
     }
 }
 
-/// Deletes the rows and the residue of a range of identities.
+/// Deletes the rows and the residue of a range of identities. Of a history the residue alone: its rows follow its log.
 pub(super) async fn clear(
     session: &mut Session,
     file: &mut File,
@@ -112,7 +193,7 @@ pub(super) async fn clear(
     let place = file.place();
     let clearing = || format!("clearing {}..{} of {place}", range.start, range.end);
     let is_known_empty = file.last_id.is_some_and(|last_id| begin > last_id);
-    if !is_known_empty {
+    if !is_known_empty && !file.table.is_history() {
         let sql = &file.table.delete_range;
         if file.table.is_shared {
             session.execute(sql, &[&begin, &last, &file.file_id]).await
@@ -144,7 +225,7 @@ pub(super) async fn clear(
     Ok(())
 }
 
-/// Writes the last images of a file.
+/// Writes the last images of a file. Of a history the residue alone: its rows follow its log.
 pub(super) async fn write<'b>(
     session: &mut Session,
     pending: &mut Pending<'b>,
@@ -173,15 +254,18 @@ pub(super) async fn write<'b>(
                 }
                 records.push(Row {
                     id,
-                    data,
+                    data: Some(data),
                     rest: (!rest.is_empty()).then_some(rest),
+                    change: Moment::default(),
                 });
                 no_residue.push(id);
             }
             Image::Residue { bytes, reason } => {
                 check_size(bytes.len(), writing)?;
-                // The one character that PostgreSQL's text doesn't hold.
-                residues.push((id, bytes, reason.replace('\0', "\u{fffd}")));
+                if file.table.shape.raw {
+                    // The one character that PostgreSQL's text doesn't hold.
+                    residues.push((id, bytes, reason.replace('\0', "\u{fffd}")));
+                }
                 no_record.push(id);
             }
             Image::Absent => {
@@ -190,7 +274,10 @@ pub(super) async fn write<'b>(
             }
         }
     }
-    remove_records(session, pending, file, no_record).await?;
+    let is_history = file.table.is_history();
+    if !is_history {
+        remove_records(session, pending, file, no_record).await?;
+    }
     if file.has_residue && !no_residue.is_empty() {
         let sql = format!(
             "DELETE FROM {} WHERE file_id = $1 AND id = ANY($2::bigint[])",
@@ -206,17 +293,18 @@ pub(super) async fn write<'b>(
             let block = Block {
                 file_id: file.file_id,
                 id: row.id,
-                data: row.data,
+                data: row.data.unwrap_or_default(),
             };
             pending.add(session, &file.table, block).await?;
         }
-    } else {
+    } else if !is_history {
         put_records(session, file, &records).await?;
     }
     put_residue(session, file, &residues).await
 }
 
-fn check_size(bytes: usize, doing: impl FnOnce() -> String) -> Result<(), SinkError> {
+/// Refuses what is more than a value may have.
+pub(super) fn check_size(bytes: usize, doing: impl FnOnce() -> String) -> Result<(), SinkError> {
     if bytes <= RECORD_BYTES_MAX {
         return Ok(());
     }
@@ -271,80 +359,111 @@ async fn put_records(
         Some(last_id) => records.partition_point(|row| row.id <= last_id),
         None => records.len(),
     };
-    let (known, new) = if records.len() - known >= COPY_MIN {
+    let (known, new) = if records.len() - known >= COPY_MIN && !session.is_careful {
         records.split_at(known)
     } else {
         (records, &records[..0])
     };
-    for rows in chunks(known) {
-        let ids: Vec<i64> = rows.iter().map(|row| row.id).collect();
-        let data: Vec<&[u8]> = rows.iter().map(|row| row.data).collect();
-        let rests: Vec<Option<&[u8]>> = rows.iter().map(|row| row.rest).collect();
-        session
-            .execute(&file.table.upsert, &[&ids, &data, &rests])
-            .await
-            .doing(|| {
-                let (first, last) = (ids.first().unwrap_or(&0), ids.last().unwrap_or(&0));
-                format!("writing records {first} to {last} of {}", file.place())
-            })?;
-    }
+    let table = Arc::clone(&file.table);
+    let description = Arc::clone(&file.description);
+    let mut writer = Writer::new(&table, description.plan.as_deref());
+    let place = file.place();
+    replace(session, &mut writer, known, &place).await?;
     if !new.is_empty() {
-        copy(session, &file.table, new)
-            .await
-            .doing(|| format!("copying {} new records of {}", new.len(), file.place()))?;
+        copy(session, &mut writer, new, &place).await?;
     }
     file.last_id = file.last_id.map(|last_id| last_id.max(last.id));
     Ok(())
 }
 
-/// Parts that a statement takes.
-fn chunks<'r, 'b>(mut rows: &'r [Row<'b>]) -> impl Iterator<Item = &'r [Row<'b>]> {
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let within = rows.iter().take(ROWS_MAX).take_while(|row| {
-            bytes += row.bytes();
-            bytes <= BYTES_MAX
+/// Writes rows whether or not there are such already, a statement for thousands of them. `whose` is for errors.
+pub(super) async fn replace(
+    session: &mut Session,
+    writer: &mut Writer<'_>,
+    rows: &[Row<'_>],
+    whose: &str,
+) -> Result<(), SinkError> {
+    let columns = writer.table.columns();
+    let mut fields = Fields::in_columns(columns.len());
+    let mut begin = 0;
+    for (row, number) in rows.iter().zip(1..) {
+        writer.write(row, &mut fields)?;
+        let next: usize = rows.get(number).map_or(0, |row| {
+            row.data.map_or(0, <[u8]>::len) + row.rest.map_or(0, <[u8]>::len)
         });
-        let count = within.count().max(1).min(rows.len());
-        let chunk;
-        (chunk, rows) = rows.split_at(count);
-        (!chunk.is_empty()).then_some(chunk)
-    })
+        if number < rows.len() && fields.rows < ROWS_MAX && fields.bytes() + next <= BYTES_MAX {
+            continue;
+        }
+        let chunk = &rows[begin..number];
+        begin = number;
+        let writing = || {
+            let (first, last) = (chunk.first(), chunk.last());
+            let id = |row: Option<&Row<'_>>| row.map_or(0, |row| row.id);
+            format!("writing records {} to {} of {whose}", id(first), id(last))
+        };
+        if writer.table.replaces {
+            let ids: Vec<i64> = chunk.iter().map(|row| row.id).collect();
+            let deleted = session.execute(&writer.table.delete, &[&ids]).await;
+            deleted.doing(writing)?;
+        }
+        let arrays = fields.take_arrays(&columns);
+        let parameters: Vec<_> = arrays
+            .iter()
+            .map(|array| -> &(dyn tokio_postgres::types::ToSql + Sync) { array })
+            .collect();
+        let parameters: Parameters<'_> = &parameters;
+        let written = session.execute(&writer.table.upsert, parameters).await;
+        written.doing(writing)?;
+    }
+    Ok(())
 }
 
-async fn copy(
+/// Copies rows that are new.
+pub(super) async fn copy(
     session: &mut Session,
-    table: &Table,
+    writer: &mut Writer<'_>,
     rows: &[Row<'_>],
-) -> Result<(), tokio_postgres::Error> {
-    let statement = session.prepare(&table.copy).await?;
-    let mut sink = pin!(session.client.copy_in::<_, Bytes>(&statement).await?);
+    whose: &str,
+) -> Result<(), SinkError> {
+    let copying = || format!("copying {} new records of {whose}", rows.len());
+    let statement = session.prepare(&writer.table.copy).await.doing(copying)?;
+    let copied = session.client.copy_in::<_, Bytes>(&statement).await;
+    let mut sink = pin!(copied.doing(copying)?);
+    let columns = writer.table.columns().len();
+    let columns = i16::try_from(columns).unwrap_or(i16::MAX);
     let mut buffer = BytesMut::with_capacity(COPY_BYTES + (COPY_BYTES >> 2));
     buffer.put_slice(COPY_HEADER);
+    let mut fields = Fields::in_rows(buffer);
+    let mut outcome = Ok(());
     for row in rows {
-        buffer.put_i16(3);
-        buffer.put_i32(8);
-        buffer.put_i64(row.id);
-        put_field(&mut buffer, Some(row.data));
-        put_field(&mut buffer, row.rest);
-        if buffer.len() >= COPY_BYTES {
-            sink.send(buffer.split().freeze()).await?;
+        fields.at(0).put_i16(columns);
+        writer.write(row, &mut fields)?;
+        if fields.bytes() >= COPY_BYTES {
+            outcome = sink.send(fields.at(0).split().freeze()).await;
+            if outcome.is_err() {
+                break;
+            }
         }
     }
-    buffer.put_i16(-1);
-    sink.send(buffer.freeze()).await?;
-    sink.finish().await?;
-    Ok(())
+    if outcome.is_ok() {
+        fields.at(0).put_i16(-1);
+        outcome = sink.send(fields.at(0).split().freeze()).await;
+    }
+    if outcome.is_ok() {
+        outcome = sink.finish().await.map(|_| ());
+    }
+    if let Err(error) = &outcome
+        && has_code(error, &SqlState::UNIQUE_VIOLATION)
+    {
+        session.has_collided = true;
+    }
+    outcome.doing(copying)
 }
 
 fn put_field(buffer: &mut BytesMut, field: Option<&[u8]>) {
     match field {
-        // No longer than RECORD_BYTES_MAX.
-        Some(bytes) => {
-            buffer.put_i32(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
-            buffer.put_slice(bytes);
-        }
-        None => buffer.put_i32(-1),
+        Some(bytes) => cells::put_bytes(bytes, buffer),
+        None => cells::put_null(buffer),
     }
 }
 

@@ -1,73 +1,169 @@
-//! Counterfoil's own tables, and the shape of a file's table.
+//! Counterfoil's own tables.
 
+use super::adoption::{self, Difference, Keys, Wanted};
 use super::error::Doing;
 use super::session::Session;
+use super::table::{Table, names};
 use crate::SinkError;
+use crate::plan::Ddl;
 use crate::sql::{permanent, quoted};
 use counterfoil_records::STATIC_BLOCK_BYTES;
 use tokio_postgres::error::SqlState;
 
 /// Version of the tables below; grows when they change.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
+
+/// The first version whose catalogue says what tables look like.
+pub(super) const VERSION_WITH_SHAPES: i32 = 2;
+
+/// What makes of the tables of the version before those of the version after, from version 1 on; `{}` is for the schema
+/// with its point.
+const UPGRADES: &[&str] = &["ALTER TABLE {}counterfoil_files ADD COLUMN shape text"];
 
 /// The shortest name that PostgreSQL cuts is one byte longer.
 pub(super) const NAME_BYTES_MAX: usize = 63;
 
-/// With `{}` for the schema. (A path may be longer than what an index takes, so its digest is in the index.)
-const TABLES: &str = "
-CREATE SEQUENCE {}.counterfoil_ids;
-CREATE TABLE {}.counterfoil_position (
-    stream      text PRIMARY KEY,
-    epoch       bigint NOT NULL,
-    lsn         bigint NOT NULL,
-    idx         bigint NOT NULL,
-    captured_ns bigint NOT NULL,
-    applied_ns  bigint NOT NULL
-);
-CREATE TABLE {}.counterfoil_residue (
-    file_id bigint NOT NULL,
-    id      bigint NOT NULL,
-    bytes   bytea NOT NULL,
-    reason  text NOT NULL,
-    PRIMARY KEY (file_id, id)
-);
-CREATE TABLE {}.counterfoil_trees (
-    tree_id          bigint PRIMARY KEY,
-    stream           text NOT NULL,
-    root             bytea NOT NULL,
-    root_text        text NOT NULL,
-    table_name       text NOT NULL UNIQUE,
-    table_configured text,
-    table_made       boolean NOT NULL,
-    view_name        text NOT NULL
-);
-CREATE UNIQUE INDEX counterfoil_trees_root ON {}.counterfoil_trees (stream, pg_catalog.sha256(root));
-CREATE TABLE {}.counterfoil_files (
-    file_id          bigint PRIMARY KEY,
-    stream           text NOT NULL,
-    path             bytea NOT NULL,
-    path_text        text NOT NULL,
-    file_group       text NOT NULL,
-    organization     text NOT NULL,
-    layout           text NOT NULL,
-    record_size      bigint,
-    varseq_format    bigint,
-    tree_id          bigint,
-    table_name       text NOT NULL,
-    table_configured text,
-    table_made       boolean NOT NULL,
-    kind             text,
-    size             bigint NOT NULL,
-    mode             bigint,
-    uid              bigint,
-    gid              bigint,
-    modified_ns      bigint
-);
-CREATE UNIQUE INDEX counterfoil_files_path ON {}.counterfoil_files (stream, pg_catalog.sha256(path));
-CREATE INDEX counterfoil_files_table ON {}.counterfoil_files (table_name) WHERE tree_id IS NULL;
-CREATE INDEX counterfoil_files_tree ON {}.counterfoil_files (tree_id) WHERE tree_id IS NOT NULL;
-CREATE TABLE {}.counterfoil_schema (version integer NOT NULL);
-";
+/// A table of Counterfoil's own.
+struct OwnTable {
+    name: &'static str,
+    /// Name and type; one that ends with `?` may be NULL.
+    columns: &'static [(&'static str, &'static str)],
+    key: &'static [&'static str],
+    /// What else its definition says.
+    more: &'static str,
+    /// Its other indexes, with `{}` for the schema with its point.
+    indexes: &'static [&'static str],
+}
+
+/// (A path may be longer than what an index takes, so its digest is in the index.)
+const TABLES: &[OwnTable] = &[
+    OwnTable {
+        name: "counterfoil_position",
+        columns: &[
+            ("stream", "text"),
+            ("epoch", "bigint"),
+            ("lsn", "bigint"),
+            ("idx", "bigint"),
+            ("captured_ns", "bigint"),
+            ("applied_ns", "bigint"),
+        ],
+        key: &["stream"],
+        more: "",
+        indexes: &[],
+    },
+    OwnTable {
+        name: "counterfoil_residue",
+        columns: &[
+            ("file_id", "bigint"),
+            ("id", "bigint"),
+            ("bytes", "bytea"),
+            ("reason", "text"),
+        ],
+        key: &["file_id", "id"],
+        more: "",
+        indexes: &[],
+    },
+    OwnTable {
+        name: "counterfoil_trees",
+        columns: &[
+            ("tree_id", "bigint"),
+            ("stream", "text"),
+            ("root", "bytea"),
+            ("root_text", "text"),
+            ("table_name", "text"),
+            ("table_configured", "text?"),
+            ("table_made", "boolean"),
+            ("view_name", "text"),
+        ],
+        key: &["tree_id"],
+        more: ", UNIQUE (table_name)",
+        indexes: &[
+            "CREATE UNIQUE INDEX counterfoil_trees_root ON {}counterfoil_trees (stream, pg_catalog.sha256(root))",
+        ],
+    },
+    OwnTable {
+        name: "counterfoil_files",
+        columns: &[
+            ("file_id", "bigint"),
+            ("stream", "text"),
+            ("path", "bytea"),
+            ("path_text", "text"),
+            ("file_group", "text"),
+            ("organization", "text"),
+            ("layout", "text"),
+            ("record_size", "bigint?"),
+            ("varseq_format", "bigint?"),
+            ("tree_id", "bigint?"),
+            ("table_name", "text"),
+            ("table_configured", "text?"),
+            ("table_made", "boolean"),
+            ("kind", "text?"),
+            ("size", "bigint"),
+            ("mode", "bigint?"),
+            ("uid", "bigint?"),
+            ("gid", "bigint?"),
+            ("modified_ns", "bigint?"),
+            ("shape", "text?"),
+        ],
+        key: &["file_id"],
+        more: "",
+        indexes: &[
+            "CREATE UNIQUE INDEX counterfoil_files_path ON {}counterfoil_files (stream, pg_catalog.sha256(path))",
+            "CREATE INDEX counterfoil_files_table ON {}counterfoil_files (table_name) WHERE tree_id IS NULL",
+            "CREATE INDEX counterfoil_files_tree ON {}counterfoil_files (tree_id) WHERE tree_id IS NOT NULL",
+        ],
+    },
+    OwnTable {
+        name: "counterfoil_schema",
+        columns: &[("version", "integer")],
+        key: &[],
+        more: "",
+        indexes: &[],
+    },
+];
+
+impl OwnTable {
+    /// Its columns: name, type, and whether it may be NULL.
+    fn columns(&self) -> impl Iterator<Item = (&'static str, &'static str, bool)> {
+        self.columns.iter().map(|&(name, kind)| {
+            let bare = kind.strip_suffix('?');
+            (name, bare.unwrap_or(kind), bare.is_some())
+        })
+    }
+
+    fn create(&self, prefix: &str) -> String {
+        let columns: Vec<String> = self
+            .columns()
+            .map(|(name, kind, may_be_null)| {
+                let condition = if may_be_null { "" } else { " NOT NULL" };
+                format!("{name} {kind}{condition}")
+            })
+            .collect();
+        let key = match self.key {
+            [] => String::new(),
+            key => format!(", PRIMARY KEY ({})", key.join(", ")),
+        };
+        let (name, more) = (self.name, self.more);
+        format!(
+            "CREATE TABLE {prefix}{name} ({}{key}{more})",
+            columns.join(", ")
+        )
+    }
+}
+
+/// The statements that make Counterfoil's tables in a schema whose name, quoted and with its point, goes before theirs.
+pub(super) fn creation(prefix: &str) -> Vec<String> {
+    let mut statements = vec![format!("CREATE SEQUENCE {prefix}counterfoil_ids")];
+    for table in TABLES {
+        statements.push(table.create(prefix));
+        let indexes = table.indexes.iter();
+        statements.extend(indexes.map(|index| index.replace("{}", prefix)));
+    }
+    statements.push(format!(
+        "INSERT INTO {prefix}counterfoil_schema VALUES ({SCHEMA_VERSION})"
+    ));
+    statements
+}
 
 /// The version of the tables in the schema, or `None` where there are none.
 pub(super) async fn version(session: &mut Session) -> Result<Option<i32>, SinkError> {
@@ -88,7 +184,7 @@ pub(super) async fn version(session: &mut Session) -> Result<Option<i32>, SinkEr
         Some(row) => row.try_get(0).doing(looking)?,
         None => 0,
     };
-    if version != SCHEMA_VERSION {
+    if !(1..=SCHEMA_VERSION).contains(&version) {
         return Err(permanent(
             looking(),
             format!(
@@ -97,15 +193,28 @@ pub(super) async fn version(session: &mut Session) -> Result<Option<i32>, SinkEr
             "use that version of Counterfoil, or configure another schema",
         ));
     }
+    session.version = version;
     Ok(Some(version))
 }
 
-/// Makes the schema and the tables where there are none.
+/// Sees to it that the tables are there, as far as that is the sink's affair.
 pub(super) async fn ensure(session: &mut Session) -> Result<(), SinkError> {
-    if version(session).await?.is_some() {
-        return Ok(());
+    match session.ddl {
+        Ddl::Manage => manage(session).await,
+        Ddl::Check => check(session).await,
+        Ddl::None => Ok(()),
+    }
+}
+
+/// Makes the schema and the tables where there are none, and those of an older version new.
+async fn manage(session: &mut Session) -> Result<(), SinkError> {
+    match version(session).await? {
+        Some(SCHEMA_VERSION) => return Ok(()),
+        Some(_) => return upgrade(session).await,
+        None => {}
     }
     let Err(error) = create(session).await else {
+        session.version = SCHEMA_VERSION;
         return Ok(());
     };
     let _ = session.run("ROLLBACK").await;
@@ -141,135 +250,128 @@ async fn create(session: &mut Session) -> Result<(), tokio_postgres::Error> {
     if there.get::<_, i64>(0) == 0 {
         session.run(&format!("CREATE SCHEMA {schema}")).await?;
     }
-    session.run(&TABLES.replace("{}", &schema)).await?;
+    let statements = creation(&format!("{schema}."));
     session
-        .run(&format!(
-            "INSERT INTO {schema}.counterfoil_schema VALUES ({SCHEMA_VERSION}); COMMIT"
-        ))
+        .run(&format!("{}; COMMIT", statements.join("; ")))
         .await
 }
 
-/// A table, and the statements that change what a file has in it.
-pub(super) struct Table {
-    /// Its bare name.
-    pub(super) name: String,
-    /// Its name in its schema, quoted.
-    pub(super) place: String,
-    /// The identity's column.
-    pub(super) identity: String,
-    /// The table is a tree's: its rows say which file they are of.
-    pub(super) is_shared: bool,
-    /// Counterfoil made it, and may drop it.
-    pub(super) is_made: bool,
-    pub(super) upsert: String,
-    pub(super) copy: String,
-    pub(super) delete: String,
-    pub(super) delete_range: String,
-    pub(super) max: String,
+/// The statements that make the tables of this version out of those of an older one.
+fn upgrades(from: i32, prefix: &str) -> Vec<String> {
+    let done = usize::try_from(from - 1).unwrap_or_default();
+    let mut statements: Vec<String> = UPGRADES
+        .iter()
+        .skip(done)
+        .map(|statement| statement.replace("{}", prefix))
+        .collect();
+    statements.push(format!(
+        "UPDATE {prefix}counterfoil_schema SET version = {SCHEMA_VERSION}"
+    ));
+    statements
 }
 
-impl Table {
-    /// A table of one file.
-    pub(super) fn own(session: &Session, name: &str, identity: &str, is_made: bool) -> Table {
-        let place = session.name(name);
-        let id = quoted(identity);
-        Table {
-            upsert: format!(
-                "INSERT INTO {place} ({id}, data, rest)
-                 SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::bytea[])
-                 ON CONFLICT ({id}) DO UPDATE SET data = excluded.data, rest = excluded.rest"
-            ),
-            copy: format!("COPY {place} ({id}, data, rest) FROM STDIN (FORMAT binary)"),
-            delete: format!("DELETE FROM {place} WHERE {id} = ANY($1::bigint[])"),
-            delete_range: format!("DELETE FROM {place} WHERE {id} BETWEEN $1 AND $2"),
-            max: format!("SELECT coalesce(max({id}), -1) FROM {place}"),
-            name: name.to_owned(),
-            place,
-            identity: identity.to_owned(),
-            is_shared: false,
-            is_made,
+async fn upgrade(session: &mut Session) -> Result<(), SinkError> {
+    let upgrading = || {
+        format!(
+            "bringing Counterfoil's tables from version {} to {SCHEMA_VERSION}",
+            session.version
+        )
+    };
+    let upgrading = upgrading();
+    let prefix = format!("{}.", quoted(&session.schema));
+    let lock = format!("BEGIN; LOCK TABLE {prefix}counterfoil_schema IN EXCLUSIVE MODE");
+    session.run(&lock).await.doing(|| upgrading.clone())?;
+    // Another process may have been faster.
+    let done = async {
+        if let Some(version) = version(session).await?
+            && version < SCHEMA_VERSION
+        {
+            let statements = upgrades(version, &prefix).join("; ");
+            session.run(&statements).await.doing(|| upgrading.clone())?;
+        }
+        session.run("COMMIT").await.doing(|| upgrading.clone())
+    }
+    .await;
+    if done.is_err() {
+        let _ = session.run("ROLLBACK").await;
+    }
+    session.forget();
+    session.version = SCHEMA_VERSION;
+    done
+}
+
+/// Compares the tables with what is needed.
+async fn check(session: &mut Session) -> Result<(), SinkError> {
+    let looking = || {
+        format!(
+            "looking for Counterfoil's tables in schema {}",
+            session.schema
+        )
+    };
+    let looking = looking();
+    let prefix = format!("{}.", quoted(&session.schema));
+    match version(session).await? {
+        None => {
+            return Err(permanent(
+                looking,
+                "they are not there, and with `ddl = \"check\"` nothing is made",
+                "have the DBA run what `counterfoil schema sql` prints",
+            ));
+        }
+        Some(SCHEMA_VERSION) => {}
+        Some(version) => {
+            return Err(permanent(
+                looking,
+                format!("they are of version {version}, and version {SCHEMA_VERSION} is needed"),
+                format!(
+                    "run `{};` as their owner",
+                    upgrades(version, &prefix).join("; ")
+                ),
+            ));
         }
     }
-
-    /// A table of all files of a tree.
-    pub(super) fn shared(session: &Session, name: &str, is_made: bool) -> Table {
-        let place = session.name(name);
-        Table {
-            upsert: format!(
-                "INSERT INTO {place} (file_id, block_number, data)
-                 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])
-                 ON CONFLICT (file_id, block_number) DO UPDATE SET data = excluded.data"
-            ),
-            copy: String::new(),
-            delete: format!(
-                "DELETE FROM {place} WHERE block_number = ANY($1::bigint[]) AND file_id = $2"
-            ),
-            delete_range: format!(
-                "DELETE FROM {place} WHERE block_number BETWEEN $1 AND $2 AND file_id = $3"
-            ),
-            max: String::new(),
-            name: name.to_owned(),
-            place,
-            identity: "block_number".into(),
-            is_shared: true,
-            is_made,
-        }
-    }
-
-    /// Its columns: name, type, and whether it may be NULL.
-    pub(super) fn columns(&self) -> [(&str, &'static str, bool); 3] {
-        if self.is_shared {
-            [
-                ("file_id", "bigint", false),
-                ("block_number", "bigint", false),
-                ("data", "bytea", false),
-            ]
-        } else {
-            [
-                (&self.identity, "bigint", false),
-                ("data", "bytea", false),
-                ("rest", "bytea", true),
-            ]
-        }
-    }
-
-    /// The columns of its key.
-    pub(super) fn key(&self) -> Vec<String> {
-        if self.is_shared {
-            vec!["block_number".into(), "file_id".into()]
-        } else {
-            vec![self.identity.clone()]
-        }
-    }
-
-    /// The statement that makes it. The key's index has a name that no table ever asks for.
-    pub(super) fn create(&self, number: i64) -> String {
-        let columns: Vec<String> = self
+    for table in TABLES {
+        let place = session.name(table.name);
+        let wanted: Vec<Wanted> = table
             .columns()
-            .iter()
-            .map(|(name, kind, may_be_null)| {
-                let condition = if *may_be_null { "" } else { " NOT NULL" };
-                format!("{} {kind}{condition}", quoted(name))
+            .map(|(name, kind, may_be_null)| Wanted {
+                name: name.into(),
+                sql_type: kind.into(),
+                kind: None,
+                may_be_null,
             })
             .collect();
-        let key = if self.is_shared {
-            "file_id, block_number".to_owned()
-        } else {
-            quoted(&self.identity)
-        };
-        format!(
-            "CREATE TABLE {} ({}, CONSTRAINT counterfoil_{number} PRIMARY KEY ({key}))",
-            self.place,
-            columns.join(", ")
-        )
+        let key: Vec<String> = table.key.iter().map(|name| (*name).into()).collect();
+        let mut found = adoption::look(session, &place, &wanted, &key, Keys::Exact).await?;
+        if table.key.is_empty() {
+            found
+                .differences
+                .retain(|d| !d.says.starts_with("there is no primary key"));
+        }
+        if found.columns.is_empty() {
+            found.differences = vec![Difference {
+                says: "it is not there".into(),
+                mend: Some(table.create(&prefix)),
+            }];
+        }
+        if !found.differences.is_empty() {
+            return Err(adoption::refusal(
+                looking,
+                table.name,
+                &found.differences,
+                "or set `ddl = \"manage\"`",
+            ));
+        }
     }
+    Ok(())
 }
 
-/// A view of a tree's files for people: what each is, and its content where that is one block.
-pub(super) fn create_view(session: &Session, view: &str, table: &Table, tree_id: i64) -> String {
+/// A view of a tree's files for people: what each is, and its content where that is one block. (`prefix` goes before names
+/// of tables and views.)
+pub(super) fn create_view(prefix: &str, view: &str, table: &Table) -> String {
     let block = STATIC_BLOCK_BYTES;
     format!(
-        "CREATE VIEW {view} AS
+        "CREATE VIEW {prefix}{view} AS
          SELECT file_id, path_text, kind,
              ((mode >> 9) & 7)::text || ((mode >> 6) & 7)::text || ((mode >> 3) & 7)::text || (mode & 7)::text AS mode,
              uid, gid, modified_ns, size,
@@ -278,9 +380,20 @@ pub(super) fn create_view(session: &Session, view: &str, table: &Table, tree_id:
                   ELSE coalesce((SELECT data FROM {table} AS t WHERE t.file_id = f.file_id AND block_number = 0),
                            decode(repeat('00', size::integer), 'hex'))
              END AS content
-         FROM {files} AS f WHERE tree_id = {tree_id}",
-        view = session.name(view),
+         FROM {prefix}counterfoil_files AS f
+         WHERE tree_id = (SELECT tree_id FROM {prefix}counterfoil_trees WHERE table_name = {name})",
+        view = names([view].into_iter()),
         table = table.place,
-        files = session.name("counterfoil_files"),
+        name = literal(&table.name),
     )
+}
+
+/// Text in a statement.
+fn literal(text: &str) -> String {
+    let quotes = text.replace('\'', "''");
+    if quotes.contains('\\') {
+        format!("E'{}'", quotes.replace('\\', "\\\\"))
+    } else {
+        format!("'{quotes}'")
+    }
 }

@@ -1,9 +1,11 @@
 //! A connection, set up, with the statements that were prepared on it.
 
 use super::error::Doing;
+use super::schema::SCHEMA_VERSION;
 use super::settings::{PostgresConfig, Settings};
 use super::tls;
 use crate::SinkError;
+use crate::plan::Ddl;
 use crate::sql::{permanent, quoted};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -27,6 +29,14 @@ pub(super) struct Session {
     pub(super) statements: Statements,
     /// The schema with all tables.
     pub(super) schema: String,
+    /// What may be done to its structure.
+    pub(super) ddl: Ddl,
+    /// The version of Counterfoil's tables, once that is known.
+    pub(super) version: i32,
+    /// Rows aren't copied, as there may be some in the way.
+    pub(super) is_careful: bool,
+    /// There was one in the way of a `COPY`.
+    pub(super) has_collided: bool,
 }
 
 /// Statements that were prepared on a connection, by their text.
@@ -70,6 +80,10 @@ impl Session {
             driver,
             statements: Statements::default(),
             schema: String::new(),
+            ddl: config.ddl,
+            version: SCHEMA_VERSION,
+            is_careful: false,
+            has_collided: false,
         };
         session.set_up(config).await?;
         Ok(session)
@@ -119,6 +133,11 @@ impl Session {
     /// A table's or view's name with its schema, quoted.
     pub(super) fn name(&self, table: &str) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(table))
+    }
+
+    /// What stands before the name of a table or view.
+    pub(super) fn name_prefix(&self) -> String {
+        format!("{}.", quoted(&self.schema))
     }
 
     /// Whether it is known to be broken.

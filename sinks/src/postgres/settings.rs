@@ -1,6 +1,7 @@
 //! Where a database is, and how to get at it: a `[postgres]` table of a sink's configuration.
 
 use crate::SinkError;
+use crate::plan::Ddl;
 use crate::sql::permanent;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,9 @@ pub struct PostgresConfig {
     /// After how many seconds of silence the other side is asked whether it is still there.
     #[serde(default = "keepalive_s_default")]
     pub keepalive_s: u64,
+    /// What may be done to the structure of the database.
+    #[serde(default)]
+    pub ddl: Ddl,
 }
 
 fn application_name_default() -> String {
@@ -115,6 +119,7 @@ impl PostgresConfig {
             statement_timeout_ms: 0,
             lock_timeout_ms: lock_timeout_ms_default(),
             keepalive_s: keepalive_s_default(),
+            ddl: Ddl::Manage,
         }
     }
 

@@ -7,7 +7,8 @@ use super::apply::read_position;
 use super::entry::{self, Entry};
 use super::error::Doing;
 use super::session::{Parameters, Session, Statements};
-use crate::plan::Shape;
+use super::table::current;
+use crate::plan::Mode;
 use crate::sql::{permanent, quoted};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
@@ -202,6 +203,9 @@ impl<'a> PostgresSnapshot<'a> {
         entry: &Entry,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
+        if !entry.shape.raw {
+            return Ok(());
+        }
         let place = format!(
             "{} (table {})",
             path_text(&entry.description.path),
@@ -322,7 +326,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
-            shape: Shape::default(),
+            shape: entry.shape,
         }
     }
 }
@@ -335,9 +339,10 @@ fn select(entry: &Entry, table: &str) -> String {
             "SELECT {identity}, data, NULL::bytea FROM {table} WHERE file_id = $1 ORDER BY {identity}"
         )
     } else {
-        format!(
-            "SELECT {identity}, data, rest FROM {table} WHERE $1::bigint IS NOT NULL ORDER BY {identity}"
-        )
+        let name = entry.description.format.identity_name();
+        let what = format!("{identity}, data, rest");
+        let current = current(table, name, entry.shape.mode == Mode::History, &what);
+        format!("SELECT * FROM ({current}) AS r WHERE $1::bigint IS NOT NULL ORDER BY {identity}")
     }
 }
 

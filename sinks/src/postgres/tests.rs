@@ -1,11 +1,12 @@
 //! The contract, against a real server, and what only a server can do wrong.
 
 use super::*;
-use crate::contract::targets::PostgresTarget;
+use crate::contract::targets::{PostgresTarget, Room};
 use crate::contract::{
     Faults, Harness, STREAM, Target, assert_permanent, batch, changes, content, file, record,
     residue, static_file,
 };
+use crate::sql::quoted;
 use crate::{Attributes, FileChanges, FileDescription, FileFate, FileKind, Image};
 use counterfoil_servers::Postgres;
 use std::any::Any;
@@ -62,7 +63,7 @@ impl PostgresHarness {
 impl Harness for PostgresHarness {
     fn cannot(&self, case: &str) -> Option<&'static str> {
         match case {
-            "waits_for_room" => PostgresTarget::cannot_limit_room(),
+            "waits_for_room" => Room::cannot(),
             _ => None,
         }
     }
@@ -94,6 +95,36 @@ impl Harness for PostgresHarness {
         Some(Box::new(other))
     }
 
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        let values: Vec<String> = columns
+            .iter()
+            .map(|name| format!("{}::text", quoted(name)))
+            .collect();
+        let (values, table) = (values.join(", "), quoted(table));
+        Some(self.json(&format!("SELECT to_json(ARRAY[{values}]) FROM {table}")))
+    }
+
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        let names = format!(
+            "SELECT to_json(attname::text) FROM pg_attribute
+             WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            quoted(table)
+        );
+        Some(self.json(&names))
+    }
+
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        self.target.sql(&format!(
+            "CREATE OR REPLACE FUNCTION forbid() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE 'that is forbidden'; END $$;
+             CREATE TRIGGER forbid BEFORE INSERT OR UPDATE ON {} FOR EACH ROW WHEN (new.{} = '{text}')
+                 EXECUTE FUNCTION forbid()",
+            quoted(table),
+            quoted(column)
+        ));
+        true
+    }
+
     fn random_histories(&self) -> u32 {
         12
     }
@@ -104,6 +135,17 @@ impl Harness for PostgresHarness {
             "UPDATE \"{table}\" SET data = '\\x{hex}' WHERE record_number = {id}"
         ));
         true
+    }
+}
+
+impl PostgresHarness {
+    /// What a query shows in JSON, line by line.
+    fn json<T: serde::de::DeserializeOwned>(&self, query: &str) -> Vec<T> {
+        let shown = self.target.sql(query);
+        let lines = shown.lines().filter(|line| !line.is_empty());
+        lines
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect()
     }
 }
 
@@ -121,8 +163,20 @@ mod contract {
     crate::sink_contract!(super::PostgresHarness::new());
 }
 
+mod plans {
+    crate::sink_plan_contract!(super::PostgresHarness::new());
+}
+
 mod faults {
     crate::sink_faults!(super::PostgresHarness::new());
+}
+
+fn assert_refused(error: &SinkError, says: &[&str]) {
+    let text = error.to_string();
+    assert!(matches!(error, SinkError::Refused { .. }), "{text}");
+    for words in says {
+        assert!(text.contains(words), "{words:?} is not in: {text}");
+    }
 }
 
 /// Runs SQL in the shared server.
@@ -170,6 +224,24 @@ fn a_lack_of_permissions_is_explained() {
     assert_permanent(&error, &["nowhere", "create the database"]);
 }
 
+/// A constraint that somebody adds refuses rows, with the server's reason; without it, mirroring goes on.
+#[test]
+fn a_constraint_of_others_is_in_the_way() {
+    let config = config_of(shared());
+    let schema = config.schema.clone().unwrap_or_default();
+    let mut sink = PostgresSink::open(&config).expect("opening");
+    let cards = file("/srv/cards.dat");
+    let next = |lsn: u64| batch(lsn, [changes(&cards, [(1, record(lsn.to_string()))])]);
+    sink.apply(&next(1)).expect("applying");
+    let alter = |what: &str| sql(&format!("ALTER TABLE \"{schema}\".cards_dat {what}"));
+    alter("ADD CHECK (length(data) < 1) NOT VALID");
+    let error = sink.apply(&next(2)).expect_err("no record is that short");
+    assert_refused(&error, &["cards_dat", "23514"]);
+    alter("DROP CONSTRAINT cards_dat_data_check");
+    sink.apply(&next(2)).expect("put right");
+    assert_eq!(content(&mut sink, "/srv/cards.dat"), [(1, record("2"))]);
+}
+
 /// A table that the DBA made, partitioned and with columns of its own, is used; a wrong one is explained.
 #[test]
 fn tables_that_others_made_are_used() {
@@ -209,7 +281,7 @@ fn tables_that_others_made_are_used() {
     let error = sink
         .apply(&batch(3, [changes(&cards, [(1000, record("x"))])]))
         .expect_err("there is no partition");
-    assert_permanent(&error, &["23514", "partition"]);
+    assert_refused(&error, &["23514", "partition"]);
     for (table, says) in [
         (
             "wrong",
@@ -308,9 +380,6 @@ fn a_row_in_the_way_of_a_copy_is_written_over() {
         "INSERT INTO \"{schema}\".cards_dat VALUES (50, 'stray')"
     ));
     let next = batch(2, [changes(&cards, (2..200).map(|id| (id, record("y"))))]);
-    let error = sink.apply(&next).expect_err("row 50 is in the way");
-    assert!(error.is_transient(), "{error}");
-    assert!(!error.to_string().contains("stray"), "{error}");
     sink.apply(&next).expect("looked at anew");
     assert_eq!(content(&mut sink, "/srv/cards.dat").len(), 199);
 }

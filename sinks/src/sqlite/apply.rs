@@ -1,22 +1,80 @@
 //! A batch, as one transaction.
 
 use super::catalogue::Catalogue;
+use super::columns::Filler;
 use super::error::Doing;
 use super::file::File;
+use super::history;
 use super::schema::integer;
 use crate::sql::{bounds, now_ns, permanent, unsigned};
-use crate::{Batch, FileChanges, FileFate, Image, SinkError};
+use crate::{Batch, FileChanges, FileFate, Image, LoggedChange, SinkError};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, TransactionBehavior, params};
 use std::ops::Range;
 
 const DELETE_RESIDUE: &str = "DELETE FROM counterfoil_residue WHERE file_id = ?1 AND id = ?2";
 
-/// Applies all of `batch`, or nothing. After an error the catalogue is to be thrown away.
+/// When something happened, in numbers that SQLite holds.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Moment {
+    /// Epoch, lsn and index.
+    pub(super) position: [i64; 3],
+    pub(super) captured_ns: i64,
+}
+
+impl Moment {
+    pub(super) fn of(position: Position, captured_ns: i64) -> Result<Moment, SinkError> {
+        let storing = || format!("storing position {position}");
+        Ok(Moment {
+            position: [
+                integer(position.epoch, storing)?,
+                integer(position.lsn, storing)?,
+                position.index.into(),
+            ],
+            captured_ns: captured_ns.max(0),
+        })
+    }
+
+    /// The end of the batch that is being applied.
+    pub(super) fn of_batch(connection: &Connection, stream: &str) -> Result<Moment, SinkError> {
+        connection
+            .prepare_cached(
+                "SELECT epoch, lsn, idx, captured_ns FROM counterfoil_position WHERE stream = ?1",
+            )
+            .and_then(|mut select| {
+                select.query_row([stream], |row| {
+                    Ok(Moment {
+                        position: [row.get(0)?, row.get(1)?, row.get(2)?],
+                        captured_ns: row.get::<_, i64>(3)?.max(0),
+                    })
+                })
+            })
+            .doing(|| format!("reading the position of {stream}"))
+    }
+
+    /// When a file got its path; of what the log says nothing, the batch's end.
+    fn of_renaming(changes: &FileChanges, batch: &Batch) -> Result<Moment, SinkError> {
+        let mut log = changes.log.iter();
+        match log.find(|logged| logged.change == LoggedChange::Renamed) {
+            Some(logged) => Moment::of(logged.position, logged.captured_ns),
+            None => Moment::of(batch.position, batch.captured_ns),
+        }
+    }
+}
+
+/// What becomes of what a batch did, when all of it went well.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    Commit,
+    TakeBack,
+}
+
+/// Applies all of `batch`, or nothing. After an error, and when it is taken back, the catalogue is to be thrown away.
 pub(super) fn apply(
     connection: &mut Connection,
     catalogue: &mut Catalogue,
     batch: &Batch,
+    ending: Ending,
 ) -> Result<(), SinkError> {
     let applying = || {
         format!(
@@ -31,9 +89,14 @@ pub(super) fn apply(
     catalogue.refresh(&transaction)?;
     advance(&transaction, batch)?;
     for changes in &batch.files {
-        change_file(&transaction, catalogue, &batch.stream, changes)?;
+        change_file(&transaction, catalogue, batch, changes)?;
     }
-    transaction.commit().doing(applying)
+    match ending {
+        Ending::Commit => transaction.commit(),
+        // (Nothing is checked later than at once: this connection doesn't enforce foreign keys.)
+        Ending::TakeBack => transaction.rollback(),
+    }
+    .doing(applying)
 }
 
 /// The stored position of a stream.
@@ -88,24 +151,54 @@ fn advance(connection: &Connection, batch: &Batch) -> Result<(), SinkError> {
 fn change_file(
     connection: &Connection,
     catalogue: &mut Catalogue,
-    stream: &str,
+    batch: &Batch,
     changes: &FileChanges,
 ) -> Result<(), SinkError> {
+    let stream = &batch.stream;
     let path = &changes.file.path;
     if let Some(from) = &changes.renamed_from
         && from != path
     {
-        catalogue.rename(connection, stream, from, &changes.file)?;
+        let moment = Moment::of_renaming(changes, batch)?;
+        catalogue.rename(connection, stream, from, &changes.file, moment)?;
     }
     if changes.fate == FileFate::Removed {
+        if is_history_to_end(connection, catalogue, stream, changes)? {
+            let file = catalogue.ensure(connection, stream, &changes.file, &changes.attributes)?;
+            history::write_log(connection, file, changes)?;
+        }
         return catalogue.remove(connection, stream, path);
     }
     let file = catalogue.ensure(connection, stream, &changes.file, &changes.attributes)?;
+    if file.table.is_history() {
+        history::write_log(connection, file, changes)?;
+    }
     for range in &changes.cleared {
         clear(connection, file, range)?;
     }
     write_images(connection, file, changes)?;
     file.set_attributes(connection, &changes.attributes)
+}
+
+/// Whether a file that goes leaves a history with something to add to it: it is there, or came and goes in one batch.
+fn is_history_to_end(
+    connection: &Connection,
+    catalogue: &mut Catalogue,
+    stream: &str,
+    changes: &FileChanges,
+) -> Result<bool, SinkError> {
+    Ok(
+        match catalogue.find(connection, stream, &changes.file.path)? {
+            Some(file) => file.table.is_history(),
+            None => changes.log.iter().any(|logged| {
+                let image = match &logged.change {
+                    LoggedChange::Image { image, .. } => image,
+                    LoggedChange::Cleared(_) | LoggedChange::Renamed => return false,
+                };
+                matches!(image, Image::Record { .. })
+            }),
+        },
+    )
 }
 
 /// Deletes the rows and the residue of a range of identities.
@@ -123,6 +216,7 @@ fn clear(connection: &Connection, file: &mut File, range: &Range<u64>) -> Result
         )
     };
     match (begin, last) {
+        _ if file.table.is_history() => Ok(()),
         (0, i64::MAX) => file.table.clear_all(connection, file.file_id),
         bounds => file.table.clear(connection, file.file_id, bounds),
     }
@@ -146,9 +240,12 @@ fn write_images(
     file: &mut File,
     changes: &FileChanges,
 ) -> Result<(), SinkError> {
-    if changes.images.is_empty() {
+    // (Without raw images there is no residue, and a history's rows are written already.)
+    let (has_raw, is_history) = (file.table.shape.raw, file.table.is_history());
+    if changes.images.is_empty() || (is_history && !has_raw) {
         return Ok(());
     }
+    let mut filler = Filler::new(changes.file.plan.as_deref());
     let place = format!(
         "{} (table {})",
         path_text(&file.description.path),
@@ -164,7 +261,9 @@ fn write_images(
     for (&number, image) in &changes.images {
         let writing = || format!("writing record {number} of {place}");
         let id = integer(number, writing)?;
-        if let Image::Record { data, rest } = image {
+        if is_history {
+            // Its rows are written already.
+        } else if let Image::Record { data, rest } = image {
             if file.table.is_shared() && !rest.is_empty() {
                 return Err(permanent(
                     writing(),
@@ -173,7 +272,7 @@ fn write_images(
                 ));
             }
             file.table
-                .put(&mut upsert, (file.file_id, id), data, rest)
+                .put(&mut upsert, (file.file_id, id), (data, rest), &mut filler)
                 .doing(writing)?;
         } else {
             let delete = match &mut delete {
@@ -187,6 +286,9 @@ fn write_images(
             file.table
                 .remove(delete, (file.file_id, id))
                 .doing(writing)?;
+        }
+        if !has_raw {
+            continue;
         }
         if let Image::Residue { bytes, reason } = image {
             let upsert = match &mut upsert_residue {

@@ -1,7 +1,8 @@
 //! A row of `counterfoil_files`.
 
 use super::error::Doing;
-use crate::sql::{FormatWords, kind_named, unsigned};
+use crate::plan::Shape;
+use crate::sql::{FormatWords, kind_named, permanent, unsigned};
 use crate::{Attributes, FileDescription, SinkError};
 use counterfoil_proto::path_text;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -9,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
 pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
          f.table_name, CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
-         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root \
+         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, f.shape \
      FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id";
 
 /// A row of the catalogue.
@@ -18,6 +19,7 @@ pub(super) struct Entry {
     pub(super) description: FileDescription,
     pub(super) table: String,
     pub(super) attributes: Attributes,
+    pub(super) shape: Shape,
 }
 
 /// The entry of the file with this path, if there is one.
@@ -52,6 +54,8 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
     let format = words.format(|| format!("reading the catalogue entry of {}", path_text(&path)))?;
     let size: i64 = row.get(9).doing(reading)?;
     let kind: Option<String> = row.get(14).doing(reading)?;
+    let shape: Option<String> = row.get(16).doing(reading)?;
+    let shape = shape_of(shape.as_deref(), || path_text(&path))?;
     Ok(Entry {
         file_id: row.get(0).doing(reading)?,
         description: FileDescription {
@@ -72,5 +76,25 @@ pub(super) fn read(row: &Row<'_>) -> Result<Entry, SinkError> {
             modified_ns: row.get(13).doing(reading)?,
             kind: kind.as_deref().and_then(kind_named),
         },
+        shape,
     })
+}
+
+/// A shape by its text in the catalogue; `whose` is the file's, for the error.
+pub(super) fn shape_of(
+    text: Option<&str>,
+    whose: impl FnOnce() -> String,
+) -> Result<Shape, SinkError> {
+    Shape::parse(text).map_err(|cause| {
+        permanent(
+            format!("reading the catalogue entry of {}", whose()),
+            cause,
+            "use the version of Counterfoil that wrote it, or a later one",
+        )
+    })
+}
+
+/// A shape's text in the catalogue; none for a mirror of raw images.
+pub(super) fn shape_text(shape: &Shape) -> Option<String> {
+    (*shape != Shape::default()).then(|| shape.text())
 }

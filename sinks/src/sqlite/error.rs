@@ -20,6 +20,7 @@ fn sink_error(doing: String, error: &rusqlite::Error) -> SinkError {
     let cause = cause(error);
     match error.sqlite_error() {
         Some(failure) if is_transient(failure) => SinkError::Transient { doing, cause },
+        Some(failure) if is_refused(failure) => SinkError::Refused { doing, cause },
         failure => SinkError::Permanent {
             doing,
             cause,
@@ -41,6 +42,14 @@ fn is_transient(failure: &ffi::Error) -> bool {
         // A full disk shows as one of these when it is the -shm file that can't grow.
         failure.extended_code,
         ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP | ffi::SQLITE_IOERR_NOMEM
+    )
+}
+
+/// A constraint, or a trigger that raised; or a value longer than SQLite's longest.
+fn is_refused(failure: &ffi::Error) -> bool {
+    matches!(
+        failure.code,
+        ErrorCode::ConstraintViolation | ErrorCode::TooBig
     )
 }
 
@@ -75,9 +84,6 @@ fn next(code: Option<ErrorCode>) -> &'static str {
         }
         Some(ErrorCode::DatabaseCorrupt) => {
             "put the file back from a backup, or move it away, so that everything is mirrored anew"
-        }
-        Some(ErrorCode::TooBig) => {
-            "SQLite can't hold a record this long: leave the file out of this sink"
         }
         Some(ErrorCode::SystemIoFailure) => "check the disk, and the system's log for errors of it",
         _ => {

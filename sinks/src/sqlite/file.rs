@@ -1,12 +1,14 @@
 //! A file of the catalogue as it is remembered: its table's statements, and where it has residue.
 
+use super::columns::{self, Filler, place};
 use super::entry::Entry;
 use super::error::Doing;
 use super::schema::integer;
+use crate::plan::{Mode, Shape};
 use crate::sql::quoted;
 use crate::{Attributes, FileDescription, FileKind, SinkError};
 use counterfoil_proto::path_text;
-use rusqlite::{CachedStatement, Connection, params};
+use rusqlite::{CachedStatement, Connection, Statement, params};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -29,8 +31,12 @@ pub(super) struct File {
 /// A file's table, and the statements that change what the file has in it.
 pub(super) struct Table {
     pub(super) name: String,
+    /// The name of the column with the identity.
+    pub(super) identity: String,
+    pub(super) shape: Shape,
     /// The table is a tree's: its rows say which file they are of.
     is_shared: bool,
+    /// Of a history: a plain insert.
     pub(super) upsert: String,
     pub(super) delete: String,
     /// Both ends included.
@@ -46,18 +52,39 @@ enum ResidueIds {
 
 impl Table {
     /// A table of one file.
-    pub(super) fn own(name: String, identity: &str) -> Self {
-        let (table, identity) = (quoted(&name), quoted(identity));
+    pub(super) fn own(name: String, identity: &str, shape: Shape) -> Self {
+        let columns: Vec<String> = columns::of_table(identity, &shape)
+            .map(|column| quoted(column.name))
+            .collect();
+        let table = quoted(&name);
+        let places: Vec<String> = (1..=columns.len()).map(|n| place(n, &shape)).collect();
+        let mut upsert = format!(
+            "INSERT INTO {table} ({}) VALUES ({})",
+            columns.join(", "),
+            places.join(", ")
+        );
+        let key = quoted(identity);
+        if shape.mode == Mode::Mirror {
+            let set: Vec<String> = columns[1..]
+                .iter()
+                .map(|column| format!("{column} = excluded.{column}"))
+                .collect();
+            let update = if set.is_empty() {
+                "NOTHING".to_owned()
+            } else {
+                format!("UPDATE SET {}", set.join(", "))
+            };
+            upsert.push_str(&format!(" ON CONFLICT ({key}) DO {update}"));
+        }
         Table {
-            upsert: format!(
-                "INSERT INTO {table} ({identity}, data, rest) VALUES (?1, ?2, ?3)
-                 ON CONFLICT ({identity}) DO UPDATE SET data = excluded.data, rest = excluded.rest"
-            ),
-            delete: format!("DELETE FROM {table} WHERE {identity} = ?1"),
-            delete_range: format!("DELETE FROM {table} WHERE {identity} BETWEEN ?1 AND ?2"),
+            upsert,
+            delete: format!("DELETE FROM {table} WHERE {key} = ?1"),
+            delete_range: format!("DELETE FROM {table} WHERE {key} BETWEEN ?1 AND ?2"),
             // Without a condition SQLite empties the table at once, rather than row by row.
             delete_all: format!("DELETE FROM {table}"),
             is_shared: false,
+            identity: identity.to_owned(),
+            shape,
             name,
         }
     }
@@ -76,6 +103,8 @@ impl Table {
             ),
             delete_all: format!("DELETE FROM {table} WHERE file_id = ?1"),
             is_shared: true,
+            identity: "block_number".to_owned(),
+            shape: Shape::default(),
             name,
         }
     }
@@ -85,21 +114,51 @@ impl Table {
         self.is_shared
     }
 
+    /// Whether it keeps every change.
+    pub(super) fn is_history(&self) -> bool {
+        self.shape.mode == Mode::History
+    }
+
+    /// Whether there is nothing in it but bytes.
+    fn is_plain(&self) -> bool {
+        self.shape.raw && self.shape.columns.is_empty() && !self.shape.decoded && !self.is_history()
+    }
+
     /// Writes a record; `upsert` is that statement of this table, prepared.
     pub(super) fn put(
         &self,
         upsert: &mut CachedStatement<'_>,
         (file_id, id): (i64, i64),
-        data: &[u8],
-        rest: &[u8],
+        (data, rest): (&[u8], &[u8]),
+        filler: &mut Filler<'_>,
     ) -> rusqlite::Result<()> {
+        let rest = (!rest.is_empty()).then_some(rest);
         if self.is_shared {
             upsert.execute(params![id, data, file_id])?;
-        } else {
-            let rest = (!rest.is_empty()).then_some(rest);
+        } else if self.is_plain() {
             upsert.execute(params![id, data, rest])?;
+        } else {
+            upsert.raw_bind_parameter(1, id)?;
+            self.bind_content(upsert, 2, (data, rest), filler)?;
+            upsert.raw_execute()?;
         }
         Ok(())
+    }
+
+    /// Gives a statement what a record is, from this parameter on: its bytes if the table has them, and its columns.
+    pub(super) fn bind_content(
+        &self,
+        statement: &mut Statement<'_>,
+        mut at: usize,
+        (data, rest): (&[u8], Option<&[u8]>),
+        filler: &mut Filler<'_>,
+    ) -> rusqlite::Result<()> {
+        if self.shape.raw {
+            statement.raw_bind_parameter(at, data)?;
+            statement.raw_bind_parameter(at + 1, rest)?;
+            at += 2;
+        }
+        filler.bind(statement, at, &self.shape, data)
     }
 
     /// Deletes a record; `delete` is that statement of this table, prepared.
@@ -228,6 +287,11 @@ impl File {
             None => load_residue(connection, self.file_id)?,
         };
         Ok(self.residue.insert(residue))
+    }
+
+    /// Forgets where it has residue: that was changed otherwise.
+    pub(super) fn forget_residue(&mut self) {
+        self.residue = None;
     }
 
     /// Stores size and attributes, if they differ from what is stored.

@@ -1,8 +1,8 @@
 //! The SQLite sink: the embedded default.
 //!
-//! One database file holds a table per mirrored file, and three tables of Counterfoil's own: the
-//! position of each stream, the catalogue of files, and the residue (on-disk bytes that are no
-//! record). `docs/sinks.md` shows them as people see them.
+//! One database file holds a table per mirrored file, and tables of Counterfoil's own: the position
+//! of each stream, the catalogue of files and trees, and the residue (on-disk bytes that are no
+//! record). `docs/sinks.md` and `docs/sqlite.md` show them as people see them.
 //!
 //! # Promises
 //! - A batch is one transaction, with its position in it, and is on disk (`synchronous = FULL`) when
@@ -13,24 +13,32 @@
 //!
 //! # Limits
 //! - Numbers above 2⁶³-1 don't fit SQLite's integers: such an identity is refused, never wrapped.
-//! - A record has at most 1 000 000 000 bytes, SQLite's limit for a value.
+//! - A record has at most 1 000 000 000 bytes, SQLite's limit for a value, and a table 2000 columns.
+//! - SQLite has no NaN: such a field is NULL, and its row says so.
 //! - Memory is bounded by the batch, 32 MiB of page cache, what is known of up to 20 000 files, and
 //!   the names of all tables.
 
 mod apply;
 mod catalogue;
+mod columns;
 mod entry;
 mod error;
+mod evolution;
 mod file;
+mod history;
 mod schema;
 mod snapshot;
+mod structure;
 #[cfg(test)]
 mod tests;
 
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+pub use structure::schema_sql;
 
+use crate::plan::Ddl;
 use crate::sql::permanent;
 use crate::{Batch, Sink, SinkError, Snapshot};
+use apply::Ending;
 use catalogue::Catalogue;
 use rusqlite::Connection;
 use serde::Deserialize;
@@ -49,6 +57,9 @@ pub struct SqliteConfig {
     /// that need more are tried again until there is room. Default: as much as the disk holds.
     #[serde(default)]
     pub size_max_bytes: Option<u64>,
+    /// What may be done to the structure of the database.
+    #[serde(default)]
+    pub ddl: Ddl,
 }
 
 fn busy_timeout_ms_default() -> u64 {
@@ -62,6 +73,7 @@ impl SqliteConfig {
             path: path.into(),
             busy_timeout_ms: busy_timeout_ms_default(),
             size_max_bytes: None,
+            ddl: Ddl::Manage,
         }
     }
 }
@@ -118,7 +130,7 @@ impl SqliteSink {
             place,
             access,
             connection: None,
-            catalogue: Catalogue::default(),
+            catalogue: Catalogue::new(config.ddl),
         };
         match sink.connected() {
             Ok(_) => Ok(sink),
@@ -128,7 +140,7 @@ impl SqliteSink {
 
     fn connected(&mut self) -> Result<(&mut Connection, &mut Catalogue), SinkError> {
         if self.connection.is_none() {
-            self.catalogue = Catalogue::default();
+            self.catalogue.forget();
         }
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -138,7 +150,7 @@ impl SqliteSink {
         Ok((self.connection.insert(connection), &mut self.catalogue))
     }
 
-    fn try_apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    fn try_apply(&mut self, batch: &Batch, ending: Ending) -> Result<(), SinkError> {
         if self.access == Access::ReadOnly {
             return Err(permanent(
                 "applying a batch",
@@ -147,10 +159,10 @@ impl SqliteSink {
             ));
         }
         let (connection, catalogue) = self.connected()?;
-        let applied = apply::apply(connection, catalogue, batch);
-        if applied.is_err() {
+        let applied = apply::apply(connection, catalogue, batch, ending);
+        if applied.is_err() || ending == Ending::TakeBack {
             // What is remembered may be of the transaction that is gone.
-            *catalogue = Catalogue::default();
+            catalogue.forget();
             if !connection.is_autocommit() && connection.execute_batch("ROLLBACK").is_err() {
                 self.connection = None;
             }
@@ -161,7 +173,13 @@ impl SqliteSink {
 
 impl Sink for SqliteSink {
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        self.try_apply(batch).map_err(|error| error.at(&self.place))
+        self.try_apply(batch, Ending::Commit)
+            .map_err(|error| error.at(&self.place))
+    }
+
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.try_apply(batch, Ending::TakeBack)
+            .map_err(|error| error.at(&self.place))
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {

@@ -4,9 +4,11 @@
 //! version of this schema. A file of another application or of a newer version is refused, never
 //! changed.
 
-use super::SqliteConfig;
+use super::columns::{self, COLUMNS_MAX};
 use super::error::Doing;
+use super::{SqliteConfig, structure};
 use crate::SinkError;
+use crate::plan::{Ddl, Mode, Shape};
 use crate::sql::{permanent, quoted};
 use counterfoil_records::STATIC_BLOCK_BYTES;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -22,7 +24,8 @@ pub const APPLICATION_ID: i32 = 0x4346_4F4C;
 /// Version of the tables below; grows when they change.
 ///
 /// 2: trees of static files, whose files share a table; kinds of files.
-pub const SCHEMA_VERSION: i32 = 2;
+/// 3: shapes of tables; histories that outlive their files.
+pub const SCHEMA_VERSION: i32 = 3;
 
 /// Pages (4 KiB) of cache per connection: 32 MiB. A larger batch spills to the log by itself.
 const CACHE_KIB: i32 = 32 * 1024;
@@ -83,11 +86,28 @@ CREATE TABLE counterfoil_files (
     uid              INTEGER,
     gid              INTEGER,
     modified_ns      INTEGER,
+    shape            TEXT,
     UNIQUE (stream, path)
 );
 CREATE UNIQUE INDEX counterfoil_files_table ON counterfoil_files (table_name) WHERE tree_id IS NULL;
 CREATE INDEX counterfoil_files_tree ON counterfoil_files (tree_id) WHERE tree_id IS NOT NULL;
 ";
+
+/// Histories whose file is gone: a file of that name goes on with one.
+const HISTORIES: &str = "
+CREATE TABLE counterfoil_histories (
+    stream     TEXT NOT NULL,
+    path       BLOB NOT NULL,
+    path_text  TEXT NOT NULL,
+    table_name TEXT NOT NULL UNIQUE COLLATE NOCASE,
+    identity   TEXT NOT NULL,
+    shape      TEXT NOT NULL,
+    PRIMARY KEY (stream, path)
+) WITHOUT ROWID;
+";
+
+/// From version 2, where all tables had the same shape.
+const FROM_VERSION_2: &str = "ALTER TABLE counterfoil_files ADD COLUMN shape TEXT;";
 
 /// From version 1, where the catalogue was one table, and each file had a table of its own.
 const FROM_VERSION_1: [&str; 2] = [
@@ -104,19 +124,39 @@ const FROM_VERSION_1: [&str; 2] = [
 const VERSION_1_READ_ONLY: &str = "
 CREATE TEMP TABLE counterfoil_trees (tree_id INTEGER PRIMARY KEY, root BLOB, table_configured TEXT);
 CREATE TEMP VIEW counterfoil_files AS
-    SELECT *, NULL AS tree_id, NULL AS kind FROM main.counterfoil_files;
+    SELECT *, NULL AS tree_id, NULL AS kind, NULL AS shape FROM main.counterfoil_files;
+";
+
+/// The same of version 2.
+const VERSION_2_READ_ONLY: &str = "
+CREATE TEMP VIEW counterfoil_files AS SELECT *, NULL AS shape FROM main.counterfoil_files;
 ";
 
 /// Opens for writing; makes the file and its tables where there are none.
 pub(super) fn connect(config: &SqliteConfig, path: &Path) -> Result<Connection, SinkError> {
-    create_private(path)?;
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    match (config.ddl, std::fs::metadata(path)) {
+        (Ddl::Manage, _) => create_private(path)?,
+        (_, Ok(_)) => {}
+        (ddl, Err(error)) => {
+            return Err(permanent(
+                opening(),
+                error.to_string(),
+                format!(
+                    "with ddl = {ddl:?} nothing is made: make it with what `counterfoil schema sql` prints"
+                )
+                .to_lowercase(),
+            ));
+        }
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).doing(opening)?;
     set_up(&connection, config)?;
     // Before anything is changed: not even the journal mode of somebody else's database.
-    check_owner(&connection)?;
+    match config.ddl {
+        Ddl::Manage => drop(check_owner(&connection)?),
+        Ddl::Check => structure::check_own_tables(&connection, check_owner(&connection)?)?,
+        Ddl::None => {}
+    }
     let mode: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
         .doing(|| "switching to a write-ahead log".into())?;
@@ -143,7 +183,9 @@ pub(super) fn connect(config: &SqliteConfig, path: &Path) -> Result<Connection, 
     if let Some(size_max) = config.size_max_bytes {
         limit_size(&connection, size_max)?;
     }
-    create_tables(&mut connection)?;
+    if config.ddl == Ddl::Manage {
+        create_tables(&mut connection)?;
+    }
     Ok(connection)
 }
 
@@ -171,6 +213,12 @@ pub(super) fn connect_read_only(
         1 => {
             connection
                 .execute_batch(VERSION_1_READ_ONLY)
+                .doing(opening)?;
+            Ok(connection)
+        }
+        2 => {
+            connection
+                .execute_batch(VERSION_2_READ_ONLY)
                 .doing(opening)?;
             Ok(connection)
         }
@@ -282,23 +330,28 @@ fn create_tables(connection: &mut Connection) -> Result<(), SinkError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .doing(creating)?;
+    let bring_up = |version: i32, steps: &[&str]| {
+        steps.iter().try_for_each(|step| {
+            transaction
+                .execute_batch(step)
+                .doing(|| format!("bringing Counterfoil's tables up from schema version {version}"))
+        })
+    };
     // Another process may have been faster.
     match check_owner(&transaction)? {
         0 => {
             transaction.execute_batch(TABLES).doing(creating)?;
             transaction.execute_batch(CATALOGUE).doing(creating)?;
+            transaction.execute_batch(HISTORIES).doing(creating)?;
             transaction
                 .pragma_update(None, "application_id", APPLICATION_ID)
                 .doing(creating)?;
         }
         1 => {
             let [before, after] = FROM_VERSION_1;
-            for step in [before, CATALOGUE, after] {
-                transaction.execute_batch(step).doing(|| {
-                    "bringing Counterfoil's tables up from schema version 1".to_owned()
-                })?;
-            }
+            bring_up(1, &[before, CATALOGUE, after, HISTORIES])?;
         }
+        2 => bring_up(2, &[FROM_VERSION_2, HISTORIES])?,
         _ => return Ok(()),
     }
     transaction
@@ -307,13 +360,61 @@ fn create_tables(connection: &mut Connection) -> Result<(), SinkError> {
     transaction.commit().doing(creating)
 }
 
+/// The statements that make Counterfoil's own tables, in an empty database.
+pub(super) fn own_tables() -> Vec<String> {
+    let tables = [TABLES, CATALOGUE, HISTORIES].into_iter();
+    let statements = tables.flat_map(|text| text.split(';'));
+    let statements = statements.map(str::trim).filter(|text| !text.is_empty());
+    statements
+        .map(str::to_owned)
+        .chain([
+            format!("PRAGMA application_id = {APPLICATION_ID}"),
+            format!("PRAGMA user_version = {SCHEMA_VERSION}"),
+        ])
+        .collect()
+}
+
 /// A new table for a file's records.
-pub(super) fn create_table(table: &str, identity: &str) -> String {
-    format!(
-        "CREATE TABLE {} ({} INTEGER PRIMARY KEY, data BLOB NOT NULL, rest BLOB)",
+pub(super) fn create_table(
+    table: &str,
+    identity: &str,
+    shape: &Shape,
+) -> Result<String, SinkError> {
+    let columns: Vec<columns::Column<'_>> = columns::of_table(identity, shape).collect();
+    if columns.len() > COLUMNS_MAX {
+        return Err(permanent(
+            format!("making table {table}"),
+            format!(
+                "it would have {} columns, and SQLite's tables have at most {COLUMNS_MAX}",
+                columns.len()
+            ),
+            "choose fields with `columns`, or leave some out with `exclude_columns`",
+        ));
+    }
+    let is_history = shape.mode == Mode::History;
+    let mut parts: Vec<String> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, column)| {
+            let suffix = match column.is_needed {
+                true if at == 0 && !is_history => " PRIMARY KEY",
+                true => " NOT NULL",
+                false => "",
+            };
+            format!("{} {}{suffix}", quoted(column.name), column.sql_type)
+        })
+        .collect();
+    if is_history {
+        parts.push(format!(
+            "PRIMARY KEY ({}, epoch, lsn, idx)",
+            quoted(identity)
+        ));
+    }
+    Ok(format!(
+        "CREATE TABLE {} ({})",
         quoted(table),
-        quoted(identity)
-    )
+        parts.join(", ")
+    ))
 }
 
 /// A new table for the content of a tree's files.
@@ -326,8 +427,9 @@ pub(super) fn create_shared_table(table: &str) -> String {
 }
 
 /// A view of a tree's files for people: what each is, and its content where that is one block.
-pub(super) fn create_view(view: &str, table: &str, tree_id: i64) -> String {
+pub(super) fn create_view(view: &str, table: &str) -> String {
     let block = STATIC_BLOCK_BYTES;
+    let text = view.replace('\'', "''");
     format!(
         "CREATE VIEW {view} AS
          SELECT file_id, path_text, kind, printf('%04o', mode) AS mode, uid, gid, modified_ns, size,
@@ -336,7 +438,8 @@ pub(super) fn create_view(view: &str, table: &str, tree_id: i64) -> String {
                   ELSE coalesce((SELECT data FROM {table} WHERE {table}.file_id = f.file_id AND block_number = 0),
                            zeroblob(size))
              END AS content
-         FROM counterfoil_files AS f WHERE tree_id = {tree_id}",
+         FROM counterfoil_files AS f
+         WHERE tree_id = (SELECT tree_id FROM counterfoil_trees WHERE view_name = '{text}')",
         view = quoted(view),
         table = quoted(table),
     )

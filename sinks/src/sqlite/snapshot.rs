@@ -3,7 +3,9 @@
 use super::apply;
 use super::entry::{self, Entry, SELECT_ENTRIES};
 use super::error::Doing;
-use crate::plan::Shape;
+use super::file::Table;
+use super::history;
+use crate::plan::Mode;
 use crate::sql::permanent;
 use crate::sql::quoted;
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
@@ -58,6 +60,9 @@ impl<'a> SqliteSnapshot<'a> {
         let Some(entry) = entry::find(&self.transaction, stream, path)? else {
             return Ok(());
         };
+        if !entry.shape.raw {
+            return Ok(());
+        }
         let place = format!("{} (table {})", path_text(path), entry.table);
         let reading = || format!("reading {place}");
         let identity = quoted(entry.description.format.identity_name());
@@ -66,6 +71,13 @@ impl<'a> SqliteSnapshot<'a> {
         let sql = if shared {
             format!(
                 "SELECT {identity}, data, NULL FROM {table} WHERE file_id = ?1 ORDER BY {identity}"
+            )
+        } else if entry.shape.mode == Mode::History {
+            let name = entry.description.format.identity_name();
+            let own = Table::own(entry.table.clone(), name, entry.shape.clone());
+            let is_current = history::is_current(&own, "r");
+            format!(
+                "SELECT {identity}, data, rest FROM {table} AS r WHERE {is_current} ORDER BY {identity}"
             )
         } else {
             format!("SELECT {identity}, data, rest FROM {table} ORDER BY {identity}")
@@ -147,7 +159,7 @@ impl From<Entry> for StoredFile {
             description: entry.description,
             table: entry.table,
             attributes: entry.attributes,
-            shape: Shape::default(),
+            shape: entry.shape,
         }
     }
 }

@@ -4,15 +4,22 @@
     reason = "a list of ranges to clear often has one"
 )]
 
+mod columns;
+mod structure;
+
 use super::*;
 use crate::contract::targets::SqliteTarget;
 use crate::contract::{
-    Faults, Harness, STREAM, Target, batch, changes, content, file, record, residue, static_file,
-    whole_batch, whole_batch_in,
+    Faults, Harness, STREAM, Target, batch, changes, content, file, planned, record, residue,
+    static_file, whole_batch, whole_batch_in,
 };
-use crate::{Attributes, FileChanges, FileKind, Image};
+use crate::plan::{Mode, PlanSpec};
+use crate::sql::quoted;
+use crate::{Attributes, FileChanges, FileKind, Image, Logged, LoggedChange};
 use counterfoil_proto::Position;
+use counterfoil_records::value::Hex;
 use counterfoil_servers::AsNobody;
+use rusqlite::types::ValueRef;
 use std::any::Any;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -76,16 +83,61 @@ impl Harness for SqliteHarness {
 
     fn tamper(&mut self, table: &str, id: u64, data: &[u8]) -> bool {
         let other = Connection::open(self.target.path()).expect("opening another connection");
-        let sql = format!(
-            "UPDATE {} SET data = ?1 WHERE rowid = ?2",
-            crate::sql::quoted(table)
-        );
+        let sql = format!("UPDATE {} SET data = ?1 WHERE rowid = ?2", quoted(table));
         other
             .execute(
                 &sql,
                 rusqlite::params![data, i64::try_from(id).expect("a small id")],
             )
             .expect("tampering");
+        true
+    }
+
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let names: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        let sql = format!("SELECT {} FROM {}", names.join(", "), quoted(table));
+        let mut select = other.prepare(&sql).expect("the table is there");
+        let text = |row: &rusqlite::Row<'_>, at: usize| match row.get_ref(at).expect("a value") {
+            ValueRef::Null => None,
+            ValueRef::Integer(number) => Some(number.to_string()),
+            ValueRef::Real(number) => Some(number.to_string()),
+            ValueRef::Text(text) => Some(String::from_utf8(text.to_vec()).expect("UTF-8")),
+            ValueRef::Blob(bytes) => Some(Hex(bytes).to_string()),
+        };
+        let mut rows = select.query([]).expect("reading rows");
+        let mut found = Vec::new();
+        while let Some(row) = rows.next().expect("reading a row") {
+            found.push((0..columns.len()).map(|at| text(row, at)).collect());
+        }
+        Some(found)
+    }
+
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        let mut select = other
+            .prepare("SELECT name FROM pragma_table_info(?1)")
+            .expect("asking for columns");
+        let names = select.query_map([table], |row| row.get(0));
+        Some(
+            names
+                .and_then(Iterator::collect)
+                .expect("reading the columns"),
+        )
+    }
+
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        let other = Connection::open(self.target.path()).expect("opening another connection");
+        for event in ["INSERT", "UPDATE"] {
+            other
+                .execute_batch(&format!(
+                    "CREATE TRIGGER forbid_{event} BEFORE {event} ON {} WHEN NEW.{} = '{text}'
+                     BEGIN SELECT RAISE(ABORT, 'that is forbidden'); END",
+                    quoted(table),
+                    quoted(column)
+                ))
+                .expect("making a trigger");
+        }
         true
     }
 }
@@ -106,6 +158,9 @@ mod contract {
 
 mod faults {
     crate::sink_faults!(super::SqliteHarness::new());
+}
+mod plans {
+    crate::sink_plan_contract!(super::SqliteHarness::new());
 }
 
 fn directory() -> TempDir {
@@ -160,7 +215,7 @@ fn other_files_are_refused_and_left_alone() {
         ),
         (
             Box::new(sql(
-                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 3",
+                "PRAGMA application_id = 0x43464F4C; PRAGMA user_version = 4",
             )),
             "a newer Counterfoil",
         ),
@@ -581,14 +636,20 @@ fn a_configuration_with_unknown_keys_is_refused() {
     let config: SqliteConfig =
         serde_json::from_str(r#"{"path": "/x.db"}"#).expect("a path is enough");
     assert_eq!(config, SqliteConfig::new("/x.db"));
+    let config: SqliteConfig =
+        serde_json::from_str(r#"{"path": "/x.db", "ddl": "check"}"#).expect("a policy");
+    assert_eq!(config.ddl, crate::plan::Ddl::Check);
     serde_json::from_str::<SqliteConfig>(r#"{"path": "/x.db", "pth": 1}"#)
         .expect_err("an unknown key");
 }
 
-/// Every SQL statement of `docs/sinks.md` works, and every column of it is there.
+/// Every SQL statement of `docs/sinks.md` and `docs/sqlite.md` works, and every column of the tables is in them.
 #[test]
 fn the_documented_queries_work() {
-    const PAGE: &str = include_str!("../../../docs/sinks.md");
+    const PAGE: &str = concat!(
+        include_str!("../../../docs/sinks.md"),
+        include_str!("../../../docs/sqlite.md")
+    );
     let directory = directory();
     let config = SqliteConfig::new(directory.path().join("mirror.db"));
     let mut sink = SqliteSink::open(&config).expect("opening");
@@ -600,7 +661,20 @@ fn the_documented_queries_work() {
         .expect("applying");
     let settings = static_file("/srv/app/etc", "/srv/app/etc/app.conf");
     let changed = changes(&settings, [(0, record("port = 80"))]);
-    sink.apply(&batch(2, [changed])).expect("applying");
+    let spec = PlanSpec {
+        mode: Mode::History,
+        ..PlanSpec::default()
+    };
+    let mut people = changes(&planned("/srv/people", &[("name", "text(3)")], &spec), []);
+    people.log.push(Logged {
+        position: Position::default(),
+        captured_ns: 0,
+        change: LoggedChange::Image {
+            id: 1,
+            image: record("Ann"),
+        },
+    });
+    sink.apply(&batch(2, [changed, people])).expect("applying");
     let other = Connection::open(&config.path).expect("opening another connection");
     let queries: Vec<_> = PAGE
         .split("```sql\n")
@@ -621,6 +695,7 @@ fn the_documented_queries_work() {
         "counterfoil_files",
         "counterfoil_residue",
         "counterfoil_trees",
+        "counterfoil_histories",
         "etc",
         "etc_files",
     ] {

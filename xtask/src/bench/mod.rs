@@ -22,7 +22,7 @@ pub(crate) enum Which {
         /// How many rounds.
         #[arg(long, default_value_t = 5)]
         rounds: usize,
-        /// Only these databases: postgres, mariadb, sqlite.
+        /// Only these databases and layouts: postgres, mariadb, sqlite; raw, typed, raw-100 and so on.
         #[arg(long)]
         only: Vec<String>,
     },

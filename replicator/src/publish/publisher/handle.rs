@@ -263,20 +263,7 @@ impl Publisher {
 
     /// The file at a path, as events speak of it.
     pub(super) fn subject(&self, path: &[u8]) -> Option<Subject> {
-        let (group, rule) = self.config.rule_for(path)?;
-        let rule = &self.config.groups[group].files[rule];
-        let description = FileDescription {
-            path: path.to_vec(),
-            group: self.config.groups[group].name.clone(),
-            format: rule.format.clone(),
-            table: rule.table.clone(),
-            tree: rule
-                .tree
-                .as_ref()
-                .map(|root| root.as_os_str().as_bytes().to_vec()),
-            schema: rule.schema.clone(),
-            plan: None,
-        };
+        let (group, description) = self.config.describe(path)?;
         Some(Subject {
             group: group as u16,
             file: Arc::new(description),

@@ -2,11 +2,13 @@
 
 mod mariadb;
 mod postgres;
+mod room;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub(crate) use mariadb::MariadbTarget;
 pub(crate) use postgres::PostgresTarget;
+pub(crate) use room::Room;
 #[cfg(feature = "sqlite")]
 pub(crate) use sqlite::SqliteTarget;
 

@@ -1,10 +1,9 @@
 //! A schema of a PostgreSQL server's database.
 
-use super::{Server, next_number};
+use super::{Room, Server, next_number};
 use crate::contract::{Change, Moment, Stop, Taken, Target};
 use counterfoil_servers::{Cut, Postgres, Proxy, Session};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use tempfile::TempDir;
 
 /// The database that it is in.
@@ -46,13 +45,6 @@ impl PostgresTarget {
             room: None,
             server,
         }
-    }
-
-    /// Why it can't be given little room, which takes a file system.
-    pub(crate) fn cannot_limit_room() -> Option<&'static str> {
-        let user = counterfoil_servers::ServerUser::find(&["postgres"]).expect("a user");
-        let reason = "only root can make a small file system to fill";
-        (!user.is_another()).then_some(reason)
     }
 
     /// The socket's directory, which leads to the server by a way that can be cut.
@@ -174,11 +166,12 @@ impl Target for PostgresTarget {
 
     fn limit_room(&mut self) -> &'static str {
         let server = Postgres::start("").expect("a PostgreSQL server");
-        let room = Room::make(&server);
-        let path = room.0.display();
+        let room = Room::make(server.socket_dir().join("room"), 3);
+        server.user().own(room.path()).expect("the server's");
+        let path = room.path().display();
         server
             .sql(
-                "postgres",
+                DATABASE,
                 &format!("CREATE TABLESPACE small LOCATION '{path}'"),
             )
             .expect("a tablespace");
@@ -190,7 +183,7 @@ impl Target for PostgresTarget {
 
     fn make_room(&mut self) {
         if let Some(room) = &self.room {
-            room.mount(&["-o", "remount,size=128m"]);
+            room.resize(128);
         }
     }
 
@@ -251,32 +244,5 @@ impl Taken for PostgresTaken {
     fn take_more(&mut self, table: &str) {
         let rows = format!("SELECT 1 FROM {} FOR UPDATE", crate::sql::quoted(table));
         self.taker.run(&rows).expect("the rows");
-    }
-}
-
-/// A small file system of the server's.
-struct Room(PathBuf);
-
-impl Room {
-    fn make(server: &Postgres) -> Room {
-        let path = server.socket_dir().join("room");
-        std::fs::create_dir(&path).expect("a directory");
-        let room = Room(path);
-        room.mount(&["-t", "tmpfs", "-o", "size=3m,mode=0777", "tmpfs"]);
-        server.user().own(&room.0).expect("the server's");
-        room
-    }
-
-    fn mount(&self, arguments: &[&str]) {
-        let mut command = Command::new("mount");
-        let status = command.args(arguments).arg(&self.0).status();
-        assert!(status.is_ok_and(|status| status.success()), "mounting");
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        let mut command = Command::new("umount");
-        let _ = command.arg("--lazy").arg(&self.0).status();
     }
 }

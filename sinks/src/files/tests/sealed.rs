@@ -7,8 +7,10 @@
 //! `bytes` to show.
 
 use super::*;
-use crate::contract::Harness;
+use crate::contract::targets::Room;
+use crate::contract::{Change, Faults, Harness, Taken, Target};
 use crate::{Snapshot, StoredFile, StoredPiece};
+use counterfoil_servers::AsNobody;
 use serde_json::{Value, json};
 use std::any::Any;
 use std::ops::Range;
@@ -257,20 +259,144 @@ impl Snapshot for SealedSnapshot<'_> {
 }
 
 struct Roots {
+    /// Gone before the directory that it is at.
+    room: Option<Room>,
     root: TempDir,
+    is_patient: bool,
+    nobody: Option<AsNobody>,
 }
 
 impl Roots {
     fn new() -> Roots {
-        Roots { root: scratch() }
+        Roots {
+            room: None,
+            root: scratch(),
+            is_patient: false,
+            nobody: None,
+        }
+    }
+
+    fn root(&self) -> &Path {
+        self.room.as_ref().map_or(self.root.path(), Room::path)
     }
 
     fn config(&self) -> FilesConfig {
         FilesConfig {
-            lock_timeout_ms: 1000,
-            ..config(self.root.path())
+            lock_timeout_ms: if self.is_patient { 60_000 } else { 1000 },
+            ..config(self.root())
         }
     }
+
+    /// As somebody who reads has it.
+    fn lock(&self) -> Option<fs::File> {
+        let lock = fs::File::open(self.root().join(OWN_DIRECTORY).join("lock")).ok()?;
+        flock(&lock, FlockOperation::LockShared).ok()?;
+        Some(lock)
+    }
+
+    /// Where a file is.
+    fn path(&self, table: &str) -> PathBuf {
+        let mut sink = open(self.root());
+        let files = sink.files(STREAM).expect("the files");
+        let stored = files
+            .into_iter()
+            .find(|file| file.table == table)
+            .expect("a file with this table");
+        let path = &stored.description.path[1..];
+        self.root().join(std::ffi::OsStr::from_bytes(path))
+    }
+
+    fn set_modes(directory: &Path, mode_of_directories: u32, mode_of_files: u32) {
+        let set = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("permissions");
+        };
+        // Before it is closed, and after it is opened.
+        set(directory, 0o755);
+        for entry in fs::read_dir(directory).expect("listing") {
+            let path = entry.expect("listing").path();
+            if path.is_dir() {
+                Self::set_modes(&path, mode_of_directories, mode_of_files);
+            } else {
+                set(&path, mode_of_files);
+            }
+        }
+        set(directory, mode_of_directories);
+    }
+}
+
+impl Drop for Roots {
+    fn drop(&mut self) {
+        // It is removed with the rights that it was made with.
+        self.nobody = None;
+    }
+}
+
+impl Faults for Roots {
+    fn target(&mut self) -> &mut dyn Target {
+        self
+    }
+
+    fn set_patient(&mut self, patient: bool) {
+        self.is_patient = patient;
+    }
+
+    fn finishes_later(&self) -> bool {
+        true
+    }
+}
+
+impl Target for Roots {
+    fn take(&mut self, _table: &str) -> Box<dyn Taken> {
+        Box::new(Reading {
+            _lock: self.lock().expect("the lock"),
+        })
+    }
+
+    fn limit_room(&mut self) -> &'static str {
+        self.room = Some(Room::make(self.root.path().join("room"), 8));
+        "No space left on device"
+    }
+
+    fn make_room(&mut self) {
+        if let Some(room) = &self.room {
+            room.resize(128);
+        }
+    }
+
+    fn revoke(&mut self, _table: &str) -> Vec<String> {
+        Self::set_modes(self.root.path(), 0o555, 0o444);
+        self.nobody = Some(AsNobody::begin());
+        vec!["Permission denied".to_owned()]
+    }
+
+    fn grant(&mut self, _table: &str) {
+        self.nobody = None;
+        Self::set_modes(self.root.path(), 0o755, 0o644);
+    }
+
+    fn change(&mut self, table: &str, change: Change) {
+        assert_eq!(change, Change::MoveTable, "it has no columns");
+        let path = self.path(table);
+        fs::rename(path, self.root().join("elsewhere")).expect("moving it");
+    }
+
+    fn change_back(&mut self, table: &str, change: Change) {
+        assert_eq!(change, Change::MoveTable, "it has no columns");
+        fs::rename(self.root().join("elsewhere"), self.path(table)).expect("moving it back");
+    }
+}
+
+/// Somebody who reads.
+struct Reading {
+    _lock: fs::File,
+}
+
+impl Taken for Reading {
+    fn is_waited_for(&mut self) -> bool {
+        false
+    }
+
+    fn take_more(&mut self, _table: &str) {}
 }
 
 impl Harness for Roots {
@@ -282,12 +408,29 @@ impl Harness for Roots {
             "keeps_high_and_low_identities" => {
                 Some("an identity is a place in the file, and no file is that long")
             }
+            "survives_a_killed_server" | "survives_an_orderly_shutdown" => Some(
+                "there is no server: what is killed is the process that applies (files::tests::crashes)",
+            ),
+            "survives_a_cut_before_the_commit" | "finds_out_about_a_cut_after_the_commit" => {
+                Some("there is no connection that could be cut")
+            }
+            "survives_a_deadlock" => Some("one lock for the whole root makes no deadlock"),
+            "goes_on_when_a_lock_is_free" => {
+                Some("from outside it can't be seen whether somebody waits for the lock")
+            }
+            "names_a_dropped_column"
+            | "names_a_renamed_column"
+            | "names_a_column_of_another_type" => Some("files have no columns"),
+            "waits_for_room" => Room::cannot(),
             _ => None,
         }
     }
 
     fn fresh(&mut self) {
-        self.root = scratch();
+        // A small file system is new anyway.
+        if self.room.is_none() {
+            self.root = scratch();
+        }
     }
 
     fn open(&mut self) -> Result<Box<dyn Sink>, SinkError> {
@@ -304,24 +447,14 @@ impl Harness for Roots {
     }
 
     fn obstruct(&mut self) -> Option<Box<dyn Any>> {
-        // As somebody who reads.
-        let lock = fs::File::open(self.root.path().join(OWN_DIRECTORY).join("lock")).ok()?;
-        flock(&lock, FlockOperation::LockShared).ok()?;
-        Some(Box::new(lock))
+        Some(Box::new(self.lock()?))
     }
 
     fn tamper(&mut self, table: &str, id: u64, data: &[u8]) -> bool {
-        let mut sink = open(self.root.path());
-        let files = sink.files(STREAM).expect("the files");
-        let stored = files
-            .into_iter()
-            .find(|file| file.table == table)
-            .expect("a file with this table");
-        let path = self
-            .root
-            .path()
-            .join(std::ffi::OsStr::from_bytes(&stored.description.path[1..]));
-        let codec = stored.description.format.codec().expect("a format");
+        let path = self.path(table);
+        let format =
+            RecordFormat::new(Organization::Relative, Layout::Gnucobol).with_record_size(632);
+        let codec = format.codec().expect("a format");
         let (Image::Record { data, rest }, id) =
             (sealed_image(b"/srv/cards.dat", &record(data)), id + 1)
         else {
@@ -340,4 +473,8 @@ impl Harness for Roots {
 
 mod contract {
     crate::sink_contract!(super::Roots::new());
+}
+
+mod faults {
+    crate::sink_faults!(super::Roots::new());
 }
