@@ -97,7 +97,7 @@ impl Known {
 }
 
 /// The shape of a new table for a file.
-fn wanted_shape(description: &FileDescription) -> Result<Shape, SinkError> {
+pub(super) fn wanted_shape(description: &FileDescription) -> Result<Shape, SinkError> {
     let Some(plan) = description
         .plan
         .as_ref()

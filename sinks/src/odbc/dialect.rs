@@ -568,6 +568,17 @@ impl Sql {
         }
     }
 
+    /// Text as it stands in SQL.
+    pub(super) fn literal(&self, text: &str) -> String {
+        let text = text.replace('\'', "''");
+        match self.dialect {
+            // It takes a backslash for more than one.
+            Dialect::Mysql => format!("'{}'", text.replace('\\', "\\\\")),
+            Dialect::SqlServer | Dialect::Oracle => format!("N'{text}'"),
+            _ => format!("'{text}'"),
+        }
+    }
+
     /// A statement about Counterfoil's own tables, whose names are in braces.
     pub(super) fn own(&self, statement: &str) -> String {
         let mut sql = String::with_capacity(statement.len() + 32);

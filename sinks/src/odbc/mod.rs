@@ -41,11 +41,12 @@ pub use schema::SCHEMA_VERSION;
 
 use crate::plan::Ddl;
 use crate::sql::{now_ns, permanent};
-use crate::{Batch, Sink, SinkError, Snapshot};
+use crate::{Batch, FileDescription, Sink, SinkError, Snapshot};
 use apply::applying;
 use arrays::Arrays;
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
+use dialect::Sql;
 use error::{Doing, transient};
 use session::Session;
 use snapshot::OdbcSnapshot;
@@ -98,6 +99,25 @@ struct Target {
 enum Access {
     Write,
     ReadOnly,
+}
+
+/// The statements that `ddl = "manage"` would run on an empty database for these files, but for the views, which are of
+/// tables whose numbers are known once the files are mirrored. The database is asked what it is, unless `dialect` says so.
+///
+/// # Errors
+/// The database can't be reached, or what is configured for a file can't be.
+pub fn schema_sql(
+    config: &OdbcConfig,
+    files: &[FileDescription],
+) -> Result<Vec<String>, SinkError> {
+    let statements = || match config.dialect {
+        Some(dialect) => {
+            let sql = Sql::new(dialect, config.schema.clone(), None, None);
+            tables::statements(&sql, files)
+        }
+        None => tables::statements(&Session::open(config)?.sql, files),
+    };
+    statements().map_err(|error| error.at(&place(config)))
 }
 
 impl OdbcSink {

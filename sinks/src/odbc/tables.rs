@@ -9,15 +9,16 @@
 //! A batch notes in its transaction which views have changed. They are made anew after it, or, after a
 //! crash, when the sink is opened the next time.
 
+use super::catalogue::wanted_shape;
 use super::columns::Columns;
-use super::dialect::{Definition, Rows};
+use super::dialect::{Definition, Rows, Sql};
 use super::error::{Doing, transient};
 use super::schema::{is_there, types};
 use super::session::{Kind, Session, Value};
-use crate::SinkError;
 use crate::naming::Names;
 use crate::plan::Shape;
 use crate::sql::permanent;
+use crate::{FileDescription, SinkError};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -39,6 +40,31 @@ pub(super) struct Structure {
     pub(super) suspect: Option<i64>,
     /// Whether views have to be made anew after the batch.
     pub(super) has_stale_views: bool,
+}
+
+/// Whose tables are that somebody made before there was a stream.
+const ANYBODY: &str = "*";
+
+/// The statements that an empty database gets for these files. Who is connected knows what the database is; else it has to
+/// be configured.
+pub(super) fn statements(sql: &Sql, files: &[FileDescription]) -> Result<Vec<String>, SinkError> {
+    let mut statements = super::schema::statements(sql);
+    let mut trees = HashSet::new();
+    for (number, file) in (1..).zip(files.iter().filter(|file| match &file.tree {
+        Some(root) => trees.insert(root),
+        None => true,
+    })) {
+        let columns = match &file.tree {
+            Some(_) => Columns::shared(),
+            None => Columns::of(&wanted_shape(file)?, sql),
+        };
+        statements.push(sql.create_rows(number, &columns, sql.dialect.usual_types()));
+        statements.push(sql.own(&format!(
+            "INSERT INTO {{tables}} (rows_table, stream, structure, is_made, is_used) VALUES ({number}, '{ANYBODY}', {}, 1, 0)",
+            sql.literal(&columns.structure)
+        )));
+    }
+    Ok(statements)
 }
 
 /// Notes a table that isn't there yet.
@@ -104,28 +130,19 @@ impl Structure {
         session: &mut Session,
         stream: &str,
     ) -> Result<&mut Vec<(i64, String)>, SinkError> {
-        let listing = || "listing the tables that are nobody's".to_owned();
         let spare = match self.spare.take() {
             Some(spare) => spare,
             None => {
-                let select = session.sql.own(
-                    "SELECT rows_table, structure FROM {tables}
-                     WHERE stream = ? AND is_made = 1 AND is_used = 0 ORDER BY rows_table DESC",
-                );
-                let rows = session
-                    .rows(
-                        &select,
-                        &[Value::Text(Some(stream))],
-                        &[Kind::Number, Kind::Text],
-                    )
-                    .doing(listing)?;
-                let mut spare = Vec::with_capacity(rows.len());
-                for mut row in rows {
-                    spare.push((
-                        row.known_number(0).doing(listing)?,
-                        row.text(1).unwrap_or_default(),
-                    ));
+                let mut spare = list_spare(session, stream)?;
+                if spare.iter().any(|(_, _, is_anybodys)| *is_anybodys) && !self.is_locked {
+                    // From here on nobody else takes one.
+                    self.lock(session)?;
+                    spare = list_spare(session, stream)?;
                 }
+                let spare = spare.into_iter();
+                let spare = spare
+                    .map(|(number, structure, _)| (number, structure))
+                    .collect();
                 spare
             }
         };
@@ -150,9 +167,12 @@ impl Structure {
         let (number, _) = spare.remove(at);
         let take = session
             .sql
-            .own("UPDATE {tables} SET is_used = 1 WHERE rows_table = ?");
+            .own("UPDATE {tables} SET is_used = 1, stream = ? WHERE rows_table = ?");
         session
-            .change(&take, &[Value::Number(Some(number))])
+            .change(
+                &take,
+                &[Value::Text(Some(stream)), Value::Number(Some(number))],
+            )
             .doing(|| format!("taking the table with number {number}"))?;
         Ok(number)
     }
@@ -315,6 +335,31 @@ impl Structure {
         session.change(&sql, &[name, stream, key]).doing(marking)?;
         Ok(())
     }
+}
+
+/// The tables that are nobody's: their numbers, what their columns are, and whether any stream may have them.
+fn list_spare(session: &mut Session, stream: &str) -> Result<Vec<(i64, String, bool)>, SinkError> {
+    let listing = || "listing the tables that are nobody's".to_owned();
+    let select = session.sql.own(
+        "SELECT rows_table, structure, stream FROM {tables}
+         WHERE (stream = ? OR stream = ?) AND is_made = 1 AND is_used = 0 ORDER BY rows_table DESC",
+    );
+    let rows = session
+        .rows(
+            &select,
+            &[Value::Text(Some(stream)), Value::Text(Some(ANYBODY))],
+            &[Kind::Number, Kind::Text, Kind::Text],
+        )
+        .doing(listing)?;
+    let mut spare = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        spare.push((
+            row.known_number(0).doing(listing)?,
+            row.text(1).unwrap_or_default(),
+            row.text(2).as_deref() == Some(ANYBODY),
+        ));
+    }
+    Ok(spare)
 }
 
 /// What a view is found by: names that differ by case alone are one in many databases.

@@ -1,7 +1,7 @@
 //! The contract through Debian's drivers, and what only drivers can do wrong.
 
 use super::*;
-use crate::contract::targets::{MariadbTarget, PostgresTarget, SqliteTarget};
+use crate::contract::targets::{MariadbTarget, PostgresTarget, Room, SqliteTarget};
 use crate::contract::{
     Change, Faults, Harness, Moment, STREAM, Stop, Taken, Target, assert_permanent, batch, changes,
     content, file, record,
@@ -88,7 +88,7 @@ impl Database for PostgresTarget {
 
     fn cannot_do(case: &str) -> Option<&'static str> {
         match case {
-            "waits_for_room" => PostgresTarget::cannot_limit_room(),
+            "waits_for_room" => Room::cannot(),
             _ => None,
         }
     }
@@ -727,6 +727,26 @@ fn asks_for_tables<D: Database>(harness: &OdbcHarness<D>) {
     assert_eq!(content(&mut sink, b"/srv/cards.dat"), [(1, record("x"))]);
 }
 
+/// What is printed beforehand is what it takes.
+fn takes_what_was_made<D: Database>(harness: &OdbcHarness<D>) {
+    let config = OdbcConfig {
+        ddl: Ddl::Check,
+        ..harness.config()
+    };
+    let customers = customers(&FIELDS, &PlanSpec::default());
+    let cards = file("/srv/cards.dat");
+    let files = [&cards, &customers].map(|file| (**file).clone());
+    let statements = schema_sql(&config, &files).expect("statements");
+    harness.database.make(&statements.join("; "));
+    let mut sink = OdbcSink::open(&config).expect("opening");
+    let changes = [
+        changes(&customers, customer_rows()),
+        changes(&cards, [(1, record("x"))]),
+    ];
+    sink.apply(&batch(1, changes)).expect("applying");
+    assert_eq!(content(&mut sink, b"/srv/cust.dat"), customer_rows());
+}
+
 /// What a crash leaves of tables and views is put right.
 fn mends_what_a_crash_leaves<D: Database>(harness: &OdbcHarness<D>) {
     let mut sink = harness.sink();
@@ -787,6 +807,13 @@ fn tables_that_somebody_else_makes_are_asked_for() {
     asks_for_tables(&by_itself(PostgresTarget::new()));
     asks_for_tables(&by_itself(MariadbTarget::new()));
     asks_for_tables(&by_itself(SqliteFile::new()));
+}
+
+#[test]
+fn tables_that_were_printed_are_taken() {
+    takes_what_was_made(&by_itself(PostgresTarget::new()));
+    takes_what_was_made(&by_itself(MariadbTarget::new()));
+    takes_what_was_made(&by_itself(SqliteFile::new()));
 }
 
 #[test]
