@@ -329,6 +329,14 @@ pub struct SinkProgress {
     pub spooled_bytes: u64,
     /// Why it isn't going on, when it isn't.
     pub error: Option<String>,
+    /// By file, how many of its records it lacks because it refuses them.
+    pub lacking: BTreeMap<String, u64>,
+    /// Files that are passed over because it refuses something of them.
+    pub stopped: Vec<String>,
+    /// Records kept as dead letters since the start.
+    pub letters_kept: u64,
+    /// Dead letters that a later change made up for since the start.
+    pub letters_made_up: u64,
     /// The route to Kafka that is used, where there is one.
     pub route: Option<String>,
     /// The streams that this process applies to it, where other processes may apply others.

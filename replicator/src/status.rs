@@ -245,6 +245,22 @@ pub struct SinkStatus {
     pub pending_ms: f64,
     /// Why it doesn't go on, if it doesn't.
     pub error: Option<String>,
+    /// By file, as text for people, how many of its records the target lacks because it refuses them; at most [`FILES_MAX`]
+    /// files.
+    #[serde(default)]
+    pub lacking: BTreeMap<String, u64>,
+    /// Records that it lacks because it refuses them, of all files.
+    #[serde(default)]
+    pub letters_open: u64,
+    /// Records kept as dead letters since the start.
+    #[serde(default)]
+    pub letters_kept: u64,
+    /// Dead letters that a later change made up for since the start.
+    #[serde(default)]
+    pub letters_made_up: u64,
+    /// Files, as text for people, that are passed over because it refuses something of them.
+    #[serde(default)]
+    pub stopped: Vec<String>,
     /// The route to Kafka that is used, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
@@ -560,6 +576,16 @@ impl SinkStatus {
             queue_events: sink.queue_events,
             queue_bytes: sink.queue_bytes,
             error: sink.error.clone(),
+            lacking: sink
+                .lacking
+                .iter()
+                .take(FILES_MAX)
+                .map(|(file, &records)| (file.clone(), records))
+                .collect(),
+            letters_open: sink.lacking.values().sum(),
+            letters_kept: sink.letters_kept,
+            letters_made_up: sink.letters_made_up,
+            stopped: sink.stopped.clone(),
             route: sink.route.clone(),
             streams: sink.streams.clone(),
         }

@@ -208,12 +208,21 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Whether it mends rows and leaves the position where it is: one that is made for its own position. What the target
+    /// refused before is brought to it so, whatever the stream does meanwhile. No batch of the stream is one, since each ends
+    /// after what it was made for. Done twice it does no harm, as long as nothing else was done between.
+    pub fn is_amendment(&self) -> bool {
+        self.after == Some(self.position)
+    }
+
     /// Whether a target that has `stored` of the stream may apply it; every sink asks within its transaction.
     ///
     /// # Errors
     /// [`SinkError::NotAfter`].
     pub fn check_follows(&self, stored: Option<Position>) -> Result<(), SinkError> {
-        if stored < Some(self.position) && (self.after.is_none() || self.after == stored) {
+        let follows =
+            stored < Some(self.position) && (self.after.is_none() || self.after == stored);
+        if follows || self.is_amendment() && self.after == stored {
             return Ok(());
         }
         Err(SinkError::NotAfter {
@@ -245,4 +254,37 @@ pub struct StoredPiece {
     pub id: u64,
     /// Record or residue, never [`Image::Absent`].
     pub image: Image,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amendment_is_taken_at_its_own_position_and_nowhere_else() {
+        let at = |lsn| Position {
+            epoch: 1,
+            lsn,
+            index: 0,
+        };
+        let batch = |after, position| Batch {
+            stream: "hq/payments".to_owned(),
+            after,
+            position,
+            captured_ns: 0,
+            files: Vec::new(),
+        };
+        let amendment = batch(Some(at(5)), at(5));
+        assert!(amendment.is_amendment());
+        assert!(amendment.check_follows(Some(at(5))).is_ok());
+        for stored in [None, Some(at(4)), Some(at(6))] {
+            assert!(amendment.check_follows(stored).is_err(), "{stored:?}");
+        }
+        // A batch of the stream that comes again is refused as ever.
+        let ordinary = batch(Some(at(4)), at(5));
+        assert!(!ordinary.is_amendment());
+        assert!(ordinary.check_follows(Some(at(4))).is_ok());
+        assert!(ordinary.check_follows(Some(at(5))).is_err());
+        assert!(batch(None, at(5)).check_follows(Some(at(5))).is_err());
+    }
 }

@@ -20,6 +20,12 @@ fn says_identical_for_every_file(finished: &Finished) -> Result<()> {
             "{file} isn't called identical in:\n{text}"
         );
     }
+    // And a card's fields are columns.
+    ensure!(
+        text.lines()
+            .any(|line| line.contains(" HOLDER 000") && line.contains(" 40000000")),
+        "no card is shown in:\n{text}"
+    );
     Ok(())
 }
 

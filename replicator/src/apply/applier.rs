@@ -1,15 +1,19 @@
 //! The applier: the thread that feeds one sink.
 
-use super::fold::Fold;
+use super::fold::{Fold, Origins};
+use super::letters::{Letters, Refusal};
 use super::mapping::{Mapping, Verdict};
-use crate::config::{Apply, Config};
+use super::refusal::{Held, Outcome, Parted, Policy, Refused};
+use crate::config::{Apply, Config, OnRefused};
 use crate::dead_letters::{Letter, Store};
 use crate::event::{Event, Parcel};
 use crate::progress::{Progress, Pulse};
 use crate::transport::Inlet;
+use anyhow::Result;
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, path_text};
 use counterfoil_sinks::{Batch, Sink, SinkError};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,30 +22,39 @@ const BATCH_BYTES_MAX: usize = 16 << 20;
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(50);
+/// How long letters that were asked for wait when they couldn't be tried.
+const AMEND_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a batch that waits for nothing may grow while more keeps coming.
 const JOIN_MAX: Duration = Duration::from_millis(100);
 
 /// The thread's state.
 pub struct Applier {
+    pub(super) config: Arc<Config>,
     /// How changes are put into batches, for this sink.
     limits: Apply,
-    mapping: Mapping,
-    letters: Store,
+    pub(super) mapping: Mapping,
     /// Streams, in the order in which events name them.
     streams: Vec<String>,
-    name: String,
-    sink: Box<dyn Sink>,
+    pub(super) name: String,
+    pub(super) sink: Box<dyn Sink>,
     inlet: Inlet,
     folds: Vec<Fold>,
     /// What each stream has applied.
-    applied: Vec<Option<Position>>,
+    pub(super) applied: Vec<Option<Position>>,
     /// Streams of which another process has applied something: nothing is taken until somebody asks where they stand.
     refused: Vec<bool>,
     progress: Arc<Progress>,
-    pulse: Arc<Pulse>,
+    pub(super) pulse: Arc<Pulse>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
     oldest: Option<Instant>,
+    /// What the sink lacks.
+    pub(super) letters: Letters,
+    policy: Policy,
+    /// All streams begin anew with what comes.
+    anew: bool,
+    /// When letters that were asked for may be tried again, after that failed.
+    amend_after: Option<Instant>,
 }
 
 impl Applier {
@@ -56,12 +69,14 @@ impl Applier {
         progress: Arc<Progress>,
     ) -> Applier {
         let pulse = progress.pulse(&format!("apply {name}"));
-        let folds = streams.iter().cloned().map(Fold::new).collect();
         let mapping = Mapping::new(config, &name);
+        let letters = Letters::of(Store::of(config), &name);
+        let policy = mapping.refusal_policy();
+        let folds = streams.iter().map(|stream| fold(stream, &policy)).collect();
         Applier {
+            config: Arc::clone(config),
             limits: mapping.limits(&config.apply),
             mapping,
-            letters: Store::of(config),
             streams,
             name,
             sink,
@@ -73,13 +88,28 @@ impl Applier {
             progress,
             taken_end: 0,
             oldest: None,
+            letters,
+            policy,
+            anew: false,
+            amend_after: None,
         }
+    }
+
+    /// Everything is sent anew, to begin with.
+    #[must_use]
+    pub fn begun_anew(mut self) -> Applier {
+        self.anew = true;
+        self
     }
 
     /// Works until the publisher is gone; then applies what is left.
     pub fn run(mut self) {
+        if !self.prepare() {
+            return;
+        }
         loop {
             self.pulse.beat();
+            self.mend();
             // While something waits for more to join it, only for as long as it may.
             let limit = self.oldest.map_or(WAIT, |oldest| {
                 self.limits.batch_delay_max.saturating_sub(oldest.elapsed())
@@ -108,11 +138,41 @@ impl Applier {
                 return;
             }
         }
-        if self.apply()
-            && let Err(error) = self.sink.close()
-        {
-            tracing::warn!("closing the sink {}: {error}", self.name);
+        if self.apply() {
+            self.mend();
+            if let Err(error) = self.sink.close() {
+                tracing::warn!("closing the sink {}: {error}", self.name);
+            }
         }
+    }
+
+    /// Learns what the sink lacks, before it is given anything. False when everything is to stop.
+    fn prepare(&mut self) -> bool {
+        let mut pause = RETRY_MIN;
+        loop {
+            match self.learn() {
+                Ok(()) => {
+                    self.tell(None);
+                    self.show_letters();
+                    return true;
+                }
+                Err(error) => self.tell(Some(format!("sink {}: {error:#}", self.name))),
+            }
+            if !self.wait(&mut pause) {
+                return false;
+            }
+        }
+    }
+
+    fn learn(&mut self) -> Result<()> {
+        let applied = self.applied.iter().copied();
+        self.letters.begin(self.streams.iter().zip(applied))?;
+        if self.anew {
+            for stream in &self.streams {
+                self.letters.begin_anew(stream)?;
+            }
+        }
+        Ok(())
     }
 
     /// Forgets what isn't applied of streams that are asked for, and says what the sink has of them now: another process may
@@ -123,7 +183,7 @@ impl Applier {
             let Some(stream) = self.streams.get(at).cloned() else {
                 continue;
             };
-            self.folds[at] = Fold::new(stream.clone());
+            self.folds[at] = fold(&stream, &self.policy);
             let mut pause = RETRY_MIN;
             let stored = loop {
                 match self.sink.position(&stream) {
@@ -171,17 +231,33 @@ impl Applier {
             if self.applied[at] >= Some(position) || self.is_refused(at) {
                 continue;
             }
-            let batch = beginning(stream, self.applied[at], position);
-            match self.apply_batch(at, &batch) {
+            if !self.begin_anew(&stream) {
+                return false;
+            }
+            let batch = beginning(stream.clone(), self.applied[at], position);
+            match self.apply_batch(at, batch, Origins::new()) {
                 Done::Applied => {}
                 Done::Refused => continue,
                 Done::Stop => return false,
             }
             self.applied[at] = Some(position);
             self.progress.update_sink(&self.name, |sink| {
-                sink.positions.insert(batch.stream.clone(), position);
+                sink.positions.insert(stream, position);
             });
         }
+        true
+    }
+
+    /// Everything in a stream is sent anew from here on. False when everything is to stop.
+    fn begin_anew(&mut self, stream: &str) -> bool {
+        let mut pause = RETRY_MIN;
+        while let Err(error) = self.letters.begin_anew(stream) {
+            self.tell(Some(format!("sink {}: {error:#}", self.name)));
+            if !self.wait(&mut pause) {
+                return false;
+            }
+        }
+        self.show_letters();
         true
     }
 
@@ -251,7 +327,7 @@ impl Applier {
 
     /// Keeps in mind, for whoever looks at dead letters, that the sink lacks what is in a file. `None` when everything is to
     /// stop.
-    fn keep_lack(&self, event: &Event, reason: &str) -> Option<()> {
+    fn keep_lack(&mut self, event: &Event, reason: &str) -> Option<()> {
         let letter = Letter {
             at_ns: clock::wall(),
             refused_by: self.name.clone(),
@@ -262,14 +338,14 @@ impl Applier {
             op: "rename".to_owned(),
             ..Letter::default()
         };
-        tracing::warn!("sink {}: {reason}", self.name);
         let mut pause = RETRY_MIN;
-        while let Err(error) = self.letters.keep(&letter, b"") {
+        while let Err(error) = self.letters.lack(letter.clone()) {
             self.tell(Some(format!("sink {}: {error:#}", self.name)));
             if !self.wait(&mut pause) {
                 return None;
             }
         }
+        self.show_letters();
         Some(())
     }
 
@@ -297,23 +373,26 @@ impl Applier {
                 continue;
             }
             let (images, _) = self.folds[group].volume();
+            let (batch, origins) = self.folds[group].take_with_origins();
             let batch = Batch {
                 after: self.applied[group],
-                ..self.folds[group].take()
+                ..batch
             };
-            match self.apply_batch(group, &batch) {
+            let (position, captured_ns) = (batch.position, batch.captured_ns);
+            match self.apply_batch(group, batch, origins) {
                 Done::Applied => {}
                 Done::Refused => continue,
                 Done::Stop => return false,
             }
-            self.applied[group] = Some(batch.position);
-            let lag_ns = clock::wall() - batch.captured_ns;
+            self.applied[group] = Some(position);
+            let lag_ns = clock::wall() - captured_ns;
+            let stream = self.streams[group].clone();
             self.progress.update_sink(&self.name, |sink| {
                 sink.images += images as u64;
                 sink.batches += 1;
-                sink.captured_ns = batch.captured_ns;
+                sink.captured_ns = captured_ns;
                 sink.lag_ns = lag_ns.max(0);
-                sink.positions.insert(batch.stream.clone(), batch.position);
+                sink.positions.insert(stream, position);
             });
         }
         self.oldest = None;
@@ -329,42 +408,202 @@ impl Applier {
         });
     }
 
-    /// Applies a batch, for as long as it takes.
-    fn apply_batch(&mut self, stream: usize, batch: &Batch) -> Done {
+    /// Applies a batch, for as long as it takes, but for what is refused and may be left out.
+    fn apply_batch(&mut self, stream: usize, batch: Batch, origins: Origins) -> Done {
+        let mut offer = Offer {
+            stream,
+            batch,
+            origins,
+            refusals: Vec::new(),
+            held: None,
+        };
         let mut pause = RETRY_MIN;
         loop {
-            let error = match self.pulse.wait(|| self.sink.apply(batch)) {
-                Ok(()) => {
-                    self.tell(None);
-                    return Done::Applied;
-                }
-                Err(error) => error,
-            };
-            // A connection may break after the commit: what the sink says it has is what counts.
-            if let Ok(Some(stored)) = self.sink.position(&batch.stream)
-                && stored == batch.position
-            {
-                self.tell(None);
-                return Done::Applied;
+            match self.offer(&mut offer) {
+                Offered::Done(done) => return done,
+                Offered::Parted => continue,
+                Offered::Not(problem) => self.tell(Some(problem)),
             }
-            let problem = format!("sink {}: {error}", self.name);
-            if matches!(error, SinkError::NotAfter { .. }) {
-                let index = u16::try_from(stream).unwrap_or(u16::MAX);
-                if self.inlet.refuse(index) {
-                    tracing::warn!("{problem}");
-                    if let Some(refused) = self.refused.get_mut(stream) {
-                        *refused = true;
-                    }
-                    return Done::Refused;
-                }
-                self.progress.fail(problem);
-                return Done::Stop;
-            }
-            self.tell(Some(problem));
             if !self.wait(&mut pause) {
                 return Done::Stop;
             }
         }
+    }
+
+    /// Offers a batch once.
+    fn offer(&mut self, offer: &mut Offer) -> Offered {
+        if let Err(error) = self.settle(offer) {
+            return Offered::Not(format!("sink {}: {error:#}", self.name));
+        }
+        let batch = &offer.batch;
+        let error = match self.pulse.wait(|| self.sink.apply(batch)) {
+            Ok(()) => return self.applied_batch(batch),
+            Err(error) => error,
+        };
+        // A connection may break after the commit: what the sink says it has is what counts.
+        if let Ok(Some(stored)) = self.sink.position(&batch.stream)
+            && stored == batch.position
+        {
+            return self.applied_batch(batch);
+        }
+        let problem = format!("sink {}: {error}", self.name);
+        match error {
+            SinkError::NotAfter { .. } => {
+                let index = u16::try_from(offer.stream).unwrap_or(u16::MAX);
+                if self.inlet.refuse(index) {
+                    tracing::warn!("{problem}");
+                    if let Some(refused) = self.refused.get_mut(offer.stream) {
+                        *refused = true;
+                    }
+                    return Offered::Done(Done::Refused);
+                }
+                self.progress.fail(problem);
+                Offered::Done(Done::Stop)
+            }
+            SinkError::Refused { .. } => self.part(offer, problem),
+            _ => Offered::Not(problem),
+        }
+    }
+
+    fn applied_batch(&mut self, batch: &Batch) -> Offered {
+        self.tell(None);
+        if self.letters.has_plan(&batch.stream) {
+            // What isn't done now is done before the next batch, or after the next start.
+            if let Err(error) = self.letters.resolve(&batch.stream, Some(batch.position)) {
+                tracing::warn!("sink {}: {error:#}", self.name);
+            }
+            self.show_letters();
+        }
+        Offered::Done(Done::Applied)
+    }
+
+    /// Leaves out what is passed over, and sees to it that what is refused is kept before the batch is applied.
+    fn settle(&mut self, offer: &mut Offer) -> Result<()> {
+        let stays = self.letters.stays(&offer.batch)?;
+        if stays.contains(&false) {
+            let mut each = stays.iter();
+            offer.batch.files.retain(|_| each.next() != Some(&false));
+            offer.lose(&stays);
+            self.show_letters();
+        }
+        self.letters.settle(&offer.batch, &offer.refusals)
+    }
+
+    /// The sink refuses something in a batch: finds it, and leaves it out if that is its file's policy.
+    fn part(&mut self, offer: &mut Offer, problem: String) -> Offered {
+        let (pulse, progress, sink) = (&self.pulse, &self.progress, &mut self.sink);
+        let mut rehearse = |batch: &Batch| {
+            if progress.is_stopping() {
+                return Err(SinkError::Transient {
+                    doing: "looking for what is refused".to_owned(),
+                    cause: "everything stops".to_owned(),
+                });
+            }
+            pulse.wait(|| sink.rehearse(batch))
+        };
+        // What was found once needn't be looked for again as long as it is still so.
+        if let Some(Held {
+            problem,
+            probe: Some(probe),
+        }) = &offer.held
+            && let Err(SinkError::Refused { .. }) = rehearse(probe)
+        {
+            return Offered::Not(problem.clone());
+        }
+        let refused = Refused {
+            sink: &self.name,
+            batch: &offer.batch,
+            origins: &offer.origins,
+            stream: offer.stream,
+            policy: &self.policy,
+        };
+        let parted = match refused.part(&mut rehearse) {
+            Ok(Outcome::Parted(parted)) => parted,
+            Ok(Outcome::Held(held)) => {
+                let told = match held.problem.as_str() {
+                    "" => problem,
+                    found => found.to_owned(),
+                };
+                offer.held = Some(held);
+                return Offered::Not(told);
+            }
+            Err(error) => return Offered::Not(format!("sink {}: {error}", self.name)),
+        };
+        if let Err(error) = self.leave_out(offer, parted) {
+            return Offered::Not(format!("{problem}; it can't be kept: {error:#}"));
+        }
+        Offered::Parted
+    }
+
+    /// Goes on without what is refused, once that is kept.
+    fn leave_out(&mut self, offer: &mut Offer, parted: Parted) -> Result<()> {
+        let mut refusals = offer.refusals.clone();
+        remap(&mut refusals, &parted.stays);
+        refusals.extend(parted.records);
+        for stop in parted.stops {
+            self.letters.stop(stop)?;
+        }
+        self.letters.settle(&parted.rest, &refusals)?;
+        offer.lose(&parted.stays);
+        offer.batch = parted.rest;
+        offer.refusals = refusals;
+        offer.held = None;
+        self.show_letters();
+        Ok(())
+    }
+
+    /// Looks what somebody has asked for, and does it.
+    fn mend(&mut self) {
+        match self.letters.look_if_due() {
+            Ok(false) => {}
+            Ok(true) => self.show_letters(),
+            Err(error) => {
+                let problem = format!("sink {}: {error:#}", self.name);
+                self.progress.set_problems(&self.subject(), &[problem]);
+                return;
+            }
+        }
+        // With Kafka, whoever captures looks for this.
+        if self.config.kafka.is_none() && self.config.site.read_again_path().exists() {
+            self.progress
+                .restart_reading_again("all files are to be read again".to_owned());
+        }
+        if self.amend_after.is_some_and(|after| Instant::now() < after) {
+            return;
+        }
+        self.amend_after = None;
+        for stream in 0..self.streams.len() {
+            for number in self
+                .letters
+                .asked(&self.streams[stream], self.applied[stream])
+            {
+                self.pulse.beat();
+                if let Err(problem) = self.amend(stream, number) {
+                    tracing::warn!("dead letter {number} can't be tried now: {problem}");
+                    self.amend_after = Some(Instant::now() + AMEND_AGAIN_AFTER);
+                    return;
+                }
+                self.show_letters();
+            }
+        }
+    }
+
+    fn subject(&self) -> String {
+        format!("letters of {}", self.name)
+    }
+
+    /// Says what the sink lacks.
+    fn show_letters(&self) {
+        let problems = self.letters.problems();
+        self.progress.set_problems(&self.subject(), &problems);
+        let (kept, made_up) = self.letters.counts();
+        let (lacking, stopped) = (self.letters.lacking(), self.letters.stopped());
+        self.progress.update_sink(&self.name, |sink| {
+            sink.letters_kept = kept;
+            sink.letters_made_up = made_up;
+            sink.lacking = lacking;
+            sink.stopped = stopped;
+        });
     }
 
     /// Says why the sink isn't going on, or that it is.
@@ -381,7 +620,7 @@ impl Applier {
 
     /// Waits before something is tried again, longer from time to time. False when everything is to stop.
     fn wait(&self, pause: &mut Duration) -> bool {
-        let until = Instant::now() + *pause;
+        let until = Instant::now() + jittered(*pause);
         while Instant::now() < until {
             if self.progress.is_stopping() {
                 return false;
@@ -392,6 +631,57 @@ impl Applier {
         *pause = (*pause * 2).min(RETRY_MAX);
         true
     }
+}
+
+/// An empty fold of a stream.
+fn fold(stream: &str, policy: &Policy) -> Fold {
+    let policy = Arc::clone(policy);
+    Fold::new(stream.to_owned()).tracing(Arc::new(move |file| policy(file) != OnRefused::Retry))
+}
+
+/// A batch on its way to the sink.
+struct Offer {
+    /// Index of its stream.
+    stream: usize,
+    batch: Batch,
+    /// Where its images come from.
+    origins: Origins,
+    /// What was in it and is kept as dead letters, by place in its files.
+    refusals: Vec<Refusal>,
+    /// Why it was held when it was last offered.
+    held: Option<Held>,
+}
+
+impl Offer {
+    /// Not all of its files stay.
+    fn lose(&mut self, stays: &[bool]) {
+        let mut each = stays.iter();
+        self.origins.retain(|_| each.next() != Some(&false));
+        remap(&mut self.refusals, stays);
+    }
+}
+
+/// Places of refusals once some files are out of the batch.
+fn remap(refusals: &mut Vec<Refusal>, stays: &[bool]) {
+    refusals.retain(|refusal| stays.get(refusal.at) != Some(&false));
+    for refusal in refusals {
+        refusal.at = stays[..refusal.at].iter().filter(|stays| **stays).count();
+    }
+}
+
+/// What became of an offer.
+enum Offered {
+    Done(Done),
+    /// Not yet, for this reason.
+    Not(String),
+    /// Something is left out of it; the rest may go at once.
+    Parted,
+}
+
+/// Some time up to the given one: so not all that waited for the same come back at once.
+fn jittered(pause: Duration) -> Duration {
+    let chance = RandomState::new().hash_one(0) % 1024;
+    pause / 2 + pause.mul_f64(chance as f64 / 2048.0)
 }
 
 /// What became of a batch.

@@ -11,10 +11,26 @@ use counterfoil_sinks::{
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+/// Where an image comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// The position of its event.
+    pub(crate) position: Position,
+    /// When that was captured, nanoseconds since 1970.
+    pub(crate) captured_ns: i64,
+}
+
+/// By place in a batch's files: where their images come from, where that is kept.
+pub(crate) type Origins = Vec<Option<BTreeMap<u64, Origin>>>;
+
 /// The events of one stream, folded.
 pub(crate) struct Fold {
     stream: String,
     files: Vec<FileChanges>,
+    /// Of the same places as `files`.
+    origins: Origins,
+    /// Of which files it is kept where images come from.
+    is_traced: Arc<dyn Fn(&FileDescription) -> bool + Send + Sync>,
     /// Where in `files` the present stage of a path is.
     by_path: HashMap<Vec<u8>, usize>,
     position: Position,
@@ -33,6 +49,8 @@ impl Fold {
         Fold {
             stream,
             files: Vec::new(),
+            origins: Vec::new(),
+            is_traced: Arc::new(|_| false),
             by_path: HashMap::new(),
             position: Position::default(),
             captured_ns: 0,
@@ -42,6 +60,15 @@ impl Fold {
             attributes: HashMap::new(),
             last: None,
         }
+    }
+
+    /// Keeps for some files where each image comes from.
+    pub(crate) fn tracing(
+        mut self,
+        is_traced: Arc<dyn Fn(&FileDescription) -> bool + Send + Sync>,
+    ) -> Fold {
+        self.is_traced = is_traced;
+        self
     }
 
     /// Images folded in, and their bytes; a record that was put twice counts twice.
@@ -75,6 +102,16 @@ impl Fold {
                 self.bytes += image.len();
             }
             changes.log.push(logged);
+        }
+        if let Change::Put { id, .. } | Change::Residue { id, .. } | Change::Absent { id } =
+            &event.change
+            && let Some(Some(origins)) = self.origins.get_mut(at)
+        {
+            let origin = Origin {
+                position: event.position,
+                captured_ns: event.captured_ns,
+            };
+            origins.insert(*id, origin);
         }
         match event.change {
             // All that is known of a static file comes when all of its content has come.
@@ -142,7 +179,7 @@ impl Fold {
             Some(&at) => at,
             None => {
                 let attributes = self.attributes.get(&file.path).copied().unwrap_or_default();
-                self.files.push(FileChanges {
+                self.push(FileChanges {
                     file: Arc::clone(file),
                     renamed_from: None,
                     fate: FileFate::Present,
@@ -159,6 +196,12 @@ impl Fold {
         at
     }
 
+    fn push(&mut self, changes: FileChanges) {
+        let is_traced = (self.is_traced)(&changes.file);
+        self.origins.push(is_traced.then(BTreeMap::new));
+        self.files.push(changes);
+    }
+
     /// A new stage under the new path; what was done under the old one has been done to it.
     fn rename(&mut self, from: &Arc<FileDescription>, to: &Arc<FileDescription>) {
         self.last = None;
@@ -168,7 +211,7 @@ impl Fold {
         let attributes = attributes
             .or_else(|| self.attributes.remove(&from.path))
             .unwrap_or_default();
-        self.files.push(FileChanges {
+        self.push(FileChanges {
             file: Arc::clone(to),
             renamed_from: Some(from.path.clone()),
             fate: FileFate::Present,
@@ -180,8 +223,15 @@ impl Fold {
         self.by_path.insert(to.path.clone(), self.files.len() - 1);
     }
 
+    /// The batch so far, and where its images come from; the fold is empty then.
+    pub(crate) fn take_with_origins(&mut self) -> (Batch, Origins) {
+        let origins = std::mem::take(&mut self.origins);
+        (self.take(), origins)
+    }
+
     /// The batch so far; the fold is empty then.
     pub(crate) fn take(&mut self) -> Batch {
+        self.origins.clear();
         self.by_path.clear();
         self.last = None;
         self.images = 0;

@@ -3,6 +3,7 @@
 //! Events come with files as the primary describes them. Here they get the table, the columns and everything else that this
 //! sink's configuration says, or are passed over where the sink isn't to have the file at all.
 
+use super::refusal::Policy;
 use crate::config::{Apply, Config, Treatment};
 use crate::event::{Change, Event};
 use counterfoil_proto::path_text;
@@ -59,6 +60,12 @@ impl Mapping {
             batch_delay_max: treatment.batch_delay_max.unwrap_or(general.batch_delay_max),
             ..general.clone()
         }
+    }
+
+    /// What becomes of rows that the sink refuses.
+    pub(super) fn refusal_policy(&self) -> Policy {
+        let treatment = self.treatment.clone();
+        Arc::new(move |file| treatment.on_refused(&file.path))
     }
 
     /// Makes the event one that the sink is to have.

@@ -1,11 +1,19 @@
 //! Apply: from events to batches, from batches to rows.
 //!
 //! The [`Applier`] of a sink takes parcels of whole units, folds them to the last image per record, and applies each
-//! batch atomically with its position.
+//! batch atomically with its position. What a sink refuses is found in the batch (`refusal`, by `bisection` over its
+//! `parts`), and kept as dead letters (`letters`) where that is its file's policy.
 
+mod amending;
 mod applier;
+mod bisection;
 mod fold;
+mod letters;
 mod mapping;
+mod parts;
+mod refusal;
+#[cfg(test)]
+mod tests;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;

@@ -300,6 +300,28 @@ impl Scrape {
             None,
             each(|sink| flag(sink.error.is_some())),
         )?;
+        sheet.counter(
+            "counterfoil_sink_dead_letters_kept",
+            "Records that the sink refused and that were kept as dead letters",
+            count(|sink| sink.letters_kept),
+        )?;
+        sheet.counter(
+            "counterfoil_sink_dead_letters_made_up",
+            "Dead letters that a later change of the record made up for",
+            count(|sink| sink.letters_made_up),
+        )?;
+        sheet.gauge(
+            "counterfoil_sink_dead_letters",
+            "Records that the sink lacks because it refuses them",
+            None,
+            each(|sink| sink.letters_open as f64),
+        )?;
+        sheet.gauge(
+            "counterfoil_sink_stopped_files",
+            "Files that are passed over because the sink refuses something of them",
+            None,
+            each(|sink| sink.stopped.len() as f64),
+        )?;
         let positions = || {
             sinks.iter().flat_map(|(name, sink)| {
                 sink.positions.iter().filter_map(move |(stream, position)| {

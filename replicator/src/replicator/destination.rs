@@ -55,6 +55,8 @@ pub(super) struct LocalSink {
     config: Arc<Config>,
     name: String,
     sink: Box<dyn Sink>,
+    /// Everything is sent anew.
+    anew: bool,
 }
 
 impl LocalSink {
@@ -63,6 +65,7 @@ impl LocalSink {
             config: Arc::clone(config),
             name: name.to_owned(),
             sink,
+            anew: false,
         }
     }
 
@@ -107,6 +110,7 @@ impl Destination for LocalSink {
     }
 
     fn begin(&mut self, at: Position) -> Result<Vec<Option<Position>>> {
+        self.anew = true;
         let streams = self.config.own_streams();
         attach(&streams, self.sink.as_mut(), at)
             .and_then(|()| positions(&streams, self.sink.as_mut()))
@@ -124,6 +128,11 @@ impl Destination for LocalSink {
             onward.applied,
             onward.progress,
         );
+        let applier = if self.anew {
+            applier.begun_anew()
+        } else {
+            applier
+        };
         Box::new(move || applier.run())
     }
 }

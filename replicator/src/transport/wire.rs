@@ -222,7 +222,8 @@ impl Sender {
     }
 }
 
-fn file(file: &FileDescription, size: u64) -> v1::File {
+/// A file as events speak of it.
+pub(crate) fn file(file: &FileDescription, size: u64) -> v1::File {
     v1::File {
         path: file.path.clone(),
         path_text: path_text(&file.path),

@@ -232,6 +232,7 @@ macro_rules! sink_faults {
             names_a_renamed_column
             names_a_column_of_another_type
             names_a_missing_table
+            replaces_a_missing_table
         }
     };
 }

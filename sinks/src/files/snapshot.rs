@@ -110,6 +110,7 @@ fn walk(
     let mut at = 0;
     let mut goes_on = true;
     while at < size && goes_on {
+        let mut behind = size;
         if let Some(pitch) = pitch {
             match rustix::fs::seek(file, SeekFrom::Data(at)) {
                 Ok(data) if data > at => at = (data - data % pitch).max(at),
@@ -119,8 +120,14 @@ fn walk(
                 Err(Errno::NXIO) => at = at.max(size - 1 - (size - 1) % pitch),
                 Err(_) => {}
             }
+            // What is in the next hole needn't be read either, but for the rest of the piece that it begins in.
+            if let Ok(hole) = rustix::fs::seek(file, SeekFrom::Hole(at))
+                && hole > at
+            {
+                behind = size.min(hole.next_multiple_of(pitch));
+            }
         }
-        let len = usize::try_from(size - at).map_or(window, |left| left.min(window));
+        let len = usize::try_from(behind - at).map_or(window, |left| left.min(window));
         bytes.resize(len, 0);
         let mut filled = 0;
         while filled < len {

@@ -9,12 +9,27 @@ use counterfoil_proto::path_text;
 use mysql_async::Row;
 
 /// What [`read`] reads, in its order; a condition on `f`, the catalogue, goes behind.
-pub(super) const SELECT_ENTRIES: &str = "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
-         COALESCE(t.table_name, f.table_name), \
-         CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
-         f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table), s.shape \
-     FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id \
-         LEFT JOIN counterfoil_shapes AS s ON s.rows_table = f.rows_table";
+macro_rules! select_entries {
+    ($shape:literal, $join:literal) => {
+        concat!(
+            "SELECT f.file_id, f.path, f.file_group, f.organization, f.layout, f.record_size, f.varseq_format, \
+                 COALESCE(t.table_name, f.table_name), \
+                 CASE WHEN f.tree_id IS NULL THEN f.table_configured ELSE t.table_configured END, \
+                 f.size, f.mode, f.uid, f.gid, f.modified_ns, f.kind, t.root, COALESCE(t.rows_table, f.rows_table), ",
+            $shape,
+            " FROM counterfoil_files AS f LEFT JOIN counterfoil_trees AS t ON t.tree_id = f.tree_id ",
+            $join
+        )
+    };
+}
+
+pub(super) const SELECT_ENTRIES: &str = select_entries!(
+    "s.shape",
+    "LEFT JOIN counterfoil_shapes AS s ON s.rows_table = f.rows_table"
+);
+
+/// The same of tables of version 1, which have no shapes.
+pub(super) const SELECT_FIRST_ENTRIES: &str = select_entries!("NULL", "");
 
 /// A row of the catalogue.
 pub(super) struct Entry {
@@ -29,13 +44,14 @@ pub(super) struct Entry {
     pub(super) shape: Shape,
 }
 
-/// The entry of the file with this path, if there is one.
+/// The entry of the file with this path, if there is one. `select_entries` is one of the above.
 pub(super) async fn find(
     session: &mut Session,
+    select_entries: &str,
     stream: &str,
     path: &[u8],
 ) -> Result<Option<Entry>, SinkError> {
-    let sql = format!("{SELECT_ENTRIES} WHERE f.stream = ? AND f.path_hash = UNHEX(SHA2(?, 256))");
+    let sql = format!("{select_entries} WHERE f.stream = ? AND f.path_hash = UNHEX(SHA2(?, 256))");
     let row = session
         .first(&sql, (stream, path))
         .await

@@ -212,7 +212,7 @@ fn meaning(code: u16) -> Meaning {
         1969 | 3024 => Passes("a time limit of the server's ended the statement"),
         1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698 | 3118 | 3159 | 4151 => Stays(
             "check user and password, and that the user may do this: GRANT SELECT, INSERT, UPDATE, DELETE, CREATE, \
-             DROP, ALTER, INDEX, CREATE VIEW, SHOW VIEW ON the database",
+             DROP, ALTER, CREATE VIEW, SHOW VIEW ON the database",
         ),
         1049 => Stays("make the database, or correct its name at the end of `url`"),
         1129 => {

@@ -23,8 +23,9 @@ use mysql_async::{Error, Row, Value};
 /// Identities whose rows are copied, or emptied, by one statement.
 const COPIED_ROWS: u64 = 20_000;
 
-/// Rows, and bytes of them, that are held at once while columns are filled.
-const PAGE_ROWS: usize = 2000;
+/// Rows, and bytes of them, that are held at once while columns are filled: as many as fit, going by those before.
+const PAGE_ROWS_MAX: usize = 2000;
+const PAGE_ROWS_FIRST: usize = 16;
 const PAGE_BYTES: usize = 4 << 20;
 
 /// A row of a table, as it is read to be written anew.
@@ -309,6 +310,8 @@ pub(super) struct Pages {
     /// The last row that was seen; `None` after the last of all.
     after: Option<(u64, Position)>,
     is_begun: bool,
+    /// Rows of the next page.
+    limit: usize,
 }
 
 impl Pages {
@@ -328,7 +331,7 @@ impl Pages {
         let select = |after: &str| {
             let table = rows.table();
             format!(
-                "SELECT {columns} FROM {table} AS h WHERE h.id >= ?{after}{condition} ORDER BY {order} LIMIT {PAGE_ROWS}"
+                "SELECT {columns} FROM {table} AS h WHERE h.id >= ?{after}{condition} ORDER BY {order} LIMIT ?"
             )
         };
         Pages {
@@ -337,6 +340,7 @@ impl Pages {
             is_history,
             after: Some((0, Position::default())),
             is_begun: false,
+            limit: PAGE_ROWS_FIRST,
         }
     }
 
@@ -365,6 +369,7 @@ impl Pages {
             &self.first
         };
         self.is_begun = true;
+        params.push((self.limit as u64).into());
         let mut page = Vec::new();
         let mut bytes = 0;
         let walked = session
@@ -377,12 +382,14 @@ impl Pages {
             .await?;
         let is_whole = walked?;
         self.after = match page.last() {
-            Some(last) if !is_whole || page.len() == PAGE_ROWS => {
+            Some(last) if !is_whole || page.len() == self.limit => {
                 let position = last.stamp.map(|stamp| stamp.position);
                 Some((last.id, position.unwrap_or_default()))
             }
             _ => None,
         };
+        let fitting = PAGE_BYTES * page.len() / bytes.max(1);
+        self.limit = fitting.clamp(1, PAGE_ROWS_MAX);
         Ok((!page.is_empty()).then_some(page))
     }
 }

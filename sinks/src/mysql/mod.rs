@@ -48,6 +48,7 @@ use crate::{Batch, Sink, SinkError, Snapshot};
 use apply::{Lock, applying};
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
+use entry::{SELECT_ENTRIES, SELECT_FIRST_ENTRIES};
 use error::{Doing, transient};
 use session::{Session, column};
 use snapshot::MysqlSnapshot;
@@ -85,6 +86,8 @@ struct Target {
     access: Access,
     /// Whether the tables were looked at.
     is_prepared: bool,
+    /// How the catalogue is read.
+    select_entries: &'static str,
     /// `None` after it was lost: the next call connects anew.
     session: Option<Session>,
     known: HashMap<String, Known>,
@@ -173,6 +176,7 @@ impl MysqlSink {
                 config: config.clone(),
                 access,
                 is_prepared: false,
+                select_entries: SELECT_ENTRIES,
                 session: None,
                 known: HashMap::new(),
                 left_behind: None,
@@ -213,7 +217,13 @@ impl Sink for MysqlSink {
         match runtime.block_on(target.begun(true)) {
             Ok(session) => {
                 let session = target.session.insert(session);
-                Ok(Box::new(MysqlSnapshot::new(runtime, session, place)))
+                let select_entries = target.select_entries;
+                Ok(Box::new(MysqlSnapshot::new(
+                    runtime,
+                    session,
+                    select_entries,
+                    place,
+                )))
             }
             Err(error) => Err(error.at(place)),
         }
@@ -261,7 +271,10 @@ impl Target {
 
     async fn prepare(&mut self, session: &mut Session) -> Result<(), SinkError> {
         if self.access == Access::ReadOnly {
-            return schema::require(session).await;
+            if schema::require(session).await? == 1 {
+                self.select_entries = SELECT_FIRST_ENTRIES;
+            }
+            return Ok(());
         }
         match self.config.ddl {
             Ddl::Manage => {

@@ -104,7 +104,14 @@ fn literal(text: &str) -> String {
 
 /// Refuses Counterfoil's own tables if they aren't what they should be.
 pub(super) async fn check_own(session: &mut Session) -> Result<(), SinkError> {
-    schema::require(session).await?;
+    let version = schema::require(session).await?;
+    let mut older = Vec::new();
+    if version != SCHEMA_VERSION {
+        older.push(format!(
+            "they are of version {version}, and this Counterfoil needs {SCHEMA_VERSION}: \
+             UPDATE counterfoil_version SET version = {SCHEMA_VERSION}"
+        ));
+    }
     for table in TABLES {
         let name = table.split_whitespace().next().unwrap_or_default();
         let found = columns_of(session, name).await?;
@@ -127,7 +134,7 @@ pub(super) async fn check_own(session: &mut Session) -> Result<(), SinkError> {
         }
         refuse(&format!("checking the table {name}"), &problems)?;
     }
-    Ok(())
+    refuse("checking Counterfoil's tables", &older)
 }
 
 /// Names and types of the columns in a definition of [`TABLES`].

@@ -128,21 +128,15 @@ pub(super) fn create_own(table: &str) -> String {
     format!("CREATE TABLE IF NOT EXISTS {table} {KIND}")
 }
 
-/// Refuses tables of another version, where none may be made.
-pub(super) async fn require(session: &mut Session) -> Result<(), SinkError> {
-    match check(session).await? {
-        Some(SCHEMA_VERSION) => Ok(()),
-        Some(version) => Err(permanent(
-            "looking for Counterfoil's tables",
-            format!("they are of version {version}, and this Counterfoil needs {SCHEMA_VERSION}"),
-            "let a replicator with `ddl = \"manage\"` apply to this database once: it brings them up to date as it starts",
-        )),
-        None => Err(permanent(
+/// The version of the tables, which have to be there.
+pub(super) async fn require(session: &mut Session) -> Result<u32, SinkError> {
+    check(session).await?.ok_or_else(|| {
+        permanent(
             "opening",
             "there are none of Counterfoil's tables",
             "check the name of the database, and whether anything has been mirrored into this sink yet",
-        )),
-    }
+        )
+    })
 }
 
 /// Refuses tables of a newer version. `None`: there are none.

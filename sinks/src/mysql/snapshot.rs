@@ -1,7 +1,7 @@
 //! Reading: one read transaction, so one consistent view, whatever writers do meanwhile.
 
 use super::apply::{self, Lock};
-use super::entry::{self, Entry, SELECT_ENTRIES};
+use super::entry::{self, Entry};
 use super::error::Doing;
 use super::history::is_current;
 use super::schema::rows_table;
@@ -24,6 +24,7 @@ const RESIDUE_PAGE_BYTES: usize = 4 << 20;
 pub(super) struct MysqlSnapshot<'a> {
     runtime: &'a Runtime,
     session: &'a mut Session,
+    select_entries: &'static str,
     place: &'a str,
 }
 
@@ -48,10 +49,16 @@ pub(super) async fn begin(session: &mut Session) -> Result<(), SinkError> {
 
 impl<'a> MysqlSnapshot<'a> {
     /// A snapshot that has begun.
-    pub(super) fn new(runtime: &'a Runtime, session: &'a mut Session, place: &'a str) -> Self {
+    pub(super) fn new(
+        runtime: &'a Runtime,
+        session: &'a mut Session,
+        select_entries: &'static str,
+        place: &'a str,
+    ) -> Self {
         MysqlSnapshot {
             runtime,
             session,
+            select_entries,
             place,
         }
     }
@@ -95,7 +102,7 @@ impl Snapshot for MysqlSnapshot<'_> {
     }
 
     fn files(&mut self, stream: &str) -> Result<Vec<StoredFile>, SinkError> {
-        let sql = format!("{SELECT_ENTRIES} WHERE f.stream = ?");
+        let sql = format!("{} WHERE f.stream = ?", self.select_entries);
         let rows = self
             .runtime
             .block_on(self.session.rows(&sql, (stream,)))
@@ -115,7 +122,7 @@ impl Snapshot for MysqlSnapshot<'_> {
     fn file(&mut self, stream: &str, path: &[u8]) -> Result<Option<StoredFile>, SinkError> {
         match self
             .runtime
-            .block_on(entry::find(self.session, stream, path))
+            .block_on(entry::find(self.session, self.select_entries, stream, path))
         {
             Ok(entry) => Ok(entry.map(StoredFile::from)),
             Err(error) => Err(error.at(self.place)),
@@ -129,7 +136,7 @@ impl Snapshot for MysqlSnapshot<'_> {
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         self.runtime
-            .block_on(walk(self.session, stream, path, each))
+            .block_on(walk(self.session, self.select_entries, stream, path, each))
             .map_err(|error| error.at(self.place))
     }
 }
@@ -149,11 +156,12 @@ impl From<Entry> for StoredFile {
 /// records between go by.
 async fn walk(
     session: &mut Session,
+    select_entries: &str,
     stream: &str,
     path: &[u8],
     each: &mut dyn FnMut(StoredPiece) -> bool,
 ) -> Result<(), SinkError> {
-    let Some(entry) = entry::find(session, stream, path).await? else {
+    let Some(entry) = entry::find(session, select_entries, stream, path).await? else {
         return Ok(());
     };
     if !entry.shape.raw {

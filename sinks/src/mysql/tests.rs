@@ -117,6 +117,10 @@ mod contract {
     crate::sink_contract!(super::MysqlHarness::new(true));
 }
 
+mod plans {
+    crate::sink_plan_contract!(crate::mysql::plan_tests::Database::new(true));
+}
+
 mod faults {
     crate::sink_faults!(super::MysqlHarness::new(true));
 }

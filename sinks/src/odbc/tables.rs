@@ -59,10 +59,13 @@ pub(super) fn statements(sql: &Sql, files: &[FileDescription]) -> Result<Vec<Str
             None => Columns::of(&wanted_shape(file)?, sql),
         };
         statements.push(sql.create_rows(number, &columns, sql.dialect.usual_types()));
-        statements.push(sql.own(&format!(
-            "INSERT INTO {{tables}} (rows_table, stream, structure, is_made, is_used) VALUES ({number}, '{ANYBODY}', {}, 1, 0)",
+        // A structure has braces of its own.
+        let insert = sql
+            .own("INSERT INTO {tables} (rows_table, stream, structure, is_made, is_used) VALUES ");
+        statements.push(format!(
+            "{insert}({number}, '{ANYBODY}', {}, 1, 0)",
             sql.literal(&columns.structure)
-        )));
+        ));
     }
     Ok(statements)
 }
@@ -140,10 +143,9 @@ impl Structure {
                     spare = list_spare(session, stream)?;
                 }
                 let spare = spare.into_iter();
-                let spare = spare
-                    .map(|(number, structure, _)| (number, structure))
-                    .collect();
                 spare
+                    .map(|(number, structure, _)| (number, structure))
+                    .collect()
             }
         };
         Ok(self.spare.insert(spare))

@@ -1,19 +1,16 @@
 //! The contract through Debian's drivers, and what only drivers can do wrong.
 
 use super::*;
-use crate::contract::targets::{MariadbTarget, PostgresTarget, Room, SqliteTarget};
+use crate::contract::targets::{self, MariadbTarget, PostgresTarget, Room, SqliteTarget};
 use crate::contract::{
-    Change, Faults, Harness, Moment, STREAM, Stop, Taken, Target, assert_permanent, batch, changes,
-    content, file, record,
+    Faults, Harness, STREAM, Target, assert_permanent, batch, changes, content, file, record,
 };
 use crate::plan::{ColumnKind, Constant, Origin, Plan, PlanSpec};
 use crate::{FileChanges, FileDescription, FileSchema, Image};
 use counterfoil_records::schema::{FieldSpec, RecordSchema};
 use counterfoil_records::{Layout, Organization, RecordFormat};
 use std::any::Any;
-use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 /// A driver of Debian's, by the path of its library: nothing has to be registered then.
@@ -53,8 +50,6 @@ trait Database: Target {
     fn literal(&self, bytes: &[u8]) -> String;
     /// As [`Harness::cannot`].
     fn cannot_do(case: &str) -> Option<&'static str>;
-    /// Whether it finds the table behind a view by itself.
-    const SEES_BEHIND_VIEWS: bool = false;
 }
 
 impl Database for PostgresTarget {
@@ -63,9 +58,11 @@ impl Database for PostgresTarget {
             username: Some(self.user().into()),
             schema: Some(self.schema().into()),
             ..config(format!(
-                "Driver={};Server={};Port=5432;Database=postgres",
+                "Driver={};Server={};Port={};Database={}",
                 driver("psqlodbcw.so", "odbc-postgresql").display(),
                 self.socket_dir().display(),
+                self.port(),
+                targets::POSTGRES_DATABASE
             ))
         }
     }
@@ -122,50 +119,24 @@ impl Database for MariadbTarget {
     fn cannot_do(_case: &str) -> Option<&'static str> {
         None
     }
-
-    const SEES_BEHIND_VIEWS: bool = true;
 }
 
-/// An SQLite database that is never opened in this process but by the driver, whose SQLite is another than ours: what two of
-/// them lock in one process they don't see of each other.
-struct SqliteFile {
-    file: SqliteTarget,
-}
-
-impl SqliteFile {
-    fn new() -> Self {
-        SqliteFile {
-            file: SqliteTarget::new(),
-        }
-    }
-
-    fn client(&self) -> Command {
-        let mut command = Command::new("sqlite3");
-        command
-            .args(["-bail", "-cmd", ".timeout 5000"])
-            .arg(self.file.path());
-        command
-    }
-}
-
-impl Database for SqliteFile {
+impl Database for SqliteTarget {
     fn config(&self) -> OdbcConfig {
         config(format!(
             // What the dialect sets by itself; the generic one can't.
             "Driver={};Database={};JournalMode=WAL;Timeout=300",
             driver("libsqlite3odbc.so", "libsqliteodbc").display(),
-            self.file.path().display()
+            self.path().display()
         ))
     }
 
     fn empty(&mut self) {
-        self.file.fresh();
+        self.fresh();
     }
 
     fn run(&self, sql: &str) -> String {
-        let output = self.client().arg(sql).output().expect("running sqlite3");
-        assert!(output.status.success(), "{sql}: {output:?}");
-        String::from_utf8(output.stdout).expect("text")
+        self.sql(sql)
     }
 
     fn literal(&self, bytes: &[u8]) -> String {
@@ -174,79 +145,9 @@ impl Database for SqliteFile {
 
     fn cannot_do(case: &str) -> Option<&'static str> {
         match case {
-            "survives_a_killed_server" | "survives_an_orderly_shutdown" => {
-                Some("there is no server: the database is in the process that applies")
-            }
-            "waits_for_room" => Some("nothing limits a database that the driver opens"),
+            "waits_for_room" => Some("the driver can't be told how large the database may become"),
             case => SqliteTarget::cannot(case),
         }
-    }
-}
-
-impl Target for SqliteFile {
-    fn take(&mut self, _table: &str) -> Box<dyn Taken> {
-        let mut client = self.client();
-        let mut child = client
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("running sqlite3");
-        let input = child.stdin.as_mut().expect("its input");
-        input
-            .write_all(b"BEGIN IMMEDIATE;\nSELECT 'taken';\n")
-            .expect("telling sqlite3");
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().expect("its output"))
-            .read_line(&mut line)
-            .expect("hearing sqlite3");
-        assert_eq!(line, "taken\n");
-        Box::new(TakenFile(child))
-    }
-
-    fn revoke(&mut self, table: &str) -> Vec<String> {
-        self.file.revoke(table)
-    }
-
-    fn grant(&mut self, table: &str) {
-        self.file.grant(table);
-    }
-
-    fn change(&mut self, table: &str, change: Change) {
-        self.run(&match change {
-            Change::DropColumn => format!("ALTER TABLE {table} DROP COLUMN rest"),
-            Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN data TO daten"),
-            Change::ChangeType => panic!("it has no types to speak of"),
-            Change::MoveTable => format!("ALTER TABLE {table} RENAME TO elsewhere"),
-        });
-    }
-
-    fn change_back(&mut self, table: &str, change: Change) {
-        self.run(&match change {
-            Change::DropColumn => format!("ALTER TABLE {table} ADD COLUMN rest BLOB"),
-            Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN daten TO data"),
-            Change::ChangeType => panic!("it has no types to speak of"),
-            Change::MoveTable => format!("ALTER TABLE elsewhere RENAME TO {table}"),
-        });
-    }
-}
-
-/// A process that has the lock until it is dropped.
-struct TakenFile(Child);
-
-impl Taken for TakenFile {
-    fn is_waited_for(&mut self) -> bool {
-        panic!("nobody can see that")
-    }
-
-    fn take_more(&mut self, _table: &str) {
-        panic!("there is nothing more to take")
-    }
-}
-
-impl Drop for TakenFile {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
     }
 }
 
@@ -255,8 +156,6 @@ struct OdbcHarness<D> {
     database: D,
     dialect: Option<Dialect>,
     is_patient: bool,
-    /// The table that rights were taken from.
-    revoked: String,
 }
 
 impl<D: Database> OdbcHarness<D> {
@@ -266,7 +165,6 @@ impl<D: Database> OdbcHarness<D> {
             database,
             dialect,
             is_patient: false,
-            revoked: String::new(),
         }
     }
 
@@ -298,14 +196,6 @@ impl<D: Database> OdbcHarness<D> {
             "counterfoil_rows_{}",
             number.unwrap_or_else(|| panic!("no file has the table {table}: {all}"))
         )
-    }
-
-    /// What the database is told of a table that the sink calls so.
-    fn behind(&self, table: &str) -> String {
-        if D::SEES_BEHIND_VIEWS {
-            return table.to_owned();
-        }
-        self.rows_of(table)
     }
 }
 
@@ -363,7 +253,7 @@ impl<D: Database> Harness for OdbcHarness<D> {
 
 impl<D: Database> Faults for OdbcHarness<D> {
     fn target(&mut self) -> &mut dyn Target {
-        self
+        &mut self.database
     }
 
     fn set_patient(&mut self, patient: bool) {
@@ -371,101 +261,18 @@ impl<D: Database> Faults for OdbcHarness<D> {
     }
 }
 
-/// The database's own, but for tables: it is told of those behind the views.
-impl<D: Database> Target for OdbcHarness<D> {
-    fn use_own_server(&mut self) {
-        self.database.use_own_server();
-    }
-
-    fn stop(&mut self, how: Stop) {
-        self.database.stop(how);
-    }
-
-    fn start(&mut self) {
-        self.database.start();
-    }
-
-    fn cut(&mut self, moment: Moment) {
-        self.database.cut(moment);
-    }
-
-    fn is_cut_to_come(&self) -> bool {
-        self.database.is_cut_to_come()
-    }
-
-    fn take(&mut self, table: &str) -> Box<dyn Taken> {
-        let mut behind = HashMap::new();
-        if !D::SEES_BEHIND_VIEWS {
-            let all = self
-                .database
-                .run("SELECT rows_table, table_name FROM counterfoil_files");
-            let files = all.lines().filter_map(|line| line.split_once('|'));
-            behind.extend(
-                files.map(|(number, name)| (name.to_owned(), format!("counterfoil_rows_{number}"))),
-            );
-        }
-        let table = self.behind(table);
-        Box::new(Behind {
-            taken: self.database.take(&table),
-            behind,
-        })
-    }
-
-    fn limit_room(&mut self) -> &'static str {
-        self.database.limit_room()
-    }
-
-    fn make_room(&mut self) {
-        self.database.make_room();
-    }
-
-    fn revoke(&mut self, table: &str) -> Vec<String> {
-        let behind = self.behind(table);
-        self.revoked = behind.clone();
-        self.database.revoke(&behind)
-    }
-
-    fn grant(&mut self, _table: &str) {
-        // What it was can't be looked up where nothing may be read.
-        let behind = self.revoked.clone();
-        self.database.grant(&behind);
-    }
-
-    fn change(&mut self, table: &str, change: Change) {
-        let behind = self.behind(table);
-        if !D::SEES_BEHIND_VIEWS {
-            // Its columns can't be changed as long as there is a view of them.
-            self.database.run(&format!("DROP VIEW \"{table}\""));
-        }
-        self.database.change(&behind, change);
-    }
-
-    fn change_back(&mut self, table: &str, change: Change) {
-        let behind = self.behind(table);
-        self.database.change_back(&behind, change);
-    }
-}
-
-struct Behind {
-    taken: Box<dyn Taken>,
-    behind: HashMap<String, String>,
-}
-
-impl Taken for Behind {
-    fn is_waited_for(&mut self) -> bool {
-        self.taken.is_waited_for()
-    }
-
-    fn take_more(&mut self, table: &str) {
-        let table = self.behind.get(table).map_or(table, String::as_str);
-        self.taken.take_more(table);
-    }
-}
-
 impl Drop for Obstruction {
     fn drop(&mut self) {
         self.0.rollback();
     }
+}
+
+fn postgres() -> PostgresTarget {
+    PostgresTarget::with_numbered_tables()
+}
+
+fn sqlite() -> SqliteTarget {
+    SqliteTarget::with_numbered_tables()
 }
 
 /// By what the driver says the database is.
@@ -479,9 +286,9 @@ fn generic<D: Database>(database: D) -> OdbcHarness<D> {
 }
 
 mod through_psqlodbc {
-    use super::{PostgresTarget, by_itself};
-    crate::sink_contract!(by_itself(PostgresTarget::new()));
-    crate::sink_faults!(by_itself(PostgresTarget::new()));
+    use super::{by_itself, postgres};
+    crate::sink_contract!(by_itself(postgres()));
+    crate::sink_faults!(by_itself(postgres()));
 }
 
 mod through_mariadb_odbc {
@@ -491,19 +298,19 @@ mod through_mariadb_odbc {
 }
 
 mod through_sqliteodbc {
-    use super::{SqliteFile, by_itself};
-    crate::sink_contract!(by_itself(SqliteFile::new()));
-    crate::sink_faults!(by_itself(SqliteFile::new()));
+    use super::{by_itself, sqlite};
+    crate::sink_contract!(by_itself(sqlite()));
+    crate::sink_faults!(by_itself(sqlite()));
 }
 
 mod generic_in_postgres {
-    use super::{PostgresTarget, generic};
-    crate::sink_contract!(generic(PostgresTarget::new()));
+    use super::{generic, postgres};
+    crate::sink_contract!(generic(postgres()));
 }
 
 mod generic_in_sqlite {
-    use super::{SqliteFile, generic};
-    crate::sink_contract!(generic(SqliteFile::new()));
+    use super::{generic, sqlite};
+    crate::sink_contract!(generic(sqlite()));
 }
 
 const FORMAT: RecordFormat = RecordFormat {
@@ -788,56 +595,53 @@ fn mends_what_a_crash_leaves<D: Database>(harness: &OdbcHarness<D>) {
 
 #[test]
 fn columns_are_carried_through_every_driver() {
-    carries_columns(by_itself(PostgresTarget::new()));
+    carries_columns(by_itself(postgres()));
     carries_columns(by_itself(MariadbTarget::new()));
-    carries_columns(by_itself(SqliteFile::new()));
-    carries_columns(generic(PostgresTarget::new()));
+    carries_columns(by_itself(sqlite()));
+    carries_columns(generic(postgres()));
 }
 
 #[test]
 fn a_row_met_by_another_index_is_never_overwritten() {
-    refuses_what_an_index_has(&by_itself(PostgresTarget::new()), "data");
+    refuses_what_an_index_has(&by_itself(postgres()), "data");
     refuses_what_an_index_has(&by_itself(MariadbTarget::new()), "data(20)");
-    refuses_what_an_index_has(&by_itself(SqliteFile::new()), "data");
-    refuses_what_an_index_has(&generic(PostgresTarget::new()), "data");
+    refuses_what_an_index_has(&by_itself(sqlite()), "data");
+    refuses_what_an_index_has(&generic(postgres()), "data");
 }
 
 #[test]
 fn tables_that_somebody_else_makes_are_asked_for() {
-    asks_for_tables(&by_itself(PostgresTarget::new()));
+    asks_for_tables(&by_itself(postgres()));
     asks_for_tables(&by_itself(MariadbTarget::new()));
-    asks_for_tables(&by_itself(SqliteFile::new()));
+    asks_for_tables(&by_itself(sqlite()));
 }
 
 #[test]
 fn tables_that_were_printed_are_taken() {
-    takes_what_was_made(&by_itself(PostgresTarget::new()));
+    takes_what_was_made(&by_itself(postgres()));
     takes_what_was_made(&by_itself(MariadbTarget::new()));
-    takes_what_was_made(&by_itself(SqliteFile::new()));
+    takes_what_was_made(&by_itself(sqlite()));
 }
 
 #[test]
 fn what_a_crash_leaves_is_mended() {
-    mends_what_a_crash_leaves(&by_itself(PostgresTarget::new()));
+    mends_what_a_crash_leaves(&by_itself(postgres()));
     mends_what_a_crash_leaves(&by_itself(MariadbTarget::new()));
-    mends_what_a_crash_leaves(&by_itself(SqliteFile::new()));
-    mends_what_a_crash_leaves(&generic(SqliteFile::new()));
+    mends_what_a_crash_leaves(&by_itself(sqlite()));
+    mends_what_a_crash_leaves(&generic(sqlite()));
 }
 
 /// What each of the drivers does with arrays decides how rows are handed over.
 #[test]
 fn drivers_are_tried_before_they_are_trusted() {
     let tried = |config: &OdbcConfig| OdbcSink::open(config).expect("opening").target.arrays;
-    assert_eq!(
-        tried(&by_itself(PostgresTarget::new()).config()),
-        Arrays::Trusted
-    );
+    assert_eq!(tried(&by_itself(postgres()).config()), Arrays::Trusted);
     assert_eq!(
         tried(&by_itself(MariadbTarget::new()).config()),
         Arrays::Counted
     );
     // It gives all rows the length of the first.
-    assert_eq!(tried(&by_itself(SqliteFile::new()).config()), Arrays::Never);
+    assert_eq!(tried(&by_itself(sqlite()).config()), Arrays::Never);
 }
 
 #[test]
@@ -845,7 +649,7 @@ fn what_is_wrong_with_a_connection_is_said_without_the_password() {
     let directory = tempfile::tempdir().expect("a directory");
     let secret = directory.path().join("secret");
     std::fs::write(&secret, "s3cret}x\n").expect("writing");
-    let harness = by_itself(PostgresTarget::new());
+    let harness = by_itself(postgres());
     let good = OdbcConfig {
         password_file: Some(secret),
         ..harness.config()

@@ -46,8 +46,6 @@ pub(super) struct Found {
     pub(super) others: Vec<(String, PlanColumn)>,
     /// The key has more columns than were wanted.
     pub(super) has_wider_key: bool,
-    /// Counterfoil made it, as its key's name tells.
-    pub(super) is_ours: bool,
     /// Its columns.
     pub(super) columns: Vec<(String, String)>,
     /// There are rows in it.
@@ -206,23 +204,19 @@ async fn find_key(
     let looking = || format!("looking at the table {place}");
     let indexes = session
         .query(
-            "SELECT c.relname::text, a.names = $2::text[]
-             FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+            "SELECT a.names = $2::text[]
+             FROM pg_index AS i
                  CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE \"C\") AS names
                      FROM pg_attribute AS a WHERE a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)) AS a
              WHERE i.indrelid = to_regclass($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND
                  i.indexprs IS NULL AND a.names @> $2::text[]
-             ORDER BY 2 DESC, i.indisprimary DESC",
+             ORDER BY 1 DESC, i.indisprimary DESC",
             &[&place, &sorted(key)],
         )
         .await
         .doing(looking)?;
     let best = indexes.first();
-    let is_exact = best.is_some_and(|row| row.get(1));
-    found.is_ours = best.is_some_and(|row| {
-        let name: &str = row.get(0);
-        name.starts_with(crate::naming::OWN_PREFIX)
-    });
+    let is_exact = best.is_some_and(|row| row.get(0));
     if is_exact || (best.is_some() && takes_wider) {
         found.has_wider_key = !is_exact;
         return Ok(());
@@ -273,7 +267,7 @@ pub(super) async fn has_wider_key(session: &mut Session, table: &Table) -> Resul
 }
 
 /// A name as the server cuts it.
-fn clipped(name: &str) -> &str {
+pub(super) fn clipped(name: &str) -> &str {
     let mut end = name.len().min(NAME_BYTES_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;

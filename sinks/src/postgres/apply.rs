@@ -161,7 +161,7 @@ async fn change_file<'b>(
             }
         }
         let end = Moment::before(batch, at + 1)?;
-        return memory.remove(session, path, end).await;
+        return memory.remove(session, stream, path, end).await;
     }
     if memory.would_redescribe(&changes.file) {
         pending.flush(session).await?;

@@ -4,7 +4,7 @@
 //! dropped at once. A stream's memory is only as good as its position: who finds another position in the target than it
 //! left there begins anew.
 
-use super::adoption::{self, Keys, Wanted};
+use super::adoption::{self, Keys, Wanted, clipped};
 use super::entry::{self, Entry};
 use super::error::Doing;
 use super::evolution::{self, Source, cant_become, plan_of};
@@ -13,9 +13,9 @@ use super::names::{Choice, Names};
 use super::rows::Moment;
 use super::schema::{NAME_BYTES_MAX, create_view};
 use super::session::Session;
-use super::table::{Table, kind_of_type, sql_type};
+use super::table::{Table, base_type, kind_of_type, sql_type};
 use crate::naming::{numbered_within, wanted_name};
-use crate::plan::{Ddl, Mode, PlanColumn, Shape, UNDECODED};
+use crate::plan::{Ddl, Shape};
 use crate::sql::{FormatWords, integer, permanent, quoted};
 use crate::{Attributes, Batch, FileDescription, FileFate, FileKind, SinkError};
 use counterfoil_proto::{Position, path_text};
@@ -82,17 +82,8 @@ enum Unsaved {
 /// A table that was chosen for a file.
 struct Chosen {
     table: Table,
-    found: Standing,
-}
-
-/// What is there of a table that was chosen.
-enum Standing {
-    /// Nothing: it is to be made.
-    No,
-    /// All of it, empty.
-    Yes,
-    /// A history of this shape, which Counterfoil made for a file that is gone, and which goes on.
-    History(Shape),
+    /// It need not be made.
+    is_there: bool,
 }
 
 /// A tree, whose files share a table.
@@ -151,7 +142,7 @@ impl Memory {
                 entries.push(entry::read(row)?);
             }
             if session.ddl != Ddl::None {
-                check_columns(session, &entries).await?;
+                check_columns(session, &mut entries).await?;
             }
         }
         roots.extend(entries.iter().filter_map(|e| e.description.tree.clone()));
@@ -333,7 +324,8 @@ impl Memory {
         description: &Arc<FileDescription>,
         moment: Moment,
     ) -> Result<(), SinkError> {
-        self.remove(session, &description.path, moment).await?;
+        self.remove(session, stream, &description.path, moment)
+            .await?;
         if self.find(from).is_some() {
             self.redescribe(session, stream, from, description, moment)
                 .await?;
@@ -346,6 +338,7 @@ impl Memory {
     pub(super) async fn remove(
         &mut self,
         session: &mut Session,
+        stream: &str,
         path: &[u8],
         moment: Moment,
     ) -> Result<(), SinkError> {
@@ -357,7 +350,9 @@ impl Memory {
                 let gone = self.gone.blocks.entry(root.clone()).or_default();
                 gone.push(file.file_id);
             }
-            None if file.table.is_history() => self.end_history(session, &file, moment).await?,
+            None if file.table.is_history() => {
+                self.end_history(session, stream, &file, moment).await?;
+            }
             None => self.drop_table(session, &file).await?,
         }
         if file.has_residue {
@@ -403,17 +398,107 @@ impl Memory {
         }
     }
 
-    /// Says in a file's history that all its records are gone. The table stays.
+    /// Says in a file's history that all its records are gone. The table stays, for the next file of that path.
     async fn end_history(
         &mut self,
         session: &mut Session,
+        stream: &str,
         file: &File,
         moment: Moment,
     ) -> Result<(), SinkError> {
         let removing = || format!("removing {}", file.place());
-        history::end(session, &file.table, i64::MIN, i64::MAX, moment, removing).await?;
-        self.leave(&file.table.name);
+        let table = &file.table;
+        history::end(session, table, i64::MIN, i64::MAX, moment, removing).await?;
+        let path = &file.description.path;
+        let histories = session.name("counterfoil_histories");
+        let delete = format!(
+            "DELETE FROM {histories} WHERE stream = $1 AND sha256(path) = sha256($2::bytea) AND path = $2"
+        );
+        let deleted = session.execute(&delete, &[&stream, path]).await;
+        deleted.doing(removing)?;
+        let insert = format!(
+            "INSERT INTO {histories} (table_name, table_made, stream, path, path_text, identity, shape)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)"
+        );
+        session
+            .execute(
+                &insert,
+                &[
+                    &table.name,
+                    &table.is_made,
+                    &stream,
+                    path,
+                    &path_text(path),
+                    &table.identity,
+                    &table.shape.text(),
+                ],
+            )
+            .await
+            .doing(removing)?;
         Ok(())
+    }
+
+    /// The history that an earlier file of this path has left, as the plan wants it now.
+    async fn history_of(
+        &mut self,
+        session: &mut Session,
+        stream: &str,
+        description: &FileDescription,
+    ) -> Result<Option<Table>, SinkError> {
+        let path = &description.path;
+        let looking = || format!("looking up the history of {}", path_text(path));
+        let schema = session.schema.clone();
+        let delete = format!(
+            "DELETE FROM {} AS h WHERE stream = $1 AND sha256(path) = sha256($2::bytea) AND path = $2
+             RETURNING table_name, table_made, identity, shape,
+                 EXISTS (SELECT 1 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+                     WHERE n.nspname = $3 AND c.relname = h.table_name)",
+            session.name("counterfoil_histories")
+        );
+        let rows = session.query(&delete, &[&stream, path, &schema]).await;
+        let rows = rows.doing(looking)?;
+        // One that somebody dropped is no more.
+        let Some(row) = rows.first().filter(|row| row.get(4)) else {
+            return Ok(None);
+        };
+        let name: String = row.try_get(0).doing(looking)?;
+        let identity: String = row.try_get(2).doing(looking)?;
+        let shape = Shape::parse(row.try_get(3).doing(looking)?).map_err(|cause| {
+            permanent(
+                looking(),
+                cause,
+                "use the version of Counterfoil that wrote it, or a later one",
+            )
+        })?;
+        let making = making(description, &name);
+        let is_made = row.try_get(1).doing(looking)?;
+        let there = Table::own(session.name(&name), &name, &identity, shape, is_made);
+        let wanted = description.format.identity_name();
+        if identity != wanted {
+            return Err(permanent(
+                making,
+                format!(
+                    "an earlier file's history is there, of records by {identity}, not by {wanted}"
+                ),
+                format!(
+                    "rename that table, and delete its row in {}",
+                    session.name("counterfoil_histories")
+                ),
+            ));
+        }
+        if let Some(names) = &mut self.names {
+            names.adopt(&name);
+        }
+        let plan = plan_of(description);
+        let evolution = there.shape.evolve(&plan);
+        let evolution = evolution.map_err(|problems| cant_become(making.clone(), &problems))?;
+        if evolution.is_nothing() && evolution.shape == there.shape {
+            return Ok(Some(there));
+        }
+        // There is no file yet whose residue it could have.
+        let nobody = -1;
+        let evolved = evolution::evolve(session, &there, nobody, &plan, &evolution, &making);
+        evolved.await.map(Some)
     }
 
     fn leave(&mut self, table: &str) {
@@ -434,7 +519,10 @@ impl Memory {
                 let tree = self.tree(session, stream, root, description).await?;
                 (Some(tree.tree_id), Arc::clone(&tree.table))
             }
-            None => (None, Arc::new(self.own_table(session, description).await?)),
+            None => (
+                None,
+                Arc::new(self.own_table(session, stream, description).await?),
+            ),
         };
         // What is in a table that was there, nobody knows.
         let is_new = !table.is_shared && !table.is_history() && session.ddl != Ddl::None;
@@ -457,30 +545,21 @@ impl Memory {
     async fn own_table(
         &mut self,
         session: &mut Session,
+        stream: &str,
         description: &FileDescription,
     ) -> Result<Table, SinkError> {
+        if plan_of(description).is_history()
+            && let Some(table) = self.history_of(session, stream, description).await?
+        {
+            return Ok(table);
+        }
         let chosen = self.choose_table(session, description).await?;
-        let making = || making(description, &chosen.table.name);
-        match &chosen.found {
-            Standing::No if session.ddl == Ddl::Manage => {
-                let number = self.number(session).await?;
-                let key = format!("counterfoil_{number}");
-                let create = chosen.table.create(Some(&key));
-                session.run(&create).await.doing(making)?;
-            }
-            Standing::History(found) => {
-                let plan = plan_of(description);
-                let evolution = found.evolve(&plan);
-                let evolution = evolution.map_err(|problems| cant_become(making(), &problems))?;
-                let (place, name) = (session.name(&chosen.table.name), &chosen.table.name);
-                let identity = &chosen.table.identity;
-                let there = Table::own(place, name, identity, found.clone(), true);
-                // There is no file yet whose residue it could have.
-                let nobody = -1;
-                return evolution::evolve(session, &there, nobody, &plan, &evolution, &making())
-                    .await;
-            }
-            Standing::No | Standing::Yes => {}
+        if !chosen.is_there {
+            let number = self.number(session).await?;
+            let key = format!("counterfoil_{number}");
+            let create = chosen.table.create(Some(&key));
+            let created = session.run(&create).await;
+            created.doing(|| making(description, &chosen.table.name))?;
         }
         Ok(chosen.table)
     }
@@ -518,7 +597,7 @@ impl Memory {
                     self.names(session).await?.adopt(&name);
                     return Ok(Chosen {
                         table: table.replacing(replaces),
-                        found: Standing::Yes,
+                        is_there: true,
                     });
                 }
                 let columns: Vec<Wanted> = table.columns().into_iter().map(Wanted::from).collect();
@@ -529,21 +608,13 @@ impl Memory {
                 };
                 let (place, key) = (table.place.clone(), table.key());
                 let mut found = adoption::look(session, &place, &columns, &key, keys).await?;
-                if let Some(there) = history_found(&found, &shape)
-                    && ddl == Ddl::Manage
-                {
-                    self.names(session).await?.adopt(&name);
-                    let table = with(session, &name, &shape, true);
-                    let found = Standing::History(there);
-                    return Ok(Chosen { table, found });
-                }
                 if found.columns.is_empty() && ddl == Ddl::Check {
                     found.differences = vec![adoption::Difference {
                         says: "it is not there".into(),
                         mend: Some(table.create(None)),
                     }];
                 }
-                if found.has_rows && !table.is_history() {
+                if found.has_rows {
                     found.differences.push(adoption::Difference {
                         says: "there are rows in it that Counterfoil didn't put there".into(),
                         mend: None,
@@ -558,7 +629,7 @@ impl Memory {
                     self.names(session).await?.adopt(&name);
                     return Ok(Chosen {
                         table,
-                        found: Standing::Yes,
+                        is_there: true,
                     });
                 }
                 if description.table.is_some() || ddl == Ddl::Check {
@@ -582,7 +653,7 @@ impl Memory {
         }
         Ok(Chosen {
             table: with(session, &name, &shape, true),
-            found: Standing::No,
+            is_there: false,
         })
     }
 
@@ -618,7 +689,7 @@ impl Memory {
         };
         if tree != description.tree {
             // What its rows are is something else from now on.
-            self.remove(session, from, moment).await?;
+            self.remove(session, stream, from, moment).await?;
             return self.create(session, stream, description).await;
         }
         if let Some(root) = &tree {
@@ -633,7 +704,9 @@ impl Memory {
         }
         if tree.is_none() {
             let before = Arc::clone(&file.table);
-            file.table = self.follow(session, &file, description, moment).await?;
+            file.table = self
+                .follow(session, stream, &file, description, moment)
+                .await?;
             if before.name != file.table.name || before.shape != file.table.shape {
                 file.unsaved = file.unsaved.max(Unsaved::Entry);
             }
@@ -651,6 +724,7 @@ impl Memory {
     async fn follow(
         &mut self,
         session: &mut Session,
+        stream: &str,
         file: &File,
         description: &Arc<FileDescription>,
         moment: Moment,
@@ -668,17 +742,22 @@ impl Memory {
         let plan = plan_of(description);
         let evolution = old.shape.evolve(&plan);
         let mut name = old.name.clone();
-        if wanted_name(&file.description)? != wanted_name(description)? {
+        // A history keeps its name as long as its file does.
+        let is_path_kept = file.description.path == description.path;
+        let keeps_name = is_path_kept && old.is_history() && plan.is_history();
+        if !keeps_name && wanted_name(&file.description)? != wanted_name(description)? {
             let stays = old.is_history() || plan.is_history();
             // A table of raw images becomes whatever is wanted, if it isn't by what is done to it.
             if stays || evolution.is_err() || session.ddl != Ddl::Manage {
-                return self.change_table(session, file, description, moment).await;
+                return self
+                    .change_table(session, stream, file, description, moment)
+                    .await;
             }
             self.names(session).await?.release(&old.name);
             let chosen = self.choose_table(session, description).await?;
-            if !matches!(chosen.found, Standing::No) {
+            if chosen.is_there {
                 return self
-                    .move_rows(session, file, description, chosen.table, moment)
+                    .move_rows(session, stream, file, description, chosen.table, moment)
                     .await;
             }
             if chosen.table.name != name {
@@ -700,7 +779,15 @@ impl Memory {
                 quoted(&old.identity),
                 quoted(identity)
             );
-            session.run(&rename).await.doing(changing)?;
+            if old.is_made && session.ddl == Ddl::Manage {
+                session.run(&rename).await.doing(changing)?;
+            } else if session.ddl != Ddl::None && !has_column(session, &table, identity).await? {
+                return Err(permanent(
+                    changing(),
+                    format!("the table {name} has no column {identity}"),
+                    format!("run `{rename};` as its owner"),
+                ));
+            }
         }
         let evolution = evolution.map_err(|problems| cant_become(changing(), &problems))?;
         if evolution.is_nothing() && evolution.shape == table.shape {
@@ -716,18 +803,20 @@ impl Memory {
     async fn change_table(
         &mut self,
         session: &mut Session,
+        stream: &str,
         file: &File,
         description: &Arc<FileDescription>,
         moment: Moment,
     ) -> Result<Arc<Table>, SinkError> {
-        let table = self.own_table(session, description).await?;
-        self.move_rows(session, file, description, table, moment)
+        let table = self.own_table(session, stream, description).await?;
+        self.move_rows(session, stream, file, description, table, moment)
             .await
     }
 
     async fn move_rows(
         &mut self,
         session: &mut Session,
+        stream: &str,
         file: &File,
         description: &Arc<FileDescription>,
         table: Table,
@@ -758,7 +847,7 @@ impl Memory {
             self.gone.residue.push(file.file_id);
         }
         if old.is_history() {
-            self.end_history(session, file, moment).await?;
+            self.end_history(session, stream, file, moment).await?;
         } else {
             self.drop_table(session, file).await?;
         }
@@ -778,7 +867,8 @@ impl Memory {
         let tree = match known {
             None => self.make_tree(session, stream, root, description).await?,
             Some(tree) if tree.table_configured != description.table => {
-                self.rename_tree(session, tree, root, description).await?
+                self.rename_tree(session, stream, tree, root, description)
+                    .await?
             }
             Some(tree) => tree,
         };
@@ -793,7 +883,7 @@ impl Memory {
         root: &[u8],
         description: &FileDescription,
     ) -> Result<Tree, SinkError> {
-        let table = self.own_table(session, description).await?;
+        let table = self.own_table(session, stream, description).await?;
         let view = self.view_name(session, &table).await?;
         let tree_id = self.number(session).await?;
         let making = || making(description, &table.name);
@@ -848,6 +938,7 @@ impl Memory {
     async fn rename_tree(
         &mut self,
         session: &mut Session,
+        stream: &str,
         tree: Tree,
         root: &[u8],
         description: &FileDescription,
@@ -875,7 +966,7 @@ impl Memory {
             session.run(&create).await.doing(renaming)?;
         } else {
             // The other table is there.
-            let other = self.own_table(session, description).await?;
+            let other = self.own_table(session, stream, description).await?;
             view = self.view_name(session, &other).await?;
             let moved = format!(
                 "INSERT INTO {} (file_id, block_number, data) SELECT file_id, block_number, data FROM {old}; DELETE FROM {old}",
@@ -984,34 +1075,6 @@ impl Memory {
     }
 }
 
-/// The shape of a history that was found, if it is one of Counterfoil's and a history is wanted: as much of it as is wanted.
-fn history_found(found: &adoption::Found, wanted: &Shape) -> Option<Shape> {
-    let has = |name: &str| found.columns.iter().any(|(there, _)| there == name);
-    let marks = ["epoch", "lsn", "idx", "op", "captured_at"];
-    let is_history = wanted.mode == Mode::History && found.is_ours && marks.into_iter().all(has);
-    if !is_history {
-        return None;
-    }
-    let known = wanted.columns.iter().filter_map(|column| {
-        let same = |there: &&(String, String)| there.0.eq_ignore_ascii_case(&column.name);
-        let (name, kind) = found.columns.iter().find(same)?;
-        let kind = if *kind == sql_type(column.kind) {
-            column.kind
-        } else {
-            kind_of_type(kind)?
-        };
-        let name = name.clone();
-        Some(PlanColumn { name, kind })
-    });
-    Some(Shape {
-        mode: Mode::History,
-        raw: has("data"),
-        columns: known.collect(),
-        decoded: has(UNDECODED),
-        ..Shape::default()
-    })
-}
-
 /// Whether the catalogue has the same of both.
 fn has_same_entry(one: &FileDescription, other: &FileDescription) -> bool {
     one.path == other.path
@@ -1021,36 +1084,73 @@ fn has_same_entry(one: &FileDescription, other: &FileDescription) -> bool {
         && one.tree == other.tree
 }
 
-/// Looks whether tables still hold bytes: PostgreSQL would write them into a column of text as well, as something else.
-async fn check_columns(session: &mut Session, entries: &[Entry]) -> Result<(), SinkError> {
+async fn has_column(session: &mut Session, table: &Table, column: &str) -> Result<bool, SinkError> {
+    let rows = session
+        .query(
+            "SELECT EXISTS (SELECT 1 FROM pg_attribute
+                 WHERE attrelid = to_regclass($1) AND attname = $2 AND attnum > 0 AND NOT attisdropped)",
+            &[&table.place, &column],
+        )
+        .await
+        .doing(|| format!("looking at the table {}", table.name))?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// Looks whether columns still hold what they did: PostgreSQL would write bytes into a column of text as well, as something
+/// else. A column that somebody made wider is taken as it is.
+async fn check_columns(session: &mut Session, entries: &mut [Entry]) -> Result<(), SinkError> {
     let mut tables: Vec<&str> = entries.iter().map(|entry| &*entry.table).collect();
     tables.sort_unstable();
     tables.dedup();
     if tables.is_empty() {
         return Ok(());
     }
+    let with_columns = entries.iter().filter(|e| !e.shape.columns.is_empty());
+    let with_columns: Vec<&str> = with_columns.map(|entry| &*entry.table).collect();
     let looking = || "looking at the tables".to_owned();
     let schema = session.schema.clone();
-    let wrong = session
+    let found = session
         .query(
             "SELECT c.relname::text, a.attname::text, format_type(a.atttypid, a.atttypmod)
              FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                  JOIN pg_attribute AS a ON a.attrelid = c.oid
-             WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND a.attname IN ('data', 'rest') AND
-                 a.atttypid <> 'bytea'::regtype",
-            &[&schema, &tables],
+             WHERE n.nspname = $1 AND c.relname = ANY($2::text[]) AND a.attnum > 0 AND NOT a.attisdropped AND
+                 (c.relname = ANY($3::text[]) OR (a.attname IN ('data', 'rest') AND a.atttypid <> 'bytea'::regtype))",
+            &[&schema, &tables, &with_columns],
         )
         .await
         .doing(looking)?;
-    let Some(row) = wrong.first() else {
-        return Ok(());
-    };
-    let [table, column, kind]: [String; 3] = [row.get(0), row.get(1), row.get(2)];
-    Err(permanent(
-        format!("looking at the table {table}"),
-        format!("column {column} is {kind}, not bytea: somebody changed it"),
-        "change it back",
-    ))
+    let mut types: HashMap<(String, String), String> = HashMap::new();
+    for row in &found {
+        types.insert((row.get(0), row.get(1)), row.get(2));
+    }
+    for entry in entries {
+        let table = &entry.table;
+        let found = |column: &str| types.get(&(table.clone(), clipped(column).to_owned()));
+        let changed = |column: &str, found: &str, wanted: &str| {
+            permanent(
+                format!("looking at the table {table}"),
+                format!("column {column} is {found}, not {wanted}: somebody changed it"),
+                "change it back",
+            )
+        };
+        for column in ["data", "rest"] {
+            if let Some(found) = found(column).filter(|found| *found != "bytea") {
+                return Err(changed(column, found, "bytea"));
+            }
+        }
+        for column in &mut entry.shape.columns {
+            let Some(found) = found(&column.name) else {
+                continue;
+            };
+            match kind_of_type(found) {
+                Some(kind) if base_type(kind) == base_type(column.kind) => {}
+                Some(kind) if kind.holds(column.kind) => column.kind = kind,
+                _ => return Err(changed(&column.name, found, &sql_type(column.kind))),
+            }
+        }
+    }
+    Ok(())
 }
 
 fn making(description: &FileDescription, table: &str) -> String {
@@ -1126,10 +1226,10 @@ async fn insert_entries(
         .collect();
     let made: Vec<bool> = files.iter().map(|file| file.table.is_made).collect();
     let standard = Shape::default();
-    let shape = |file: &&File| &file.table.shape != &standard;
     let shapes: Vec<Option<String>> = files
         .iter()
-        .map(|file| shape(file).then(|| file.table.shape.text()))
+        .map(|file| &file.table.shape)
+        .map(|shape| (*shape != standard).then(|| shape.text()))
         .collect();
     let columns = Columns::of(files)?;
     let insert = format!(

@@ -164,19 +164,23 @@ impl PostgresSink {
         self.session = None;
         self.memories.clear();
         let (config, access) = (&self.config, self.access);
-        self.session = Some(self.runtime.block_on(async {
-            let mut session = Session::connect(config).await?;
-            if access == Access::Write {
-                schema::ensure(&mut session).await?;
-            } else if schema::version(&mut session).await?.is_none() {
-                return Err(permanent(
-                    "looking for Counterfoil's tables",
-                    format!("there are none in schema {}", session.schema),
-                    "nothing has been mirrored into this sink yet",
-                ));
-            }
-            Ok(session)
-        })?);
+        self.session = Some(
+            self.runtime
+                .block_on(async {
+                    let mut session = Session::connect(config).await?;
+                    if access == Access::Write {
+                        schema::ensure(&mut session).await?;
+                    } else if schema::version(&mut session).await?.is_none() {
+                        return Err(permanent(
+                            "looking for Counterfoil's tables",
+                            format!("there are none in schema {}", session.schema),
+                            "nothing has been mirrored into this sink yet",
+                        ));
+                    }
+                    Ok(session)
+                })
+                .map_err(of_no_row)?,
+        );
         Ok(())
     }
 
@@ -280,6 +284,16 @@ impl Sink for PostgresSink {
     }
 }
 
+/// Before there is a batch, no row can be refused: what the server doesn't take then is of the configuration.
+fn of_no_row(error: SinkError) -> SinkError {
+    match error {
+        SinkError::Refused { doing, cause } => {
+            permanent(doing, cause, "check the sink's configuration")
+        }
+        other => other,
+    }
+}
+
 async fn probe(session: &mut Session) -> Result<Reached, SinkError> {
     let probing = || "looking at the server".to_owned();
     let row = session
@@ -317,7 +331,11 @@ async fn probe(session: &mut Session) -> Result<Reached, SinkError> {
     }
     let has_tables = there && usage && schema::version(session).await?.is_some();
     if has_tables {
-        for table in ["position", "files", "trees", "residue"] {
+        let mut tables = vec!["position", "files", "trees", "residue"];
+        if session.version >= schema::VERSION_WITH_SHAPES {
+            tables.push("histories");
+        }
+        for table in tables {
             let table = session.name(&format!("counterfoil_{table}"));
             let may = session
                 .client

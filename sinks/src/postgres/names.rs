@@ -46,7 +46,9 @@ impl Names {
             .doing(listing)?;
         let ours = format!(
             "SELECT table_name FROM {files} WHERE tree_id IS NULL
-             UNION ALL SELECT table_name FROM {trees} UNION ALL SELECT view_name FROM {trees}",
+             UNION ALL SELECT table_name FROM {trees} UNION ALL SELECT view_name FROM {trees}
+             UNION ALL SELECT table_name FROM {histories}",
+            histories = session.name("counterfoil_histories"),
             files = session.name("counterfoil_files"),
             trees = session.name("counterfoil_trees"),
         );

@@ -16,12 +16,10 @@ pub const SCHEMA_VERSION: i32 = 2;
 /// The first version whose catalogue says what tables look like.
 pub(super) const VERSION_WITH_SHAPES: i32 = 2;
 
-/// What makes of the tables of the version before those of the version after, from version 1 on; `{}` is for the schema
-/// with its point.
-const UPGRADES: &[&str] = &["ALTER TABLE {}counterfoil_files ADD COLUMN shape text"];
-
 /// The shortest name that PostgreSQL cuts is one byte longer.
 pub(super) const NAME_BYTES_MAX: usize = 63;
+
+const HISTORIES: &str = "counterfoil_histories";
 
 /// A table of Counterfoil's own.
 struct OwnTable {
@@ -113,6 +111,24 @@ const TABLES: &[OwnTable] = &[
             "CREATE INDEX counterfoil_files_tree ON {}counterfoil_files (tree_id) WHERE tree_id IS NOT NULL",
         ],
     },
+    // Histories whose file is gone: the next file of that path goes on with one.
+    OwnTable {
+        name: HISTORIES,
+        columns: &[
+            ("table_name", "text"),
+            ("table_made", "boolean"),
+            ("stream", "text"),
+            ("path", "bytea"),
+            ("path_text", "text"),
+            ("identity", "text"),
+            ("shape", "text"),
+        ],
+        key: &["table_name"],
+        more: "",
+        indexes: &[
+            "CREATE UNIQUE INDEX counterfoil_histories_path ON {}counterfoil_histories (stream, pg_catalog.sha256(path))",
+        ],
+    },
     OwnTable {
         name: "counterfoil_schema",
         columns: &[("version", "integer")],
@@ -129,6 +145,13 @@ impl OwnTable {
             let bare = kind.strip_suffix('?');
             (name, bare.unwrap_or(kind), bare.is_some())
         })
+    }
+
+    /// The statements that make it and its indexes.
+    fn creation(&self, prefix: &str) -> Vec<String> {
+        let indexes = self.indexes.iter();
+        let indexes = indexes.map(|index| index.replace("{}", prefix));
+        [self.create(prefix)].into_iter().chain(indexes).collect()
     }
 
     fn create(&self, prefix: &str) -> String {
@@ -154,11 +177,7 @@ impl OwnTable {
 /// The statements that make Counterfoil's tables in a schema whose name, quoted and with its point, goes before theirs.
 pub(super) fn creation(prefix: &str) -> Vec<String> {
     let mut statements = vec![format!("CREATE SEQUENCE {prefix}counterfoil_ids")];
-    for table in TABLES {
-        statements.push(table.create(prefix));
-        let indexes = table.indexes.iter();
-        statements.extend(indexes.map(|index| index.replace("{}", prefix)));
-    }
+    statements.extend(TABLES.iter().flat_map(|table| table.creation(prefix)));
     statements.push(format!(
         "INSERT INTO {prefix}counterfoil_schema VALUES ({SCHEMA_VERSION})"
     ));
@@ -256,14 +275,14 @@ async fn create(session: &mut Session) -> Result<(), tokio_postgres::Error> {
         .await
 }
 
-/// The statements that make the tables of this version out of those of an older one.
-fn upgrades(from: i32, prefix: &str) -> Vec<String> {
-    let done = usize::try_from(from - 1).unwrap_or_default();
-    let mut statements: Vec<String> = UPGRADES
-        .iter()
-        .skip(done)
-        .map(|statement| statement.replace("{}", prefix))
-        .collect();
+/// The statements that make the tables of this version out of those of the first.
+fn upgrades(prefix: &str) -> Vec<String> {
+    let mut statements = vec![format!(
+        "ALTER TABLE {prefix}counterfoil_files ADD COLUMN shape text"
+    )];
+    for table in TABLES.iter().filter(|table| table.name == HISTORIES) {
+        statements.extend(table.creation(prefix));
+    }
     statements.push(format!(
         "UPDATE {prefix}counterfoil_schema SET version = {SCHEMA_VERSION}"
     ));
@@ -286,7 +305,7 @@ async fn upgrade(session: &mut Session) -> Result<(), SinkError> {
         if let Some(version) = version(session).await?
             && version < SCHEMA_VERSION
         {
-            let statements = upgrades(version, &prefix).join("; ");
+            let statements = upgrades(&prefix).join("; ");
             session.run(&statements).await.doing(|| upgrading.clone())?;
         }
         session.run("COMMIT").await.doing(|| upgrading.clone())
@@ -323,10 +342,7 @@ async fn check(session: &mut Session) -> Result<(), SinkError> {
             return Err(permanent(
                 looking,
                 format!("they are of version {version}, and version {SCHEMA_VERSION} is needed"),
-                format!(
-                    "run `{};` as their owner",
-                    upgrades(version, &prefix).join("; ")
-                ),
+                format!("run `{};` as their owner", upgrades(&prefix).join("; ")),
             ));
         }
     }
@@ -351,7 +367,7 @@ async fn check(session: &mut Session) -> Result<(), SinkError> {
         if found.columns.is_empty() {
             found.differences = vec![Difference {
                 says: "it is not there".into(),
-                mend: Some(table.create(&prefix)),
+                mend: Some(table.creation(&prefix).join("; ")),
             }];
         }
         if !found.differences.is_empty() {

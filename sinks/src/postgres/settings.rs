@@ -72,8 +72,8 @@ pub struct PostgresConfig {
     /// After how many seconds of silence the other side is asked whether it is still there.
     #[serde(default = "keepalive_s_default")]
     pub keepalive_s: u64,
-    /// What may be done to the structure of the database.
-    #[serde(default)]
+    /// What may be done to the structure of the database. (A key of the sink, not of its table in the configuration.)
+    #[serde(skip)]
     pub ddl: Ddl,
 }
 

@@ -501,6 +501,52 @@ fn a_changed_plan_changes_the_table() {
     );
 }
 
+/// A column that somebody gave another type is taken if it holds more, and named if it doesn't.
+#[test]
+fn types_change_underneath() {
+    let mut mirror = Mirror::new();
+    let cards = planned("/srv/cards", None, CARDS, &PlanSpec::default());
+    let rows = |from: u64| {
+        let rows =
+            (from..from + 100).map(|id| (id, record(format!("Smith {:04}101112", id % 1000))));
+        changes(&cards, rows)
+    };
+    mirror.apply([rows(1)]);
+    mirror.sql("ALTER TABLE cards ALTER amount TYPE numeric(20,2), ALTER name TYPE varchar(30)");
+    mirror.reopen();
+    mirror.apply([rows(101)]);
+    mirror.apply([rows(50)]);
+    let sum = (1..=200).sum::<u64>();
+    assert_eq!(
+        mirror.sql("SELECT sum(amount), max(name) FROM cards"),
+        [format!("{sum}.00|Smith")]
+    );
+    for (column, kind) in [("amount", "text"), ("clock", "interval")] {
+        mirror.sql(&format!("ALTER TABLE cards ALTER {column} TYPE {kind}"));
+        mirror.reopen();
+        let error = mirror.refuse([rows(201)]);
+        let says = format!("column {column} is {kind}, not ");
+        assert_permanent(&error, &["cards", &says, "somebody changed it"]);
+        let back = if column == "amount" {
+            "smallint"
+        } else {
+            "time"
+        };
+        let using = format!(
+            "{column}::text::{}",
+            if column == "amount" {
+                "numeric"
+            } else {
+                "interval"
+            }
+        );
+        mirror.sql(&format!(
+            "ALTER TABLE cards ALTER {column} TYPE {back} USING ({using})::{back}"
+        ));
+    }
+    mirror.apply([rows(201)]);
+}
+
 /// Times whose fractions get too fine for the server's type become text, in the form of those that come later.
 #[test]
 fn a_time_becomes_text() {
@@ -595,7 +641,7 @@ fn tables_of_the_first_version_are_brought_up() {
         changes(&cards, [(1, record("x"))]),
         changes(&static_file("/srv/etc", "/srv/etc/a"), [(0, record("a"))]),
     ]);
-    let version_1 = "ALTER TABLE counterfoil_files DROP COLUMN shape; UPDATE counterfoil_schema SET version = 1";
+    let version_1 = "DROP TABLE counterfoil_histories; ALTER TABLE counterfoil_files DROP COLUMN shape; UPDATE counterfoil_schema SET version = 1";
     mirror.sql(version_1);
     let mut reader = PostgresSink::open_read_only(&mirror.config).expect("reading");
     assert_eq!(reader.files(STREAM).expect("listing").len(), 2);
@@ -789,7 +835,7 @@ fn a_sink_that_makes_nothing_finds_what_it_needs() {
             assert_permanent(&error, &["more"]);
         }
         // A file that goes leaves its table, and a renamed one finds the other.
-        mirror.sql(&format!("CREATE TABLE other (LIKE cards INCLUDING ALL); CREATE TABLE tree2 (LIKE etc INCLUDING ALL)"));
+        mirror.sql("CREATE TABLE other (LIKE cards INCLUDING ALL); CREATE TABLE tree2 (LIKE etc INCLUDING ALL)");
         let other = planned("/srv/other", None, CARDS, &PlanSpec::default());
         let renamed = FileChanges {
             renamed_from: Some(b"/srv/a/cards".to_vec()),
@@ -965,7 +1011,7 @@ fn a_history_keeps_every_change() {
     let images = (110..210).map(|id| (id, line("m", id)));
     mirror.lsn += 200;
     mirror.apply([FileChanges {
-        cleared: vec![1..u64::MAX],
+        cleared: std::iter::once(1..u64::MAX).collect(),
         log: log(rest.into_iter().chain(many)),
         ..changes(&cards, images.chain([(1, line("f", 6))]))
     }]);
@@ -1019,7 +1065,7 @@ fn a_history_keeps_every_change() {
         FileChanges {
             fate: FileFate::Removed,
             log: log([
-                (begin + 1, image(1, line("h", 8).clone())),
+                (begin + 1, image(1, line("h", 8))),
                 (begin + 2, LoggedChange::Cleared(0..u64::MAX)),
             ]),
             ..changes(&again, [])
@@ -1041,10 +1087,29 @@ fn a_history_keeps_every_change() {
         ["delete"]
     );
     assert_eq!(mirror.sql("SELECT to_regclass('cards_2') IS NULL"), ["t"]);
-    // A mirror can't be made of it.
-    let mirrored = planned("/srv/cards", Some("cards"), fields, &PlanSpec::default());
-    let error = mirror.refuse([changes(&mirrored, [])]);
-    assert_permanent(&error, &["no primary key on (record_number)"]);
+    // It is no other file's, and no mirror's.
+    for (path, spec) in [
+        ("/srv/b/cards", &spec),
+        ("/srv/cards", &PlanSpec::default()),
+    ] {
+        let other = planned(path, None, fields, spec);
+        mirror.apply([changes(&other, [])]);
+    }
+    let files = mirror.sink.files(STREAM).expect("listing");
+    let tables: Vec<&str> = files.iter().map(|file| &*file.table).collect();
+    assert_eq!(tables, ["cards_2", "cards_3"]);
+    // The first one's comes again with its history, without being filled anew.
+    let gone = FileChanges {
+        fate: FileFate::Removed,
+        ..changes(&file("/srv/cards"), [])
+    };
+    mirror.apply([gone]);
+    mirror.sql("UPDATE cards SET name = 'seen' WHERE op = 'put'");
+    mirror.apply([changes(&again, [])]);
+    assert_eq!(
+        mirror.sql("SELECT DISTINCT name FROM cards WHERE op = 'put'"),
+        ["seen"]
+    );
 }
 
 /// A history's columns are filled anew like those of a mirror, and its table may have no raw image.

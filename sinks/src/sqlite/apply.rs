@@ -165,7 +165,9 @@ fn change_file(
     if changes.fate == FileFate::Removed {
         if is_history_to_end(connection, catalogue, stream, changes)? {
             let file = catalogue.ensure(connection, stream, &changes.file, &changes.attributes)?;
-            history::write_log(connection, file, changes)?;
+            if file.table.is_history() {
+                history::write_log(connection, file, changes)?;
+            }
         }
         return catalogue.remove(connection, stream, path);
     }

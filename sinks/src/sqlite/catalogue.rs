@@ -150,9 +150,18 @@ impl Catalogue {
         let replaced = self.find(connection, stream, path)?;
         let replaced = replaced.is_some_and(|file| file.table.is_history());
         let source = self.find(connection, stream, from)?;
-        let source = source.map(|file| (file.file_id, Arc::clone(&file.table)));
+        let source = source.map(|file| {
+            let description = Arc::clone(&file.description);
+            (file.file_id, Arc::clone(&file.table), description)
+        });
         let moves_rows = match &source {
-            Some((_, table)) => table.is_history() || self.ddl != Ddl::Manage && !table.is_shared(),
+            Some((_, table, _)) if table.is_history() => true,
+            // Where tables can't be renamed. (Both may want the same one.)
+            Some((_, table, so_far)) => {
+                self.ddl != Ddl::Manage
+                    && !table.is_shared()
+                    && wanted_name(so_far)? != wanted_name(description)?
+            }
             None => false,
         };
         if description.tree.is_some() || !(replaced || moves_rows) {
@@ -162,7 +171,7 @@ impl Catalogue {
             }
             return Ok(());
         }
-        let Some((source_id, table)) = source else {
+        let Some((source_id, table, _)) = source else {
             return self.retire(connection, stream, path, moment);
         };
         evolution_to(&table.shape, description)?;

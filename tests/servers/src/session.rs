@@ -18,7 +18,7 @@ pub struct Session {
 
 impl Session {
     /// Starts a client that reads statements from its input and ends at the first one that fails.
-    pub(crate) fn start(mut command: Command) -> Result<Session> {
+    pub fn start(mut command: Command) -> Result<Session> {
         let starting = || format!("starting {command:?}");
         let text = starting();
         let mut child = command

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! counterfoil.toml    the configuration
+//! card.cpy            the copybook of the cards
 //! card_switch.c       the switch's source, and beside it the program
 //! files/              the four files that the switch keeps
 //! state/              the replicator's state, with the database counterfoil.db
@@ -39,7 +40,8 @@ unit_of_work = "lock"
 path = "files/cards.dat"
 organization = "relative"
 layout = "gnucobol"
-record_size = 150
+# What is in a record: its fields become columns beside its bytes.
+copybook = "card.cpy"
 
 [[group.file]]
 path = "files/accounts.dat"
@@ -57,6 +59,20 @@ path = "files/switch.log"
 organization = "stream"
 layout = "newline"
 "#;
+
+/// The switch's cards, as its COBOL sees them.
+const COPYBOOK: &str = "\
+       01  CARD-RECORD.
+           05  CARD-NUMBER             PIC 9(16).
+           05  CARD-STATE              PIC X.
+           05  CARD-ACCOUNT            PIC 9(8).
+           05  CARD-LIMIT              PIC 9(12).
+           05  CARD-SPENT              PIC 9(12).
+           05  CARD-GENERATION         PIC 9(4).
+           05  CARD-PAYMENT            PIC 9(12).
+           05  CARD-HOLDER             PIC X(30).
+           05  FILLER                  PIC X(55).
+";
 
 /// The directory and the programs.
 pub(super) struct Stage {
@@ -93,6 +109,7 @@ impl Stage {
                 .with_context(|| format!("making {}", directory.display()))?;
         }
         stage.write("counterfoil.toml", CONFIG)?;
+        stage.write("card.cpy", COPYBOOK)?;
         // The auditor is the switch in C, whoever kept the files.
         stage.write("card_switch.c", SWITCH_C)?;
         stage.compile(

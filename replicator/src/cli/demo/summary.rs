@@ -5,6 +5,7 @@ use super::watch::Watch;
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, Table, presets};
 use counterfoil::config::Config;
+use rusqlite::{Connection, OpenFlags};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -19,6 +20,7 @@ pub(super) struct Summary {
     lag_ms: Option<(f64, f64)>,
     facts: String,
     books_balance: bool,
+    top_cards: Table,
     hints: String,
 }
 
@@ -90,6 +92,7 @@ impl Summary {
                 watch.rereads(),
             ),
             books_balance,
+            top_cards: top_cards(&stage.database())?,
             hints: hints(stage),
         })
     }
@@ -100,13 +103,40 @@ impl Summary {
     }
 }
 
+/// The columns of a card that are shown, and which cards.
+const TOP_CARDS: &str = "SELECT slot_number, card_number, card_holder, card_spent FROM cards_dat \
+                         ORDER BY card_spent DESC LIMIT 3";
+
+/// A look into the rows, as their reader has it: what the copybook calls a field is a column.
+fn top_cards(database: &Path) -> anyhow::Result<Table> {
+    let looking = || format!("looking at the cards in {}", database.display());
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .with_context(looking)?;
+    let mut select = connection.prepare(TOP_CARDS).with_context(looking)?;
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_header(select.column_names());
+    let mut rows = select.query([]).with_context(looking)?;
+    while let Some(row) = rows.next().with_context(looking)? {
+        let number = |at: usize| row.get::<_, Option<i64>>(at).with_context(looking);
+        let shown = |number: Option<i64>| number.map_or_else(String::new, |n| n.to_string());
+        let holder: Option<String> = row.get(2).with_context(looking)?;
+        table.add_row([
+            shown(number(0)?),
+            shown(number(1)?),
+            holder.unwrap_or_default(),
+            shown(number(3)?),
+        ]);
+    }
+    Ok(table)
+}
+
 fn hints(stage: &Stage) -> String {
     let root = stage.root.display();
     format!(
         "everything is left in {root}: files/ (the originals), state/counterfoil.db (the rows), restored/, logs/\n\
-         look into the rows, the five cards that paid most:\n  \
-         sqlite3 {} \"SELECT slot_number, CAST(substr(data, 1, 16) AS TEXT) AS card, \
-         CAST(CAST(substr(data, 38, 12) AS TEXT) AS INTEGER) AS spent FROM cards_dat ORDER BY spent DESC LIMIT 5\"\n\
+         look into the rows yourself: sqlite3 -box {} \"{TOP_CARDS}\"\n\
          when you have seen enough: rm -r {root}\n",
         stage.database().display()
     )
@@ -145,7 +175,9 @@ impl fmt::Display for Summary {
             ]);
         }
         writeln!(f, "\n{table}\n")?;
-        write!(f, "{}\n{}", self.facts, self.hints)
+        writeln!(f, "{}", self.facts)?;
+        writeln!(f, "the cards that paid most, by the columns of card.cpy:")?;
+        write!(f, "{}\n\n{}", self.top_cards, self.hints)
     }
 }
 

@@ -178,7 +178,7 @@ impl Target for MariadbTarget {
         let server = Mariadb::start(&LITTLE_ROOM).expect("a MariaDB server");
         self.way = Way::to(&server);
         self.server = Server::Own(Box::new(server));
-        "room"
+        "is full"
     }
 
     fn make_room(&mut self) {
@@ -193,7 +193,7 @@ impl Target for MariadbTarget {
         self.admin(&format!(
             "REVOKE INSERT, UPDATE, DELETE ON {name}.* FROM {name}"
         ));
-        vec!["denied".to_owned(), "GRANT".to_owned()]
+        vec!["denied".to_owned()]
     }
 
     fn grant(&mut self, _table: &str) {

@@ -3,13 +3,13 @@
 mod mariadb;
 mod postgres;
 mod room;
-#[cfg(feature = "sqlite")]
 mod sqlite;
 
 pub(crate) use mariadb::MariadbTarget;
+#[cfg(feature = "odbc")]
+pub(crate) use postgres::DATABASE as POSTGRES_DATABASE;
 pub(crate) use postgres::PostgresTarget;
 pub(crate) use room::Room;
-#[cfg(feature = "sqlite")]
 pub(crate) use sqlite::SqliteTarget;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -14,6 +14,7 @@ pub(crate) struct PostgresTarget {
     server: Server<Postgres>,
     schema: String,
     user: String,
+    has_numbered_tables: bool,
     /// Gone before the server that it leads to.
     way: Way,
     room: Option<Room>,
@@ -41,10 +42,36 @@ impl PostgresTarget {
         PostgresTarget {
             schema: format!("target {number}"),
             user: format!("user{number}"),
+            has_numbered_tables: false,
             way: Way::to(&server),
             room: None,
             server,
         }
+    }
+
+    /// Whose tables have numbers for names, which the catalogue knows.
+    #[cfg(feature = "odbc")]
+    pub(crate) fn with_numbered_tables() -> Self {
+        let mut target = PostgresTarget::new();
+        target.has_numbered_tables = true;
+        target
+    }
+
+    /// Part of the socket's name.
+    #[cfg(feature = "odbc")]
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// The table of rows of a file whose table or view has this name, quoted.
+    fn table(&self, name: &str) -> String {
+        if !self.has_numbered_tables {
+            return crate::sql::quoted(name);
+        }
+        let number = self.sql(&format!(
+            "SELECT rows_table FROM counterfoil_files WHERE table_name = '{name}'"
+        ));
+        format!("counterfoil_rows_{}", number.trim())
     }
 
     /// The socket's directory, which leads to the server by a way that can be cut.
@@ -97,10 +124,6 @@ impl PostgresTarget {
         let begin = format!("SET search_path = {}", crate::sql::quoted(&self.schema));
         session.run(&begin).expect("its schema");
         session
-    }
-
-    fn alter(&self, table: &str, what: &str) {
-        self.sql(&format!("ALTER TABLE {} {what}", crate::sql::quoted(table)));
     }
 }
 
@@ -188,41 +211,42 @@ impl Target for PostgresTarget {
     }
 
     fn revoke(&mut self, table: &str) -> Vec<String> {
-        let name = crate::sql::quoted(table);
-        let user = &self.user;
+        let (name, user) = (self.table(table), &self.user);
         self.sql(&format!(
             "REVOKE INSERT, UPDATE, DELETE ON {name} FROM {user}"
         ));
-        ["/srv/last.dat", table, "permission", "42501"]
-            .map(str::to_owned)
-            .into()
+        ["last", "permission", "42501"].map(str::to_owned).into()
     }
 
     fn grant(&mut self, table: &str) {
-        let name = crate::sql::quoted(table);
-        self.sql(&format!("GRANT ALL ON {name} TO {}", self.user));
+        let (name, user) = (self.table(table), &self.user);
+        self.sql(&format!("GRANT ALL ON {name} TO {user}"));
     }
 
     fn change(&mut self, table: &str, change: Change) {
-        self.alter(
-            table,
-            match change {
-                Change::DropColumn => "DROP COLUMN rest",
-                Change::RenameColumn => "RENAME COLUMN data TO daten",
-                Change::ChangeType => "ALTER COLUMN rest TYPE integer USING 0",
-                Change::MoveTable => "RENAME TO elsewhere",
-            },
-        );
+        // A view of it would be in the way; without it nothing else is different.
+        if self.has_numbered_tables {
+            self.sql(&format!("DROP VIEW {}", crate::sql::quoted(table)));
+        }
+        let what = match change {
+            Change::DropColumn => "DROP COLUMN rest",
+            Change::RenameColumn => "RENAME COLUMN data TO daten",
+            Change::ChangeType => "ALTER COLUMN rest TYPE integer USING 0",
+            Change::MoveTable => "RENAME TO elsewhere",
+        };
+        self.sql(&format!("ALTER TABLE {} {what}", self.table(table)));
     }
 
     fn change_back(&mut self, table: &str, change: Change) {
-        let moved = format!("RENAME TO {}", crate::sql::quoted(table));
-        match change {
-            Change::DropColumn => self.alter(table, "ADD COLUMN rest bytea"),
-            Change::RenameColumn => self.alter(table, "RENAME COLUMN daten TO data"),
-            Change::ChangeType => self.alter(table, "ALTER COLUMN rest TYPE bytea USING NULL"),
-            Change::MoveTable => self.alter("elsewhere", &moved),
-        }
+        let table = self.table(table);
+        self.sql(&match change {
+            Change::DropColumn => format!("ALTER TABLE {table} ADD COLUMN rest bytea"),
+            Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN daten TO data"),
+            Change::ChangeType => {
+                format!("ALTER TABLE {table} ALTER COLUMN rest TYPE bytea USING NULL")
+            }
+            Change::MoveTable => format!("ALTER TABLE elsewhere RENAME TO {table}"),
+        });
     }
 }
 

@@ -1,11 +1,13 @@
 //! An SQLite database in a directory of its own.
+//!
+//! What others do there is done by another process: locks of two libraries in one process don't keep each other out.
 
 use crate::contract::{Change, Taken, Target};
-use counterfoil_servers::AsNobody;
-use rusqlite::Connection;
+use counterfoil_servers::{AsNobody, Session};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use tempfile::TempDir;
 
 /// What [`SqliteTarget::limit_room`] leaves it.
@@ -14,6 +16,7 @@ const ROOM_BYTES: u64 = 1 << 20;
 /// A file that may hold a database.
 pub(crate) struct SqliteTarget {
     directory: TempDir,
+    has_numbered_tables: bool,
     room_bytes: Option<u64>,
     nobody: Option<AsNobody>,
 }
@@ -22,9 +25,29 @@ impl SqliteTarget {
     pub(crate) fn new() -> Self {
         SqliteTarget {
             directory: tempfile::tempdir().expect("a directory"),
+            has_numbered_tables: false,
             room_bytes: None,
             nobody: None,
         }
+    }
+
+    /// Whose tables have numbers for names, which the catalogue knows.
+    #[cfg(feature = "odbc")]
+    pub(crate) fn with_numbered_tables() -> Self {
+        let mut target = SqliteTarget::new();
+        target.has_numbered_tables = true;
+        target
+    }
+
+    /// The table of rows of a file whose table or view has this name, quoted.
+    fn table(&self, name: &str) -> String {
+        if !self.has_numbered_tables {
+            return crate::sql::quoted(name);
+        }
+        let number = self.sql(&format!(
+            "SELECT rows_table FROM counterfoil_files WHERE table_name = '{name}'"
+        ));
+        format!("counterfoil_rows_{}", number.trim())
     }
 
     /// The database.
@@ -43,9 +66,15 @@ impl SqliteTarget {
     }
 
     /// Runs SQL in it.
-    pub(crate) fn sql(&self, text: &str) {
-        let other = Connection::open(self.path()).expect("another connection");
-        other.execute_batch(text).expect(text);
+    pub(crate) fn sql(&self, text: &str) -> String {
+        let mut session = Session::start(self.client()).expect("a session");
+        session.run(text).expect(text)
+    }
+
+    fn client(&self) -> Command {
+        let mut command = Command::new("sqlite3");
+        command.arg("-batch").arg("-bail").arg(self.path());
+        command
     }
 
     /// Why what takes a server can't apply to a file; in the words of a harness's `cannot`.
@@ -88,8 +117,8 @@ impl Drop for SqliteTarget {
 
 impl Target for SqliteTarget {
     fn take(&mut self, _table: &str) -> Box<dyn Taken> {
-        let other = Connection::open(self.path()).expect("another connection");
-        other.execute_batch("BEGIN IMMEDIATE").expect("the lock");
+        let mut other = Session::start(self.client()).expect("a session");
+        other.run("BEGIN IMMEDIATE").expect("the lock");
         Box::new(SqliteTaken { _other: other })
     }
 
@@ -114,20 +143,21 @@ impl Target for SqliteTarget {
     }
 
     fn change(&mut self, table: &str, change: Change) {
-        let table = crate::sql::quoted(table);
-        self.sql(&format!(
-            "ALTER TABLE {table} {}",
-            match change {
-                Change::DropColumn => "DROP COLUMN rest",
-                Change::RenameColumn => "RENAME COLUMN data TO daten",
-                Change::ChangeType => panic!("it has no types to speak of"),
-                Change::MoveTable => "RENAME TO elsewhere",
-            }
-        ));
+        // A view of it would be in the way; without it nothing else is different.
+        if self.has_numbered_tables {
+            self.sql(&format!("DROP VIEW {}", crate::sql::quoted(table)));
+        }
+        let what = match change {
+            Change::DropColumn => "DROP COLUMN rest",
+            Change::RenameColumn => "RENAME COLUMN data TO daten",
+            Change::ChangeType => panic!("it has no types to speak of"),
+            Change::MoveTable => "RENAME TO elsewhere",
+        };
+        self.sql(&format!("ALTER TABLE {} {what}", self.table(table)));
     }
 
     fn change_back(&mut self, table: &str, change: Change) {
-        let table = crate::sql::quoted(table);
+        let table = self.table(table);
         self.sql(&match change {
             Change::DropColumn => format!("ALTER TABLE {table} ADD COLUMN rest BLOB"),
             Change::RenameColumn => format!("ALTER TABLE {table} RENAME COLUMN daten TO data"),
@@ -138,8 +168,8 @@ impl Target for SqliteTarget {
 }
 
 struct SqliteTaken {
-    /// Has the lock until it is closed.
-    _other: Connection,
+    /// Has the lock until it is over.
+    _other: Session,
 }
 
 impl Taken for SqliteTaken {
