@@ -112,6 +112,10 @@ impl Database for MariadbTarget {
         self.sql(&sql.replace('"', "`")).replace('\t', "|")
     }
 
+    fn make(&self, sql: &str) {
+        self.sql(sql);
+    }
+
     fn literal(&self, bytes: &[u8]) -> String {
         format!("x'{}'", hex(bytes))
     }
