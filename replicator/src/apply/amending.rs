@@ -21,12 +21,12 @@ impl Applier {
         let Some(applied) = self.applied[stream] else {
             return Err("nothing of the stream has been applied".to_owned());
         };
-        let amended = self.event_of(stream, &bytes).and_then(|event| {
+        let amended = self.event_of(stream, &bytes).map(|event| {
             let stored = self.pulse.wait(|| {
                 let mut snapshot = self.sink.snapshot()?;
                 snapshot.file(&letter.stream, &event.file.path)
             });
-            Ok((event, stored))
+            (event, stored)
         });
         let (event, stored) = match amended {
             Ok((event, Ok(Some(stored)))) => (event, stored),

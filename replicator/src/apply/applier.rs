@@ -138,11 +138,10 @@ impl Applier {
                 return;
             }
         }
-        if self.apply() {
-            self.mend();
-            if let Err(error) = self.sink.close() {
-                tracing::warn!("closing the sink {}: {error}", self.name);
-            }
+        if self.apply()
+            && let Err(error) = self.sink.close()
+        {
+            tracing::warn!("closing the sink {}: {error}", self.name);
         }
     }
 
@@ -554,7 +553,10 @@ impl Applier {
 
     /// Looks what somebody has asked for, and does it.
     fn mend(&mut self) {
-        match self.letters.look_if_due() {
+        if !self.letters.is_due() {
+            return;
+        }
+        match self.letters.look_again() {
             Ok(false) => {}
             Ok(true) => self.show_letters(),
             Err(error) => {

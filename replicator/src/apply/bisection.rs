@@ -27,15 +27,17 @@ pub(super) struct Found<'a> {
     pub(super) left_out: &'a mut [bool],
 }
 
-/// Finds those of `count` things that are refused, all of which together are refused. `trial` tries some of them and gives
-/// the reason if they are refused; `found` is told of each that is. Gives those that are taken together; if it was enough to
-/// know of some, only what was taken until then.
+/// Tries some of the things, and gives the reason if they are refused.
+pub(super) type Trial<'t, E> = dyn FnMut(&[bool]) -> Result<Option<String>, E> + 't;
+
+/// Finds those of `count` things that are refused, all of which together are refused. `found` is told of each that is. Gives
+/// those that are taken together; if it was enough to know of some, only what was taken until then.
 ///
 /// # Errors
 /// The first that `trial` has.
 pub(super) fn isolate<E>(
     count: usize,
-    trial: &mut dyn FnMut(&[bool]) -> Result<Option<String>, E>,
+    trial: &mut Trial<'_, E>,
     found: &mut dyn FnMut(Found<'_>) -> Next,
 ) -> Result<Vec<bool>, E> {
     let mut taken = vec![false; count];

@@ -155,18 +155,22 @@ impl Letters {
         Ok(())
     }
 
-    /// Looks what others have dropped or asked for, if it is time to. Says whether it has looked.
+    /// Whether it is time to look what others have dropped or asked for; if so, it isn't for a while.
+    pub(super) fn is_due(&mut self) -> bool {
+        let is_due = self
+            .looked
+            .is_none_or(|looked| looked.elapsed() >= LOOK_INTERVAL);
+        if is_due {
+            self.looked = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Looks what others have dropped or asked for. Says whether there may be anything new.
     ///
     /// # Errors
     /// The store can't be read.
-    pub(super) fn look_if_due(&mut self) -> Result<bool> {
-        if self
-            .looked
-            .is_some_and(|looked| looked.elapsed() < LOOK_INTERVAL)
-        {
-            return Ok(false);
-        }
-        self.looked = Some(Instant::now());
+    pub(super) fn look_again(&mut self) -> Result<bool> {
         let changed = self.store.changed();
         // Within a grain of its time more may have changed than can be told.
         let is_old = changed

@@ -97,7 +97,7 @@ impl<'b> Parts<'b> {
         let changes = self.changes(item);
         let logged = item.logged.and_then(|at| match &changes.log[at].change {
             LoggedChange::Image { image, .. } => Some(image),
-            LoggedChange::Cleared(_) => None,
+            LoggedChange::Cleared(_) | LoggedChange::Renamed => None,
         });
         logged
             .or_else(|| changes.images.get(&item.id))
@@ -166,7 +166,7 @@ fn items_of((at, changes): (usize, &FileChanges)) -> Vec<Item> {
             id: *id,
             logged: Some(place),
         }),
-        LoggedChange::Cleared(_) => None,
+        LoggedChange::Cleared(_) | LoggedChange::Renamed => None,
     };
     logged.filter_map(item).collect()
 }
@@ -184,7 +184,7 @@ fn without(changes: &FileChanges, left_out: &[Item]) -> FileChanges {
         .enumerate()
         .filter_map(|(at, logged)| match &logged.change {
             LoggedChange::Image { id, .. } => Some((*id, at)),
-            LoggedChange::Cleared(_) => None,
+            LoggedChange::Cleared(_) | LoggedChange::Renamed => None,
         })
         .collect();
     let is_out = |item: &&Item| match item.logged {

@@ -603,6 +603,13 @@ impl<'a, 'b> Plan<'a, 'b> {
             FileKind::Regular => {
                 let before = node.origin.as_ref().map(|origin| origin.size);
                 let size = node.attributes.size;
+                if i64::try_from(size).is_err() {
+                    return Err(permanent(
+                        format!("mirroring {}", path_text(path)),
+                        format!("no file has {size} bytes"),
+                        "leave the file out of this sink",
+                    ));
+                }
                 let changes_content = node.changes.iter().any(|(changes, clears)| {
                     *clears || !changes.cleared.is_empty() || !changes.images.is_empty()
                 });
@@ -730,7 +737,7 @@ impl<'a, 'b> Plan<'a, 'b> {
             if offset < reached {
                 return Err(refused(format!("record {id} overlaps the one before it")));
             }
-            if end > changes.attributes.size {
+            if end > changes.attributes.size.min(i64::MAX.cast_unsigned()) {
                 return Err(refused(format!(
                     "record {id} ends at byte {end}, behind the file's size of {} bytes",
                     changes.attributes.size

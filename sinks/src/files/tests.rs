@@ -722,6 +722,8 @@ fn refused_content_names_the_file_and_leaves_nothing() {
         sized(vec![(1, record([b'x'; 99]))], 200),
         sized(vec![(1, crate::contract::residue([b'x'; 101]))], 200),
         sized(vec![(3, record([b'x'; 100]))], 200),
+        sized(vec![(u64::MAX, record([b'x'; 100]))], u64::MAX),
+        sized(Vec::new(), u64::MAX),
     ] {
         let error = sink.apply(&batch(1, [bad])).expect_err("it doesn't fit");
         assert!(text(&error).contains("/srv/cards"), "{error}");

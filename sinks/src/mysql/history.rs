@@ -240,6 +240,10 @@ impl Work<'_> {
             .await
             .doing(moving)?;
         self.keep(&file).await?;
+        if !rows.has_raw() {
+            self.delete_residue(file.file_id).await.doing(moving)?;
+            file.has_residue = Some(false);
+        }
         file.rows = rows;
         file.table = table;
         file.last = None;

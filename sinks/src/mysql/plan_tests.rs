@@ -933,3 +933,82 @@ fn what_differs_is_explained_and_can_be_mended() {
     }
     open(&config);
 }
+
+/// A history of many rows is loaded; when its columns change, every row has its own again, with its moment and position.
+#[test]
+fn a_history_is_loaded_and_filled_anew() {
+    let mut database = Database::new(true);
+    let mut sink = open(&database.config());
+    let all = history_of("/srv/all.dat", PERSON);
+    let mut logged = changes(&all, []);
+    let mut log = |change: LoggedChange| {
+        let index = logged.log.len() as u32;
+        logged.log.push(Logged {
+            position: Position {
+                epoch: 1,
+                lsn: 1,
+                index,
+            },
+            captured_ns: i64::from(index) * 1000,
+            change,
+        });
+    };
+    for id in 0..300 {
+        log(LoggedChange::Image {
+            id,
+            image: record(person("Ann", 7)),
+        });
+    }
+    for id in 0..100 {
+        log(LoggedChange::Image {
+            id,
+            image: Image::Absent,
+        });
+    }
+    log(LoggedChange::Cleared(250..u64::MAX));
+    for id in 90..170 {
+        log(LoggedChange::Image {
+            id,
+            image: record(person("Bob", 8)),
+        });
+    }
+    logged.images = (90..170)
+        .map(|id| (id, record(person("Bob", 8))))
+        .chain((170..250).map(|id| (id, record(person("Ann", 7)))))
+        .collect();
+    let current: Vec<_> = logged.images.clone().into_iter().collect();
+    apply(&mut sink, 1, [logged]);
+    assert_eq!(content(&mut sink, "/srv/all.dat"), current);
+    let own = ["record_number", "lsn", "idx", "op", "captured_at"];
+    let rows = |database: &mut Database, names: &[&str]| {
+        let names = [&own, names].concat();
+        let mut rows = texts(&database.rows("all_dat", &names).expect("rows"));
+        rows.sort();
+        rows
+    };
+    let before = rows(&mut database, &["name", "units"]);
+    assert_eq!(before.len(), 300 + 100 + 50 + 80);
+    assert!(before.contains(&"5 1 305 delete 1970-01-01 00:00:00.000305 NULL NULL".to_owned()));
+    assert!(before.contains(&"299 1 400 delete 1970-01-01 00:00:00.000400 NULL NULL".to_owned()));
+    assert!(before.contains(&"95 1 406 put 1970-01-01 00:00:00.000406 Bob 8".to_owned()));
+    let table = database.rows_table("all_dat");
+    let wider = [PERSON, &[("more", "text(2)")]].concat();
+    apply(
+        &mut sink,
+        2,
+        [changes(&history_of("/srv/all.dat", &wider), [])],
+    );
+    assert_ne!(database.rows_table("all_dat"), table);
+    assert_eq!(rows(&mut database, &["name", "units"]), before);
+    assert_eq!(content(&mut sink, "/srv/all.dat"), current);
+    // All of what is current goes with the file, and the rest stays.
+    let moved = history_of("/srv/moved.dat", &wider);
+    apply(&mut sink, 3, [renamed(&moved, "/srv/all.dat")]);
+    assert_eq!(content(&mut sink, "/srv/moved.dat"), current);
+    assert_eq!(rows(&mut database, &[]).len(), before.len() + current.len());
+    let there = database
+        .rows("moved_dat", &["lsn", "op", "name"])
+        .expect("rows");
+    assert_eq!(there.len(), current.len());
+    assert_eq!(texts(&there[..1]), ["3 put Bob"]);
+}

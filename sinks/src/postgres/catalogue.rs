@@ -298,6 +298,7 @@ impl Memory {
     ) -> Result<&mut File, SinkError> {
         match self.find(&description.path) {
             None => self.create(session, stream, description).await?,
+            Some(file) if file.is_settled && Arc::ptr_eq(&file.description, description) => {}
             Some(file) if file.is_settled && *file.description == **description => {
                 file.description = Arc::clone(description);
             }

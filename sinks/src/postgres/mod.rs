@@ -13,8 +13,12 @@
 //!
 //! # How rows get there
 //! New rows, which is those beyond the last identity in the table, by `COPY`; others by one statement for thousands of
-//! rows, which takes them as arrays: so nothing goes through a staging table. The catalogue's changes are written at the
-//! end of a batch, whatever the number of files, by two statements.
+//! rows, which takes an array for each column: so nothing goes through a staging table. A field is the same bytes in both,
+//! so there is one way to write it. The catalogue's changes are written at the end of a batch, whatever the number of
+//! files, by two statements.
+//!
+//! A table is brought to the columns that a plan wants, and filled anew, in the transaction of the batch that asks for
+//! it first. The catalogue remembers what each table looks like.
 //!
 //! # Limits
 //! - Numbers above 2⁶³-1 don't fit a `bigint`: such an identity is refused, never wrapped.

@@ -209,10 +209,12 @@ impl Table {
     fn write_statements(&mut self) {
         let (columns, key) = (self.columns(), self.key());
         let names = names(columns.iter().map(|column| &*column.name));
+        // Side by side in the list, arrays of one length give rows as they go; behind FROM, all of them are put aside first,
+        // which takes a third longer for 20 columns.
         let arrays: Vec<String> = columns
             .iter()
             .zip(1..)
-            .map(|(column, number)| format!("${number}::{}[]", base_type(column.kind)))
+            .map(|(column, number)| format!("unnest(${number}::{}[])", base_type(column.kind)))
             .collect();
         let sets: Vec<String> = columns
             .iter()
@@ -231,7 +233,7 @@ impl Table {
         };
         let place = &self.place;
         self.upsert = format!(
-            "INSERT INTO {place} ({names}) SELECT * FROM unnest({}){conflict}",
+            "INSERT INTO {place} ({names}) SELECT {}{conflict}",
             arrays.join(", ")
         );
         self.copy = format!("COPY {place} ({names}) FROM STDIN (FORMAT binary)");
