@@ -145,10 +145,7 @@ pub fn schema_sql(sink: &SinkConfig, files: &[FileDescription]) -> Result<Vec<St
         Target::Postgres(config) => counterfoil_sinks::postgres::schema_sql(config, files),
         Target::Mysql(config) => counterfoil_sinks::mysql::schema_sql(config, files),
         #[cfg(feature = "odbc")]
-        Target::Odbc(_) => bail!(
-            "sink {}: what an ODBC sink makes depends on what its driver says; it isn't printed yet",
-            sink.name
-        ),
+        Target::Odbc(config) => counterfoil_sinks::odbc::schema_sql(config, files),
         Target::Files(_) => bail!("sink {} writes files, which have no tables", sink.name),
     };
     Ok(statements?)

@@ -1170,7 +1170,6 @@ impl Resolver<'_> {
                 );
             }
         }
-        config.ddl = sink.ddl.unwrap_or_default();
         for (key, value, field, least) in [
             (
                 "connect_timeout_ms",

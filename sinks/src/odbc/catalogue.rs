@@ -97,7 +97,7 @@ impl Known {
 }
 
 /// The shape of a new table for a file.
-fn wanted_shape(description: &FileDescription) -> Result<Shape, SinkError> {
+pub(super) fn wanted_shape(description: &FileDescription) -> Result<Shape, SinkError> {
     let Some(plan) = description
         .plan
         .as_ref()
@@ -249,9 +249,7 @@ impl Work<'_> {
                 let copy = self.session.sql.copy(&old, &new);
                 self.session.change(&copy, &[]).doing(changing)?;
             }
-            let clear = self.session.sql.clear(&old, (0, i64::MAX));
-            self.session.change(&clear, &[]).doing(changing)?;
-            self.structure.release_table(self.session, &old)?;
+            self.structure.empty_table(self.session, &old, changing)?;
             self.structure.mark(self.session, self.stream, &table)?;
             if let Some(file) = self.find(path)? {
                 file.rows = new;
@@ -322,12 +320,14 @@ impl Work<'_> {
             return Ok(());
         };
         let removing = || format!("removing {}", path_text(path));
-        let clear = self.session.sql.clear(&file.rows, (0, i64::MAX));
-        self.session.change(&clear, &[]).doing(removing)?;
-        if file.rows.file_id.is_none() {
+        if file.rows.file_id.is_some() {
+            let clear = self.session.sql.clear(&file.rows, (0, i64::MAX));
+            self.session.change(&clear, &[]).doing(removing)?;
+        } else {
             self.structure
                 .release_name(self.session, self.stream, &file.table)?;
-            self.structure.release_table(self.session, &file.rows)?;
+            self.structure
+                .empty_table(self.session, &file.rows, removing)?;
         }
         let id = [Value::Number(Some(file.file_id))];
         if file.has_residue != Some(false) {
@@ -539,7 +539,7 @@ impl Work<'_> {
                 }
             }
             Some(tree) if tree.table_configured != description.table => {
-                self.rename_tree(tree, description)?
+                self.rename_tree(&tree, description)?
             }
             Some(tree) => return Ok(tree),
         };
@@ -585,7 +585,7 @@ impl Work<'_> {
     /// Gives the views of a tree the names that follow from a description.
     fn rename_tree(
         &mut self,
-        tree: Tree,
+        tree: &Tree,
         description: &FileDescription,
     ) -> Result<Tree, SinkError> {
         let renaming = || format!("renaming the table {} of a tree", tree.table);
@@ -613,7 +613,7 @@ impl Work<'_> {
             table,
             view,
             table_configured: description.table.clone(),
-            ..tree
+            ..*tree
         })
     }
 

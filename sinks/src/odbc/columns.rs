@@ -9,6 +9,9 @@ use odbc_api::DataType;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;
 
+/// Names that an error shows.
+const NAMES_SHOWN: usize = 12;
+
 /// What tells shared tables from others.
 const SHARED: &str = "shared";
 
@@ -123,6 +126,16 @@ impl Columns {
         let is_there = |name: &str| other.filled.iter().any(|column| column.name == name);
         let names = self.filled.iter().map(|column| column.name.as_str());
         names.filter(|name| is_there(name)).collect()
+    }
+
+    /// Their names for people, the last few of them if there are many.
+    pub(super) fn some_names(&self) -> String {
+        let from = self.filled.len().saturating_sub(NAMES_SHOWN);
+        let names = self.filled[from..]
+            .iter()
+            .map(|column| column.name.as_str());
+        let more = if from > 0 { "..., " } else { "" };
+        format!("{more}{}", names.collect::<Vec<_>>().join(", "))
     }
 
     /// How their values are handed over.

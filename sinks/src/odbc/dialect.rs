@@ -107,6 +107,18 @@ impl Dialect {
         }
     }
 
+    /// Those of them that say that there is no room.
+    pub(super) fn full(self) -> &'static [i32] {
+        match self {
+            Dialect::Oracle => &[257, 1652, 1653, 1654, 1658],
+            Dialect::Db2 => &[-964, -968],
+            Dialect::SqlServer => &[1105, 9002],
+            Dialect::Mysql => &[1021, 1114],
+            Dialect::Sqlite => &[13],
+            Dialect::Postgresql | Dialect::Generic => &[],
+        }
+    }
+
     /// Numbers of errors after which the connection is of no use.
     pub(super) fn ends_connections(self) -> &'static [i32] {
         match self {
@@ -389,8 +401,15 @@ pub(super) struct Types {
     pub(super) text: &'static str,
 }
 
+/// A table's name, its columns, and its key.
+type OwnTable = (
+    &'static str,
+    &'static [(&'static str, Column)],
+    &'static str,
+);
+
 /// Counterfoil's own tables, without the names of types.
-const TABLES: [(&str, &[(&str, Column)], &str); 7] = [
+const TABLES: [OwnTable; 7] = [
     (
         "counterfoil_position",
         &[
@@ -546,6 +565,17 @@ impl Sql {
         match &self.schema {
             Some(schema) => format!("{}.{name}", self.quoted(schema)),
             None => name.to_owned(),
+        }
+    }
+
+    /// Text as it stands in SQL.
+    pub(super) fn literal(&self, text: &str) -> String {
+        let text = text.replace('\'', "''");
+        match self.dialect {
+            // It takes a backslash for more than one.
+            Dialect::Mysql => format!("'{}'", text.replace('\\', "\\\\")),
+            Dialect::SqlServer | Dialect::Oracle => format!("N'{text}'"),
+            _ => format!("'{text}'"),
         }
     }
 

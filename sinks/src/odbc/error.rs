@@ -68,12 +68,23 @@ impl Fault {
         let shown = format!("SQLSTATE {}, error {}", self.state, self.native);
         // What is said of values may have them in it: pieces of somebody's records, and no business of a log.
         let mut cause = if self.is_of_values() {
-            format!("the database doesn't take the values ({shown})")
+            let message = &self.message;
+            let is_named = |name: &&str| {
+                ["`", "\"", "'"]
+                    .iter()
+                    .any(|quote| message.contains(&format!("{quote}{name}{quote}")))
+            };
+            let column = ["data", "rest"].into_iter().find(is_named);
+            let column = column.map_or(String::new(), |name| format!(", column {name}"));
+            format!("the database doesn't take the values{column} ({shown})")
         } else {
             let message = self.message.lines().next().unwrap_or_default();
             let message = message.split("DETAIL:").next().unwrap_or_default();
             format!("{} ({shown})", message.trim_end())
         };
+        if self.state == "53100" || self.dialect.full().contains(&self.native) {
+            cause.push_str(": make room for the database");
+        }
         if self.is_transient() {
             return transient(doing, cause);
         }
@@ -89,7 +100,7 @@ impl Fault {
             }
             "HY" if self.state == "HYC00" => "the driver can't do that: use another driver",
             _ if self.is_denied() => {
-                "grant the user what it takes: SELECT, INSERT, UPDATE and DELETE, and CREATE for tables and views"
+                "GRANT the user what it takes: SELECT, INSERT, UPDATE and DELETE, and CREATE for tables and views"
             }
             _ => {
                 "check whether something else changed the tables, and whether `dialect` is that of the database; mirroring into an empty schema is always possible"

@@ -41,15 +41,16 @@ pub use schema::SCHEMA_VERSION;
 
 use crate::plan::Ddl;
 use crate::sql::{now_ns, permanent};
-use crate::{Batch, Sink, SinkError, Snapshot};
+use crate::{Batch, FileDescription, Sink, SinkError, Snapshot};
 use apply::applying;
 use arrays::Arrays;
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
+use dialect::Sql;
 use error::{Doing, transient};
 use session::Session;
 use snapshot::OdbcSnapshot;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 use tables::{Left, Structure};
 
@@ -98,6 +99,25 @@ struct Target {
 enum Access {
     Write,
     ReadOnly,
+}
+
+/// The statements that `ddl = "manage"` would run on an empty database for these files, but for the views, which are of
+/// tables whose numbers are known once the files are mirrored. The database is asked what it is, unless `dialect` says so.
+///
+/// # Errors
+/// The database can't be reached, or what is configured for a file can't be.
+pub fn schema_sql(
+    config: &OdbcConfig,
+    files: &[FileDescription],
+) -> Result<Vec<String>, SinkError> {
+    let statements = || match config.dialect {
+        Some(dialect) => {
+            let sql = Sql::new(dialect, config.schema.clone(), None, None);
+            tables::statements(&sql, files)
+        }
+        None => tables::statements(&Session::open(config)?.sql, files),
+    };
+    statements().map_err(|error| error.at(&place(config)))
 }
 
 impl OdbcSink {
@@ -319,10 +339,11 @@ impl Target {
                 "apply through a sink that was opened for writing",
             ));
         }
+        let mut missing = HashSet::new();
         for _ in 0..ROUNDS_MAX {
             let (mut session, stored) = self.writing(&batch.stream)?;
             let mut known = self.known.remove(&batch.stream).unwrap_or_default();
-            let mut structure = Structure::default();
+            let mut structure = Structure::without(&missing);
             let mut work = Work {
                 session: &mut session,
                 known: &mut known,
@@ -335,6 +356,15 @@ impl Target {
             };
             session.rollback();
             self.arrays = session.arrays;
+            if let Some(number) = structure.suspect
+                && !session.is_broken()
+            {
+                let table = session.sql.rows_table(number);
+                if !schema::is_there(&mut session, &table)? && missing.insert(number) {
+                    self.session = Some(session);
+                    continue;
+                }
+            }
             if structure.lacking.is_empty() {
                 // What the database refused may have left the connection in any state.
                 if matches!(error, SinkError::NotAfter { .. }) {

@@ -147,7 +147,14 @@ fn run(
         let doing = || doing(records.first().map_or(0, |first| first.id));
         let changed = session
             .array(statement, &kinds, records.len(), value)
-            .map_err(|fault| fault.of_rows(doing()))?;
+            .map_err(|fault| match fault.of_rows(doing()) {
+                // Not all databases say of which column it is.
+                SinkError::Refused { doing, cause } => SinkError::Refused {
+                    doing,
+                    cause: format!("{cause}; its columns are {}", columns.some_names()),
+                },
+                other => other,
+            })?;
         let is_wrong = match session.arrays {
             Arrays::Counted => changed != Some(records.len()),
             Arrays::Never => changed.is_some_and(|changed| changed < records.len()),

@@ -1,6 +1,6 @@
 //! Counterfoil's own tables: made where there are none, and looked at.
 
-use super::dialect::Types;
+use super::dialect::{Sql, Types};
 use super::error::{Doing, Fault};
 use super::session::{Kind, Session, Value};
 use crate::SinkError;
@@ -50,19 +50,24 @@ pub(super) fn prepare(session: &mut Session) -> Result<(), SinkError> {
     Ok(())
 }
 
+/// What makes Counterfoil's own tables in an empty database.
+pub(super) fn statements(sql: &Sql) -> Vec<String> {
+    let mut statements: Vec<String> = Vec::new();
+    for (_, makes) in sql.create_own(sql.dialect.usual_types()) {
+        statements.extend(makes);
+    }
+    statements.push(sql.own(&format!(
+        "INSERT INTO {{state}} (only_row, version, next_number) VALUES (1, {SCHEMA_VERSION}, 1)"
+    )));
+    statements
+}
+
 /// Refuses to go on where there are none, and says how to make them.
 pub(super) fn require(session: &mut Session) -> Result<(), SinkError> {
     if check(session)?.is_ok() {
         return Ok(());
     }
-    let dialect = session.sql.dialect;
-    let mut statements: Vec<String> = Vec::new();
-    for (_, makes) in session.sql.create_own(dialect.usual_types()) {
-        statements.extend(makes);
-    }
-    statements.push(session.sql.own(&format!(
-        "INSERT INTO {{state}} (only_row, version, next_number) VALUES (1, {SCHEMA_VERSION}, 1)"
-    )));
+    let statements = statements(&session.sql);
     Err(permanent(
         "looking for Counterfoil's tables",
         "there are none, and `ddl` says that they aren't to be made",

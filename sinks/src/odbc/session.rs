@@ -1,6 +1,6 @@
 //! A connection: how it is made, what is run through it, and what goes in and comes out.
 //!
-//! It is never in auto-commit mode: whoever runs anything ends the transaction.
+//! Whoever runs anything ends the transaction, but for what is made and dropped: that has one by itself.
 
 use super::arrays::Arrays;
 use super::config::OdbcConfig;
@@ -106,6 +106,8 @@ pub(super) struct Session {
     /// Seconds; `None`: no limit, or none that the driver knows of.
     timeout: Option<usize>,
     is_broken: bool,
+    /// Whether each statement is a transaction.
+    is_by_statement: bool,
     /// What the driver may be given.
     pub(super) arrays: Arrays,
 }
@@ -144,6 +146,7 @@ impl Session {
             sql: Sql::new(dialect, config.schema.clone(), quote, name_bytes_max),
             timeout: None,
             is_broken: false,
+            is_by_statement: true,
             arrays: Arrays::Never,
         };
         if config.statement_timeout_ms > 0 {
@@ -157,9 +160,7 @@ impl Session {
         for statement in dialect.beginnings(config.lock_wait_timeout_ms) {
             session.change(&statement, &[]).doing(connecting)?;
         }
-        let link = session.link().doing(connecting)?;
-        let manual = link.set_autocommit(false);
-        session.noted(manual).doing(connecting)?;
+        session.set_by_statement(false).doing(connecting)?;
         session.isolate(dialect.writing()).doing(connecting)?;
         Ok(session)
     }
@@ -213,14 +214,31 @@ impl Session {
         })
     }
 
+    /// Whether each statement is a transaction from here on. None is open.
+    pub(super) fn set_by_statement(&mut self, is_by_statement: bool) -> Result<(), Fault> {
+        let done = self.link()?.set_autocommit(is_by_statement);
+        if done.is_err() {
+            self.is_broken = true;
+        }
+        self.noted(done)?;
+        self.is_by_statement = is_by_statement;
+        Ok(())
+    }
+
     /// Ends the transaction, for good.
     pub(super) fn commit(&mut self) -> Result<(), Fault> {
+        if self.is_by_statement {
+            return Ok(());
+        }
         let done = self.link()?.commit();
         self.noted(done)
     }
 
     /// Ends the transaction, as if it had never been. If that can't be done, the connection is useless, and says so.
     pub(super) fn rollback(&mut self) {
+        if self.is_by_statement {
+            return;
+        }
         let done = match self.link() {
             Ok(link) => link.rollback(),
             Err(_) => return,

@@ -9,15 +9,16 @@
 //! A batch notes in its transaction which views have changed. They are made anew after it, or, after a
 //! crash, when the sink is opened the next time.
 
+use super::catalogue::wanted_shape;
 use super::columns::Columns;
-use super::dialect::{Definition, Rows};
+use super::dialect::{Definition, Rows, Sql};
 use super::error::{Doing, transient};
 use super::schema::{is_there, types};
 use super::session::{Kind, Session, Value};
-use crate::SinkError;
 use crate::naming::Names;
 use crate::plan::Shape;
 use crate::sql::permanent;
+use crate::{FileDescription, SinkError};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -33,8 +34,40 @@ pub(super) struct Structure {
     pub(super) lacking: Vec<Arc<Columns>>,
     names: Option<Names>,
     is_locked: bool,
+    /// Tables of files that aren't there any more: somebody dropped them.
+    missing: HashSet<i64>,
+    /// A table that may be one of those. Whether it is can be seen only outside of the transaction.
+    pub(super) suspect: Option<i64>,
     /// Whether views have to be made anew after the batch.
     pub(super) has_stale_views: bool,
+}
+
+/// Whose tables are that somebody made before there was a stream.
+const ANYBODY: &str = "*";
+
+/// The statements that an empty database gets for these files. Who is connected knows what the database is; else it has to
+/// be configured.
+pub(super) fn statements(sql: &Sql, files: &[FileDescription]) -> Result<Vec<String>, SinkError> {
+    let mut statements = super::schema::statements(sql);
+    let mut trees = HashSet::new();
+    for (number, file) in (1..).zip(files.iter().filter(|file| match &file.tree {
+        Some(root) => trees.insert(root),
+        None => true,
+    })) {
+        let columns = match &file.tree {
+            Some(_) => Columns::shared(),
+            None => Columns::of(&wanted_shape(file)?, sql),
+        };
+        statements.push(sql.create_rows(number, &columns, sql.dialect.usual_types()));
+        // A structure has braces of its own.
+        let insert = sql
+            .own("INSERT INTO {tables} (rows_table, stream, structure, is_made, is_used) VALUES ");
+        statements.push(format!(
+            "{insert}({number}, '{ANYBODY}', {}, 1, 0)",
+            sql.literal(&columns.structure)
+        ));
+    }
+    Ok(statements)
 }
 
 /// Notes a table that isn't there yet.
@@ -58,6 +91,14 @@ pub(super) fn lacking() -> SinkError {
 }
 
 impl Structure {
+    /// Of a database in which these tables aren't there any more.
+    pub(super) fn without(missing: &HashSet<i64>) -> Structure {
+        Structure {
+            missing: missing.clone(),
+            ..Structure::default()
+        }
+    }
+
     /// Makes sure that there are tables with these columns that are nobody's, one for each.
     pub(super) fn require(
         &mut self,
@@ -92,29 +133,19 @@ impl Structure {
         session: &mut Session,
         stream: &str,
     ) -> Result<&mut Vec<(i64, String)>, SinkError> {
-        let listing = || "listing the tables that are nobody's".to_owned();
         let spare = match self.spare.take() {
             Some(spare) => spare,
             None => {
-                let select = session.sql.own(
-                    "SELECT rows_table, structure FROM {tables}
-                     WHERE stream = ? AND is_made = 1 AND is_used = 0 ORDER BY rows_table DESC",
-                );
-                let rows = session
-                    .rows(
-                        &select,
-                        &[Value::Text(Some(stream))],
-                        &[Kind::Number, Kind::Text],
-                    )
-                    .doing(listing)?;
-                let mut spare = Vec::with_capacity(rows.len());
-                for mut row in rows {
-                    spare.push((
-                        row.known_number(0).doing(listing)?,
-                        row.text(1).unwrap_or_default(),
-                    ));
+                let mut spare = list_spare(session, stream)?;
+                if spare.iter().any(|(_, _, is_anybodys)| *is_anybodys) && !self.is_locked {
+                    // From here on nobody else takes one.
+                    self.lock(session)?;
+                    spare = list_spare(session, stream)?;
                 }
+                let spare = spare.into_iter();
                 spare
+                    .map(|(number, structure, _)| (number, structure))
+                    .collect()
             }
         };
         Ok(self.spare.insert(spare))
@@ -138,19 +169,40 @@ impl Structure {
         let (number, _) = spare.remove(at);
         let take = session
             .sql
-            .own("UPDATE {tables} SET is_used = 1 WHERE rows_table = ?");
+            .own("UPDATE {tables} SET is_used = 1, stream = ? WHERE rows_table = ?");
         session
-            .change(&take, &[Value::Number(Some(number))])
+            .change(
+                &take,
+                &[Value::Text(Some(stream)), Value::Number(Some(number))],
+            )
             .doing(|| format!("taking the table with number {number}"))?;
         Ok(number)
     }
 
-    /// Gives a table back, which is empty.
-    pub(super) fn release_table(
+    /// Empties a file's table, and gives it back. One that somebody dropped is forgotten.
+    pub(super) fn empty_table(
         &mut self,
         session: &mut Session,
         rows: &Rows,
+        doing: impl FnOnce() -> String,
     ) -> Result<(), SinkError> {
+        if self.missing.contains(&rows.number) {
+            let forget = session.sql.own("DELETE FROM {tables} WHERE rows_table = ?");
+            session
+                .change(&forget, &[Value::Number(Some(rows.number))])
+                .doing(doing)?;
+            return Ok(());
+        }
+        let clear = session.sql.clear(rows, (0, i64::MAX));
+        if let Err(fault) = session.change(&clear, &[]) {
+            self.suspect = Some(rows.number);
+            return Err(fault.at(doing()));
+        }
+        self.release_table(session, rows)
+    }
+
+    /// Gives a table back, which is empty.
+    fn release_table(&mut self, session: &mut Session, rows: &Rows) -> Result<(), SinkError> {
         let release = session
             .sql
             .own("UPDATE {tables} SET is_used = 0 WHERE rows_table = ?");
@@ -165,7 +217,7 @@ impl Structure {
 
     /// A number that nothing has had yet, for a file or a tree.
     pub(super) fn next_number(&mut self, session: &mut Session) -> Result<i64, SinkError> {
-        let number = next_numbers(session, 1)?;
+        let number = next_number(session)?;
         self.is_locked = true;
         Ok(number)
     }
@@ -287,21 +339,53 @@ impl Structure {
     }
 }
 
+/// The tables that are nobody's: their numbers, what their columns are, and whether any stream may have them.
+fn list_spare(session: &mut Session, stream: &str) -> Result<Vec<(i64, String, bool)>, SinkError> {
+    let listing = || "listing the tables that are nobody's".to_owned();
+    let select = session.sql.own(
+        "SELECT rows_table, structure, stream FROM {tables}
+         WHERE (stream = ? OR stream = ?) AND is_made = 1 AND is_used = 0 ORDER BY rows_table DESC",
+    );
+    let rows = session
+        .rows(
+            &select,
+            &[Value::Text(Some(stream)), Value::Text(Some(ANYBODY))],
+            &[Kind::Number, Kind::Text, Kind::Text],
+        )
+        .doing(listing)?;
+    let mut spare = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        spare.push((
+            row.known_number(0).doing(listing)?,
+            row.text(1).unwrap_or_default(),
+            row.text(2).as_deref() == Some(ANYBODY),
+        ));
+    }
+    Ok(spare)
+}
+
 /// What a view is found by: names that differ by case alone are one in many databases.
 fn key(name: &str) -> String {
     name.to_lowercase()
 }
 
-/// So many numbers that nothing has had yet; the first is returned. Whoever takes one locks the others out until the
-/// transaction ends.
-fn next_numbers(session: &mut Session, count: u32) -> Result<i64, SinkError> {
+/// The number that the next table gets. Of two writers that make tables at the same time one is refused when it notes them.
+fn next_table(session: &mut Session) -> Result<i64, SinkError> {
+    let numbering = || "numbering tables".to_owned();
+    let select = session.sql.own("SELECT MAX(rows_table) FROM {tables}");
+    let row = session
+        .first(&select, &[], &[Kind::Number])
+        .doing(numbering)?;
+    Ok(row.and_then(|mut row| row.number(0)).unwrap_or_default() + 1)
+}
+
+/// A number that nothing has had yet. Whoever takes one locks the others out until the transaction ends.
+fn next_number(session: &mut Session) -> Result<i64, SinkError> {
     let numbering = || "taking a number".to_owned();
     let update = session
         .sql
-        .own("UPDATE {state} SET next_number = next_number + ? WHERE only_row = 1");
-    session
-        .change(&update, &[Value::Number(Some(i64::from(count)))])
-        .doing(numbering)?;
+        .own("UPDATE {state} SET next_number = next_number + 1 WHERE only_row = 1");
+    session.change(&update, &[]).doing(numbering)?;
     let select = session
         .sql
         .own("SELECT next_number FROM {state} WHERE only_row = 1");
@@ -315,11 +399,23 @@ fn next_numbers(session: &mut Session, count: u32) -> Result<i64, SinkError> {
             "something other than Counterfoil changed it: mirror into an empty schema",
         )
     })?;
-    Ok(row.known_number(0).doing(numbering)? - i64::from(count))
+    row.known_number(0).doing(numbering)
 }
 
-/// Makes tables that are nobody's: noted first, then made, then noted to be there. No transaction is open.
+/// Makes tables that are nobody's. No transaction is open.
 pub(super) fn make_tables(
+    session: &mut Session,
+    stream: &str,
+    wanted: &[Arc<Columns>],
+) -> Result<(), SinkError> {
+    let making = || "making tables for rows".to_owned();
+    session.set_by_statement(true).doing(making)?;
+    make_noted(session, stream, wanted)?;
+    session.set_by_statement(false).doing(making)
+}
+
+/// Tables are noted first, then made, then noted to be there.
+fn make_noted(
     session: &mut Session,
     stream: &str,
     wanted: &[Arc<Columns>],
@@ -327,7 +423,7 @@ pub(super) fn make_tables(
     let making = || "making tables for rows".to_owned();
     let types = types(session)?;
     drop_half_made(session, stream)?;
-    let first = next_numbers(session, u32::try_from(wanted.len()).unwrap_or(u32::MAX))?;
+    let first = next_table(session)?;
     let note = session.sql.own(NOTE_TABLE);
     let tables: Vec<(i64, &Arc<Columns>)> = (first..).zip(wanted).collect();
     for &(number, columns) in &tables {
@@ -336,9 +432,13 @@ pub(super) fn make_tables(
             Value::Text(Some(stream)),
             Value::Text(Some(&columns.structure)),
         ];
-        session.change(&note, &values).doing(making)?;
+        session
+            .change(&note, &values)
+            .map_err(|fault| match fault.is_duplicate() {
+                true => transient(making(), "another writer makes tables at the same time"),
+                false => fault.at(making()),
+            })?;
     }
-    session.commit().doing(making)?;
     let mut made = Vec::with_capacity(tables.len());
     let mut done = Ok(());
     for (number, columns) in tables {
@@ -398,7 +498,7 @@ pub(super) fn ask_for_tables(
         let number = match at {
             Some(at) => asked.remove(at).0,
             None => {
-                let number = next_numbers(session, 1)?;
+                let number = next_table(session)?;
                 let note = session.sql.own(NOTE_TABLE);
                 let values = [
                     Value::Number(Some(number)),
