@@ -212,6 +212,23 @@ impl Plan {
             });
             plan.constants.push(constant);
         }
+        // Not every database's text takes them, and what is the same in every row would have every row refused.
+        let texts = spec
+            .constants
+            .iter()
+            .filter_map(|(name, constant)| match constant {
+                Constant::Text(text) => Some((name, text)),
+                Constant::Number(_) => None,
+            });
+        let fixed = spec.masks.iter().filter_map(|(name, mask)| match mask {
+            Mask::Fixed(text) => Some((name, text)),
+            _ => None,
+        });
+        for (name, _) in texts.chain(fixed).filter(|(_, text)| text.contains('\0')) {
+            problems.push(format!(
+                "the text that {name} always has contains a character of code 0, which databases refuse"
+            ));
+        }
         if let Some(hidden) = spec.masks.keys().next()
             && spec.raw
         {

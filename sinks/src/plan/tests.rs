@@ -170,7 +170,10 @@ fn a_specification_that_doesnt_go_with_the_schema_is_refused_with_all_reasons() 
     let spec = PlanSpec {
         columns: Some(vec!["nme".into()]),
         masks: map(&[("balance", Mask::Last4)]),
-        constants: map(&[("lsn", Constant::Number(1))]),
+        constants: map(&[
+            ("lsn", Constant::Number(1)),
+            ("region", Constant::Text("E\0".into())),
+        ]),
         ..PlanSpec::default()
     };
     let problems = plan(&spec).expect_err("three problems").join("\n");
@@ -179,6 +182,10 @@ fn a_specification_that_doesnt_go_with_the_schema_is_refused_with_all_reasons() 
         "{problems}"
     );
     assert!(problems.contains("raw = false"), "{problems}");
+    assert!(
+        problems.contains("that region always has contains a character of code 0"),
+        "{problems}"
+    );
     assert!(
         problems.contains("lsn is the name of a column of Counterfoil's own"),
         "{problems}"
