@@ -3,7 +3,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::Postgres;
-use counterfoil_tests::{Group, Site, audit, cobol, outlives_kills, pay, waits_for_server};
+use counterfoil_tests::{
+    Broker, Group, Site, audit, c, cobol, outlives_kills, pay, wait_until, waits_for_server,
+};
 
 /// The card switch's site, with one sink in a file of its own: a schema in this database.
 fn site(name: &str, server: &Postgres, database: &str) -> Result<Site> {
@@ -61,6 +63,41 @@ fn a_server_that_is_away_is_waited_for() -> Result<()> {
     let server = Postgres::start("")?;
     let site = site("postgres-away", &server, "postgres")?;
     waits_for_server(&site, &server, "PostgreSQL")?;
+    site.finish();
+    Ok(())
+}
+
+/// From Kafka, not even the first start needs the server: the topic holds what comes.
+#[test]
+fn apply_waits_for_a_server_that_was_never_there() -> Result<()> {
+    let server = Postgres::start("")?;
+    let site = site("postgres-apply", &server, "postgres")?;
+    let broker = Broker::start(&site)?;
+    let text = std::fs::read_to_string(site.config()).context("reading the configuration")?;
+    site.configure_text(&(text + &broker.config()))?;
+    pay(&site, &c("card_switch")?, "50", "1")?;
+    site.run(&["capture", "--until-idle"])?.success()?;
+    server.kill()?;
+    let mut apply = site.start(site.counterfoil(&["apply"]))?;
+    wait_until("the status to say what is wrong", || {
+        let status = site.status().map_err(|error| format!("{error:#}"))?;
+        let text = status.to_string();
+        (text.contains("PostgreSQL") && text.contains("tried again"))
+            .then_some(())
+            .ok_or(text)
+    })?;
+    ensure!(apply.is_running()?, "apply has ended: {}", apply.stderr());
+    server.raise()?;
+    wait_until("payments in PostgreSQL", || {
+        let rows = server
+            .sql("postgres", "SELECT count(*) FROM pay.journal_dat")
+            .map_err(|error| format!("{error:#}"))?;
+        (rows.trim() == "50").then_some(()).ok_or(rows)
+    })?;
+    apply.terminate();
+    apply.finish()?.success()?;
+    ensure!(site.verify()?.equal, "verify finds differences");
+    audit(&site)?;
     site.finish();
     Ok(())
 }

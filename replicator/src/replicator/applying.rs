@@ -25,7 +25,14 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
         let name = sink_config.name.as_str();
         let progress = Arc::new(Progress::default());
         let mut sink = open_sink(sink_config)?;
-        let applied = positions(&streams, sink.as_mut()).with_context(|| format!("sink {name}"))?;
+        let applied = match positions(&streams, sink.as_mut()) {
+            // It is asked again before it is given anything, for as long as that takes.
+            Err(error) if error.is_transient() => {
+                tracing::warn!("sink {name}: {error}");
+                vec![None; streams.len()]
+            }
+            applied => applied.with_context(|| format!("sink {name}"))?,
+        };
         progress.update_sink(name, |progress| {
             progress.positions = streams
                 .iter()
