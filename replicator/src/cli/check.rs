@@ -13,6 +13,7 @@ mod files;
 mod kafka;
 mod sinks;
 mod state;
+mod tables;
 
 use counterfoil::config::Config;
 use serde::Serialize;
@@ -58,7 +59,7 @@ impl fmt::Display for Level {
 struct Finding {
     level: Level,
     /// What was checked: `configuration`, `state`, `lanes`, `replicator`, `journal`, `platform`,
-    /// `interposer`, `coverage`, `rule`, `file`, `sink` or `kafka`.
+    /// `interposer`, `coverage`, `rule`, `file`, `table`, `sink` or `kafka`.
     check: &'static str,
     /// The directory, file, pattern or name it is about.
     subject: String,
@@ -180,6 +181,7 @@ fn check(path: &Path, interposer: anyhow::Result<PathBuf>) -> Vec<Finding> {
     });
     findings.extend(coverage::findings(&config));
     findings.extend(files::findings(&config));
+    findings.extend(tables::findings(&config));
     findings.extend(sinks::findings(&config));
     #[cfg(feature = "kafka")]
     findings.extend(kafka::findings(&config));

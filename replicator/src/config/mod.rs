@@ -33,7 +33,7 @@ use counterfoil_sinks::plan::Ddl;
 use counterfoil_sinks::{
     FileDescription, FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -504,6 +504,28 @@ impl Config {
     /// below a rule's directory aren't followed.
     pub fn scan(&self) -> Scan<'_> {
         Scan::new(self)
+    }
+
+    /// The record files that rules name, those that are there now for patterns, and the roots of trees.
+    ///
+    /// # Errors
+    /// The directories can't be looked through.
+    pub fn known_paths(&self) -> Result<BTreeSet<PathBuf>, ScanError> {
+        let mut paths = BTreeSet::new();
+        for (group, of) in self.groups.iter().enumerate() {
+            for (at, rule) in of.files.iter().enumerate() {
+                if let Some(root) = &rule.tree {
+                    paths.insert(root.clone());
+                } else if let Some(path) = rule.pattern.literal() {
+                    paths.insert(path);
+                } else {
+                    for found in self.scan_rule(group, at) {
+                        paths.insert(found?.path);
+                    }
+                }
+            }
+        }
+        Ok(paths)
     }
 
     /// Like [`Config::scan`], for one rule: the files that are its, not those that an earlier rule

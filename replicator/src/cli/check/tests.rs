@@ -368,3 +368,32 @@ fn a_lane_of_a_version_nobody_here_knows_is_an_error() {
     assert!(finding.message.contains("layout 99"), "{finding:?}");
     assert!(finding.help.is_some());
 }
+
+#[test]
+fn what_dbas_want_is_held_against_the_files_there_are() {
+    let fixture = Fixture::new(FIXED);
+    fixture.file("data/a.dat", b"0123456789");
+    let tables = |text: &str| {
+        fixture.rule(&format!(
+            "path = \"data/*\"\n{FIXED}\nfield = [{{ name = \"id\", type = \"zoned(10)\" }}]\n\
+             [[sink]]\nname = \"dr\"\nsqlite = {{ path = \"dr.db\" }}\n{text}"
+        ));
+        fixture.worst("table")
+    };
+    let good = tables("[sink.table.a]\nfile = \"data/a.dat\"\nmask = { id = \"last4\" }");
+    assert_eq!(good.level, Level::Ok, "{good:?}");
+    assert!(good.message.ends_with("a row for each record, 1 column, no raw image, so it can't be restored or verified from there"), "{good:?}");
+    let none = tables("[sink.table.a]\nfile = \"data/b.dat\"");
+    assert_eq!(none.level, Level::Warning, "{none:?}");
+    let left_out = tables("exclude = [\"data/a*\"]\n[sink.table.a]\nfile = \"data/*\"");
+    assert!(
+        left_out.message.contains("isn't among the sink's files"),
+        "{left_out:?}"
+    );
+    let wrong = tables("[sink.table.a]\nfile = \"data/*\"\ncolumns = [\"ident\"]");
+    assert_eq!(wrong.level, Level::Error, "{wrong:?}");
+    assert!(
+        wrong.message.contains("there is no field ident"),
+        "{wrong:?}"
+    );
+}

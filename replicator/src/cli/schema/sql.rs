@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
         );
     };
     let paths = if args.files.is_empty() {
-        all(&config)?
+        config.known_paths()?
     } else {
         let given = args.files.iter().map(std::path::absolute);
         given.collect::<Result<BTreeSet<PathBuf>, _>>()?
@@ -60,25 +60,6 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
         writeln!(out, "{};", statement.trim_end().trim_end_matches(';'))?;
     }
     Ok(())
-}
-
-/// Record files that rules name, and those that are found for patterns; and the roots of trees.
-fn all(config: &Config) -> anyhow::Result<BTreeSet<PathBuf>> {
-    let mut paths = BTreeSet::new();
-    for (group, of) in config.groups.iter().enumerate() {
-        for (at, rule) in of.files.iter().enumerate() {
-            if let Some(root) = &rule.tree {
-                paths.insert(root.clone());
-            } else if let Some(path) = rule.pattern.literal() {
-                paths.insert(path);
-            } else {
-                for found in config.scan_rule(group, at) {
-                    paths.insert(found?.path);
-                }
-            }
-        }
-    }
-    Ok(paths)
 }
 
 /// The file as the sink is to have it; `None`: it isn't to.
