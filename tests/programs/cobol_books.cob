@@ -1,6 +1,7 @@
       *> Keeps three books in step: in each turn the relative file gets a new
-      *> value, the variable file and the log a line each. With the argument
-      *> COMMIT it commits instead of closing, and closes at the end.
+      *> value, the variable file and the log a line each. Arguments: the first
+      *> turn, the last one, and HOW; with COMMIT it commits instead of
+      *> closing, and closes at the end.
        IDENTIFICATION DIVISION.
        PROGRAM-ID. BOOKS.
        ENVIRONMENT DIVISION.
@@ -30,18 +31,23 @@
        01 SLOT PIC 9(6) VALUE 1.
        01 STATE PIC XX.
        01 TURN PIC 9(6).
-       01 TURNS PIC 9(6).
+       01 TURN-FIRST PIC 9(6).
+       01 TURN-LAST PIC 9(6).
        01 ARGUMENTS PIC X(40).
-       01 TURNS-TEXT PIC X(10).
+       01 FIRST-TEXT PIC X(10).
+       01 LAST-TEXT PIC X(10).
        01 HOW PIC X(10).
        01 ENTRY-SIZE PIC 9(4).
        PROCEDURE DIVISION.
        MAIN.
            ACCEPT ARGUMENTS FROM COMMAND-LINE.
-           UNSTRING ARGUMENTS DELIMITED BY SPACE INTO TURNS-TEXT HOW.
-           COMPUTE TURNS = FUNCTION NUMVAL(TURNS-TEXT).
+           UNSTRING ARGUMENTS DELIMITED BY SPACE
+               INTO FIRST-TEXT LAST-TEXT HOW.
+           COMPUTE TURN-FIRST = FUNCTION NUMVAL(FIRST-TEXT).
+           COMPUTE TURN-LAST = FUNCTION NUMVAL(LAST-TEXT).
            IF HOW = "COMMIT" PERFORM OPEN-ALL.
-           PERFORM VARYING TURN FROM 1 BY 1 UNTIL TURN > TURNS
+           PERFORM VARYING TURN FROM TURN-FIRST BY 1
+                   UNTIL TURN > TURN-LAST
                IF HOW NOT = "COMMIT" PERFORM OPEN-ALL END-IF
                MOVE TURN TO CARD-VALUE
                IF TURN = 1 WRITE CARD ELSE REWRITE CARD END-IF

@@ -7,7 +7,8 @@
  * WAY is none, api, nested, abort (counterfoil.h), lock, ofd (fcntl on the record in the first file),
  * whole (fcntl on the whole first file), flock (on the first file), second (as whole, and a second
  * descriptor of the first file is opened and closed in between), other (as flock, likewise), lockfile
- * (flock on `units.lock`), fsync or close.
+ * (flock on `units.lock`), fsync or close. ROUNDS is how many values there are; with 0 it goes on until
+ * there is a file `../enough`.
  * Each record has 32 bytes, the value in text twice; SLOT is its number, from 1. The halves are written
  * one after the other, and there is a pause before each write but the first. With THREADS above 1 the
  * files are written by that many threads.
@@ -99,7 +100,7 @@ int main(int count, char **word) {
     int closes = !strcmp(way, "close");
     int lockfile = strcmp(way, "lockfile") ? -1 : open("units.lock", O_RDWR | O_CREAT, 0644);
     if (!closes) open_files();
-    for (value = 1; value <= rounds; value++) {
+    for (value = 1; rounds > 0 ? value <= rounds : access("../enough", F_OK) != 0; value++) {
         if (closes) open_files();
         begin(way, lockfile);
         pthread_t others[FILES_MAX];

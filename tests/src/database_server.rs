@@ -1,7 +1,7 @@
 //! A card switch that is mirrored into a database of a server, which is away, or dies: the same for every server there is.
 
 use crate::chance::{Chance, rounds};
-use crate::programs::{Program, c};
+use crate::programs::{Program, c, cobol};
 use crate::site::Site;
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::{Mariadb, Postgres, Process, wait_until};
@@ -49,6 +49,41 @@ pub fn audit(site: &Site) -> Result<()> {
     let auditor = c("card_switch")?;
     site.uncaptured(&auditor, &["--audit".as_ref(), restored.as_os_str()])
         .context("auditing the restored files")?;
+    Ok(())
+}
+
+/// What a COBOL program writes is mirrored, restored and verified. `sql` runs SQL in the target, `check` has to say these
+/// words of it, `cards` counts the cards, and `tamper` changes the second account.
+pub fn mirrors_cobol(
+    site: &Site,
+    sql: &dyn Fn(&str) -> Result<String>,
+    check: &[&str],
+    cards: &str,
+    tamper: &str,
+) -> Result<()> {
+    let checked = site.run(&["check"])?;
+    ensure!(
+        check.iter().all(|words| checked.stdout.contains(words)),
+        "check says: {}{}",
+        checked.stdout,
+        checked.stderr
+    );
+    pay(site, &cobol("card_switch")?, "300", "1")?;
+    site.assert_mirrored()?;
+    ensure!(
+        sql(cards)?.trim() != "0",
+        "there are no cards in the target"
+    );
+    audit(site)?;
+    // And verify sees what somebody does to a row.
+    sql(tamper)?;
+    let verdict = site.verify()?;
+    ensure!(!verdict.equal, "verify saw nothing");
+    let wrong = &verdict.differences[0];
+    ensure!(
+        wrong.path.ends_with("accounts.dat") && wrong.record == Some(2),
+        "verify names {wrong:?}"
+    );
     Ok(())
 }
 

@@ -40,7 +40,9 @@ pub use cards::{CARD_COLUMNS, WrittenCards, cards_config, written_cards};
 pub use certificates::Certificates;
 pub use chance::{Chance, rounds};
 pub use console::{Console, Metrics};
-pub use database_server::{DatabaseServer, audit, outlives_kills, pay, waits_for_server};
+pub use database_server::{
+    DatabaseServer, audit, mirrors_cobol, outlives_kills, pay, waits_for_server,
+};
 pub use decoded::{Decoded, decode};
 pub use disk_model::{Disk, Op, Whence};
 pub use evidence::{By, Evidence};

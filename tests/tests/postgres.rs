@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::Postgres;
 use counterfoil_tests::{
-    Broker, Group, Site, audit, c, cobol, outlives_kills, pay, wait_until, waits_for_server,
+    Broker, Group, Site, audit, c, mirrors_cobol, outlives_kills, pay, wait_until, waits_for_server,
 };
 
 /// The card switch's site, with one sink in a file of its own: a schema in this database.
@@ -29,31 +29,13 @@ fn a_cobol_program_is_mirrored_and_restored() -> Result<()> {
     let server = Postgres::shared()?;
     server.create_database("cobol")?;
     let site = site("postgres", server, "cobol")?;
-    let checked = site.run(&["check"])?;
-    ensure!(
-        checked.stdout.contains("PostgreSQL") && checked.stdout.contains("its tables will be made"),
-        "check says: {}{}",
-        checked.stdout,
-        checked.stderr
-    );
-    let switch = cobol("card_switch")?;
-    pay(&site, &switch, "300", "1")?;
-    site.assert_mirrored()?;
-    let rows = server.sql("cobol", "SELECT count(*) FROM pay.cards_dat")?;
-    ensure!(rows.trim() != "0", "there are no cards in PostgreSQL");
-    audit(&site)?;
-    // And verify sees what somebody does to a row.
-    server.sql(
-        "cobol",
+    mirrors_cobol(
+        &site,
+        &|sql| server.sql("cobol", sql),
+        &["PostgreSQL", "its tables will be made"],
+        "SELECT count(*) FROM pay.cards_dat",
         "UPDATE pay.accounts_dat SET data = overlay(data PLACING 'X' FROM 3) WHERE record_number = 2",
     )?;
-    let verdict = site.verify()?;
-    ensure!(!verdict.equal, "verify saw nothing");
-    let wrong = &verdict.differences[0];
-    ensure!(
-        wrong.path.ends_with("accounts.dat") && wrong.record == Some(2),
-        "verify names {wrong:?}"
-    );
     site.finish();
     Ok(())
 }

@@ -93,7 +93,7 @@ impl Applier {
         };
         match self.mapping.map(&mut event) {
             Ok(Verdict::Take) => Ok(event),
-            Ok(Verdict::Pass | Verdict::Lacks(_)) => {
+            Ok(Verdict::Pass | Verdict::Lacks(..)) => {
                 anyhow::bail!("the sink doesn't have the file any more; drop the letter")
             }
             Err(problem) => anyhow::bail!("{problem}"),

@@ -1,7 +1,7 @@
 //! The applier: the thread that feeds one sink.
 
 use super::fold::{Fold, Origins};
-use super::letters::{Letters, Refusal};
+use super::letters::{Letters, Refusal, position_text};
 use super::mapping::{Mapping, Verdict};
 use super::refusal::{Held, Outcome, Parted, Policy, Refused};
 use crate::config::{Apply, Config, OnRefused};
@@ -164,6 +164,10 @@ impl Applier {
     }
 
     fn learn(&mut self) -> Result<()> {
+        // What was known at the start may be of before: where the sink was away, or died while it committed.
+        for (stream, applied) in self.streams.iter().zip(&mut self.applied) {
+            *applied = self.sink.position(stream)?;
+        }
         let applied = self.applied.iter().copied();
         self.letters.begin(self.streams.iter().zip(applied))?;
         if self.anew {
@@ -282,16 +286,17 @@ impl Applier {
                 continue;
             }
             let (position, captured_ns) = (event.position, event.captured_ns);
-            let Some((event, is_taken)) = self.mapped(event) else {
+            let Some(events) = self.mapped(event) else {
                 return false;
             };
             let Some(fold) = self.folds.get_mut(group) else {
                 continue;
             };
-            if is_taken {
-                fold.add(event);
-            } else {
+            if events.is_empty() {
                 fold.pass(position, captured_ns);
+            }
+            for event in events {
+                fold.add(event);
             }
         }
         self.taken_end = self.taken_end.max(end);
@@ -303,9 +308,9 @@ impl Applier {
         true
     }
 
-    /// The event as this sink is to have it, and whether it is. What its configuration says of the file may not go with what
-    /// is in it: then nothing goes on until somebody changes that. `None` when everything is to stop.
-    fn mapped(&mut self, mut event: Event) -> Option<(Event, bool)> {
+    /// What this sink is to have of an event, if anything. What its configuration says of the file may not go with what is in
+    /// it: then nothing goes on until somebody changes that. `None` when everything is to stop.
+    fn mapped(&mut self, mut event: Event) -> Option<Vec<Event>> {
         let mut pause = RETRY_MIN;
         let verdict = loop {
             match self.mapping.map(&mut event) {
@@ -318,10 +323,20 @@ impl Applier {
                 }
             }
         };
-        if let Verdict::Lacks(reason) = &verdict {
-            self.keep_lack(&event, reason)?;
+        match verdict {
+            Verdict::Take => Some(vec![event]),
+            Verdict::Pass => Some(Vec::new()),
+            Verdict::Lacks(reason, leaves) => {
+                self.keep_lack(&event, &reason)?;
+                Some(
+                    leaves
+                        .map(|leaves| *leaves)
+                        .into_iter()
+                        .chain([event])
+                        .collect(),
+                )
+            }
         }
-        Some((event, verdict != Verdict::Pass))
     }
 
     /// Keeps in mind, for whoever looks at dead letters, that the sink lacks what is in a file. `None` when everything is to
@@ -332,7 +347,7 @@ impl Applier {
             refused_by: self.name.clone(),
             reason: reason.to_owned(),
             stream: self.streams.get(usize::from(event.group))?.clone(),
-            position: event.position.to_string(),
+            position: position_text(event.position),
             file: path_text(&event.file.path),
             op: "rename".to_owned(),
             ..Letter::default()
@@ -425,6 +440,10 @@ impl Applier {
             }
             if !self.wait(&mut pause) {
                 return Done::Stop;
+            }
+            // Somebody may have dropped a letter meanwhile.
+            if let Err(error) = self.letters.look_again() {
+                tracing::warn!("sink {}: {error:#}", self.name);
             }
         }
     }

@@ -312,14 +312,17 @@ impl Letters {
     /// # Errors
     /// The disk takes nothing.
     pub(super) fn lack(&mut self, letter: Letter) -> Result<()> {
-        let is_same = |known: &Letter| {
-            (&known.stream, &known.file, &known.position, &known.op)
-                == (&letter.stream, &letter.file, &letter.position, &letter.op)
+        let is_same = |known: &&Letter| {
+            let is_lack = known.record.is_none() && !known.is_stop();
+            is_lack && (&known.stream, &known.file) == (&letter.stream, &letter.file)
         };
-        if self.open.values().any(is_same) {
+        // A file that comes again takes the letter that is there: however often, the store doesn't fill.
+        let known = self.open.values().find(is_same);
+        if known.is_some_and(|known| known.position == letter.position) {
             return Ok(());
         }
-        self.keep(&[(letter, Vec::new())])
+        let number = known.map_or(0, |known| known.number);
+        self.keep(&[(Letter { number, ..letter }, Vec::new())])
     }
 
     /// A stream begins anew, with all that is in its files: what was missing comes, and those that somebody has asked for
@@ -365,8 +368,9 @@ impl Letters {
             .filter(|letter| letter.stream == batch.stream && !letter.is_stop());
         for letter in of_stream {
             let position = Some(position_of(&letter.position));
-            if letter.record.is_some() && position > batch.after {
-                earlier.extend((position <= Some(batch.position)).then_some(letter.number));
+            if position > batch.after {
+                let is_tried_before = letter.record.is_some() && position <= Some(batch.position);
+                earlier.extend(is_tried_before.then_some(letter.number));
                 continue;
             }
             aboard
@@ -705,7 +709,12 @@ fn follow(
     let is_over = |passenger: &mut Passenger| {
         let is_made_up = |record| changes.images.contains_key(&record) || is_cleared(record);
         !passenger.history
-            && (changes.fate == FileFate::Removed || passenger.record.is_some_and(is_made_up))
+            && match passenger.record {
+                _ if changes.fate == FileFate::Removed => true,
+                Some(record) => is_made_up(record),
+                // Nothing is lacking of what is empty.
+                None => changes.cleared.iter().any(|range| *range == (0..u64::MAX)),
+            }
     };
     closed.extend(passengers.extract_if(.., is_over));
 }

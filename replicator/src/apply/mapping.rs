@@ -8,6 +8,7 @@ use crate::config::{Apply, Config, Treatment};
 use crate::event::{Change, Event};
 use counterfoil_proto::path_text;
 use counterfoil_sinks::FileDescription;
+use counterfoil_sinks::plan::{Ddl, Plan};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -35,8 +36,9 @@ pub(super) enum Verdict {
     Take,
     /// The sink doesn't have it.
     Pass,
-    /// The sink has it, but lacks what was in the file before: why, in words.
-    Lacks(String),
+    /// The sink has it, but lacks what was in the file before: why, in words. What the name named before is emptied. If
+    /// the file was one that the sink had under another name, that one goes first, by this event.
+    Lacks(String, Option<Box<Event>>),
 }
 
 impl Mapping {
@@ -84,10 +86,23 @@ impl Mapping {
                 event.file = file;
                 Ok(Verdict::Take)
             }
-            (Some((Some(from), _)), Some(file)) => {
+            (Some((Some(from), _)), Some(file)) if self.can_become(&from, &file) => {
                 event.file = file;
                 event.change = Change::Renamed { from };
                 Ok(Verdict::Take)
+            }
+            // Its table is of another kind there: it leaves the one, and comes into the other.
+            (Some((Some(from), shown)), Some(file)) => {
+                let mut leaves = event.clone();
+                leaves.file = from;
+                leaves.change = Change::Removed;
+                Ok(lacks(
+                    event,
+                    file,
+                    &shown,
+                    "whose table is of another kind",
+                    Some(leaves),
+                ))
             }
             // It leaves what the sink has.
             (Some((Some(from), _)), None) => {
@@ -96,16 +111,28 @@ impl Mapping {
                 Ok(Verdict::Take)
             }
             // It comes into what the sink has, and nobody says again what is in it.
-            (Some((None, from)), Some(file)) => {
-                let path = path_text(&file.path);
-                event.file = file;
-                event.change = Change::Created;
-                Ok(Verdict::Lacks(format!(
-                    "{path} was renamed from {from}, which this sink doesn't have, so it lacks what is in the file; have \
-                     all files read again (`counterfoil run --read-again`)"
-                )))
-            }
+            (Some((None, from)), Some(file)) => Ok(lacks(
+                event,
+                file,
+                &from,
+                "which this sink doesn't have",
+                None,
+            )),
         }
+    }
+
+    /// Whether a file's table can go along when the file gets the other's name: it is of one kind, it needs no bytes that
+    /// aren't kept, and nothing that was shown is hidden there.
+    fn can_become(&self, from: &FileDescription, to: &FileDescription) -> bool {
+        if from.tree.is_some() || to.tree.is_some() {
+            return true;
+        }
+        let raw = Plan::raw();
+        let [from, to] = [from, to].map(|file| file.plan.as_deref().unwrap_or(&raw));
+        let is_same = from.shape() == to.shape();
+        // What can't be filled anew in place, since all versions stand there, or nothing may be changed.
+        let is_fixed = to.is_history() || self.treatment.ddl != Ddl::Manage;
+        is_same || !is_fixed && from.shape().evolve(to).is_ok()
     }
 
     fn describe(
@@ -148,6 +175,28 @@ impl Mapping {
     }
 }
 
+/// A file comes into what a sink has, or into a table of another kind, without what is in it.
+fn lacks(
+    event: &mut Event,
+    file: Arc<FileDescription>,
+    from: &str,
+    why: &str,
+    leaves: Option<Event>,
+) -> Verdict {
+    let path = path_text(&file.path);
+    event.file = file;
+    // What the name named before is gone all the same.
+    event.change = Change::Cleared {
+        from: 0,
+        to: u64::MAX,
+    };
+    let reason = format!(
+        "{path} was renamed from {from}, {why}, so it lacks what is in the file; have all files read again \
+         (`counterfoil run --read-again`)"
+    );
+    Verdict::Lacks(reason, leaves.map(Box::new))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +208,7 @@ mod tests {
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
             "[site]\nname = 'hq'\nstate = 'state'\n[[group]]\nname = 'g'\n[[group.file]]\npath = '/srv/**'\n\
-             organization = 'fixed'\nlayout = 'plain'\nfield = [{{ name = 'id', type = 'zoned(4)' }}]\n\
+             organization = 'fixed'\nlayout = 'plain'\nfield = [{{ name = 'id', type = 'text(4)' }}]\n\
              [[sink]]\nname = 'dr'\nsqlite = {{ path = 'dr.db' }}\n{sink}"
         );
         std::fs::write(&path, text).expect("writing the configuration");
@@ -240,14 +289,54 @@ mod tests {
             (&b"/srv/pay/a"[..], &Change::Removed)
         );
         let mut enters = event("/srv/pay/a", renamed("/srv/pay/a.tmp"));
-        let Ok(Verdict::Lacks(why)) = mapping.map(&mut enters) else {
+        let Ok(Verdict::Lacks(why, None)) = mapping.map(&mut enters) else {
             panic!("its content isn't there");
         };
         assert!(
             why.contains("/srv/pay/a was renamed from /srv/pay/a.tmp"),
             "{why}"
         );
-        assert_eq!(enters.change, Change::Created);
+        let emptied = Change::Cleared {
+            from: 0,
+            to: u64::MAX,
+        };
+        assert_eq!(enters.change, emptied);
+    }
+
+    #[test]
+    fn a_file_whose_table_cant_go_along_leaves_it_and_comes_into_another() {
+        let tables = "[sink.table.cards]\nfile = '/srv/cards.dat'\nmask = { id = 'last4' }\n\
+             [sink.table.journal]\nfile = '/srv/journal.dat'\nmode = 'history'\n";
+        let (_directory, mut mapping) = mapping(tables);
+        for (from, to, goes_along) in [
+            ("/srv/a", "/srv/b", true),
+            // What is shown is hidden there: it is masked, and its bytes go.
+            ("/srv/a", "/srv/cards.dat", true),
+            // There are no bytes to make it of.
+            ("/srv/cards.dat", "/srv/a", false),
+            ("/srv/journal.dat", "/srv/journal.1", false),
+            ("/srv/new", "/srv/journal.dat", false),
+        ] {
+            let from = file(from);
+            let mut renamed = event(
+                to,
+                Change::Renamed {
+                    from: Arc::clone(&from),
+                },
+            );
+            match mapping.map(&mut renamed).expect("sound") {
+                Verdict::Take => assert!(goes_along, "{from:?} to {to}"),
+                Verdict::Lacks(why, Some(leaves)) => {
+                    assert!(!goes_along && why.contains("of another kind"), "{why}");
+                    assert_eq!(
+                        (&leaves.file.path, &leaves.change),
+                        (&from.path, &Change::Removed)
+                    );
+                    assert_eq!(renamed.file.path, to.as_bytes());
+                }
+                verdict => panic!("{verdict:?}"),
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub(super) struct Fault {
     native: i32,
     message: String,
     dialect: Dialect,
+    /// Whether there was no connection yet.
+    is_first: bool,
 }
 
 impl Fault {
@@ -25,12 +27,14 @@ impl Fault {
                 native: record.native_error,
                 message: String::from_utf16_lossy(&record.message),
                 dialect,
+                is_first: false,
             },
             other => Fault {
                 state: String::new(),
                 native: 0,
                 message: other.to_string(),
                 dialect,
+                is_first: false,
             },
         };
         if let Some(secret) = secret
@@ -48,6 +52,15 @@ impl Fault {
             native: 0,
             message: message.into(),
             dialect,
+            is_first: false,
+        }
+    }
+
+    /// As it is if there was no connection yet.
+    pub(super) fn at_first(self) -> Fault {
+        Fault {
+            is_first: true,
+            ..self
         }
     }
 
@@ -56,6 +69,8 @@ impl Fault {
         self.state.starts_with("08")
             || self.state.starts_with("57P0")
             || self.dialect.ends_connections().contains(&self.native)
+            // MariaDB's driver has no state for it, and nobody can have asked the database what it is.
+            || self.is_first && Dialect::Mysql.ends_connections().contains(&self.native)
     }
 
     /// Whether the value of a unique index was taken.
@@ -174,6 +189,7 @@ mod tests {
             native,
             message: "Duplicate entry 'a secret'\nmore".into(),
             dialect,
+            is_first: false,
         };
         for (state, native, dialect, passes) in [
             ("08S01", 0, Dialect::Generic, true),
@@ -194,6 +210,8 @@ mod tests {
             let error = fault(state, native, dialect).at("writing".into());
             assert_eq!(error.is_transient(), passes, "{state} {native}: {error}");
         }
+        let away = fault("HY000", 2002, Dialect::Generic).at_first();
+        assert!(away.at("connecting".into()).is_transient());
         let duplicate = fault("23000", 1062, Dialect::Mysql);
         assert!(duplicate.is_duplicate());
         let text = duplicate.at("writing".into()).to_string();

@@ -127,7 +127,9 @@ impl Session {
         };
         let connected = environment.connect_with_connection_string(&text, options);
         text.clear();
-        let connection = connected.map_err(fault).doing(connecting)?;
+        let connection = connected
+            .map_err(|error| fault(error).at_first())
+            .doing(connecting)?;
         let dialect = match config.dialect {
             Some(dialect) => dialect,
             None => {

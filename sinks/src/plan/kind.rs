@@ -1,7 +1,7 @@
 //! What a column of a target may hold, whatever the database: the one list that every sink has a type for.
 
 use counterfoil_records::schema::{BinaryRange, DateKind, DatePart, FieldType, NationalEncoding};
-use counterfoil_records::value::{Number, Value};
+use counterfoil_records::value::{Number, Timestamp, Value};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -215,9 +215,18 @@ impl ColumnKind {
             }
             (ColumnKind::Real, Value::Float32(_))
             | (ColumnKind::Double, Value::Float64(_))
-            | (ColumnKind::Date, Value::Date(_))
-            | (ColumnKind::Time { .. }, Value::Time(_))
-            | (ColumnKind::Timestamp { .. }, Value::Timestamp(_)) => Ok(value),
+            | (ColumnKind::Date, Value::Date(_)) => Ok(value),
+            (ColumnKind::Time { digits }, Value::Time(time))
+            | (ColumnKind::Timestamp { digits }, Value::Timestamp(Timestamp { time, .. })) => {
+                let grain = 10_u32.pow(9 - u32::from(digits.min(9)));
+                if time.nanos().is_multiple_of(grain) {
+                    Ok(value)
+                } else {
+                    Err(format!(
+                        "{value} has more digits of a second than {self} holds"
+                    ))
+                }
+            }
             (ColumnKind::Double, Value::Float32(number)) => Ok(Value::Float64(number.into())),
             (ColumnKind::Text { chars }, Value::Text(text)) => match chars {
                 Some(most)
@@ -502,6 +511,11 @@ mod tests {
             fit("date", Value::Text("2026-01-31")),
             Ok("2026-01-31".into())
         );
+        assert_eq!(
+            fit("time(1)", Value::Text("23:59:59.5")),
+            Ok("23:59:59.5".into())
+        );
+        assert!(fit("time(0)", Value::Text("23:59:59.5")).is_err());
         assert!(fit("date", Value::Bytes(b"x")).is_err());
         assert_eq!(fit("date", Value::Null), Ok(String::new()));
     }

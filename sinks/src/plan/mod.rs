@@ -171,6 +171,8 @@ impl Plan {
             places: vec![None; columns.len()],
             constants: Vec::new(),
         };
+        let is_masked = |column: &&Column| of_column(&spec.masks, column).is_some();
+        let masked: Vec<&Column> = columns.iter().filter(is_masked).collect();
         for (at, column) in columns.iter().enumerate() {
             let mask = of_column(&spec.masks, column);
             let is_selected = spec
@@ -179,6 +181,14 @@ impl Plan {
                 .is_none_or(|names| is_named(names, column));
             if !is_selected || is_named(&spec.without, column) || mask == Some(&Mask::Drop) {
                 continue;
+            }
+            // Another way to see the same bytes would show what is hidden.
+            let mut hidden = masked.iter().filter(|hidden| overlap(hidden, column));
+            if let (None, Some(hidden)) = (mask, hidden.next()) {
+                problems.push(format!(
+                    "{} is masked, and {} has some of the same bytes: mask it too, or leave it out with `exclude_columns`",
+                    hidden.name, column.name
+                ));
             }
             let kind = of_column(&spec.kinds, column)
                 .copied()
@@ -401,12 +411,17 @@ impl Plan {
             let id = schema.map_or("", |schema| schema.0.schema_id());
             let _ = writeln!(text, "{id} {:?}", format.padding());
         }
-        for field in &self.fields {
+        let (of_fields, of_constants) = self.shape.columns.split_at(self.fields.len());
+        for (field, column) in self.fields.iter().zip(of_fields) {
             let mask = field.mask.as_ref().map(Mask::id);
-            let _ = writeln!(text, "{} {} {mask:?}", field.name, field.kind);
+            let _ = writeln!(
+                text,
+                "{} {} {} {mask:?}",
+                column.name, field.name, field.kind
+            );
         }
-        for constant in &self.constants {
-            let _ = writeln!(text, "{constant:?}");
+        for (constant, column) in self.constants.iter().zip(of_constants) {
+            let _ = writeln!(text, "{} {constant:?}", column.name);
         }
         let digest = Sha256::digest(text.as_bytes());
         digest.iter().take(16).fold(String::new(), |mut hex, byte| {
@@ -436,6 +451,15 @@ impl Origin<'_> {
             rest = &rest[word.len()..];
         }
         filled + rest
+    }
+}
+
+/// Whether two columns have bytes in common, or may have: what slides in its record could lie anywhere.
+fn overlap(a: &Column, b: &Column) -> bool {
+    match (a.offset, b.offset) {
+        (Some(of_a), Some(of_b)) => of_a < of_b + b.len && of_b < of_a + a.len,
+        // One of several ways to see the same bytes can have such bytes in common; what is in none can't.
+        _ => a.nullable && b.nullable && a.item != b.item,
     }
 }
 

@@ -307,3 +307,57 @@ fn what_a_column_cant_become_is_said_or_made_anew() {
         .evolve(&before)
         .expect_err("bytes that weren't kept");
 }
+
+#[test]
+fn another_way_to_see_masked_bytes_is_refused() {
+    let field =
+        |json: serde_json::Value| -> FieldSpec { serde_json::from_value(json).expect("a field") };
+    let specs = [
+        field(serde_json::json!({ "name": "card-number", "type": "text(16)" })),
+        field(
+            serde_json::json!({ "name": "card-r", "redefines": "card-number", "fields": [
+            { "name": "bin", "type": "zoned(6)" }, { "name": "rest-of-it", "type": "text(10)" },
+        ] }),
+        ),
+        field(serde_json::json!({ "name": "holder", "type": "text(10)" })),
+    ];
+    let schema = RecordSchema::of_fields("card", &specs, &Dialect::default()).expect("a schema");
+    let schema = FileSchema(Arc::new(schema));
+    let plan = |without: &[&str]| {
+        let spec = PlanSpec {
+            raw: false,
+            masks: map(&[("card-number", Mask::Last4)]),
+            without: without.iter().map(|name| (*name).to_owned()).collect(),
+            ..PlanSpec::default()
+        };
+        Plan::new(&spec, Some(&schema), &FORMAT, ORIGIN)
+    };
+    let problems = plan(&[]).expect_err("two columns show it").join("\n");
+    assert!(
+        problems.contains("bin has some of the same bytes"),
+        "{problems}"
+    );
+    assert!(
+        problems.contains("rest_of_it has some of the same bytes"),
+        "{problems}"
+    );
+    assert!(!problems.contains("holder"), "{problems}");
+    plan(&["bin", "rest-of-it"]).expect("nothing shows it");
+}
+
+#[test]
+fn columns_that_trade_names_are_filled_anew() {
+    let named = |a: &str, b: &str| {
+        let spec = PlanSpec {
+            rename: map(&[("cust-name", a.to_owned()), ("op", b.to_owned())]),
+            kinds: map(&[
+                ("cust-name", ColumnKind::Text { chars: Some(9) }),
+                ("op", ColumnKind::Text { chars: Some(9) }),
+            ]),
+            ..PlanSpec::default()
+        };
+        plan(&spec).expect("a plan")
+    };
+    let evolution = named("x", "y").shape().evolve(&named("y", "x"));
+    assert!(evolution.expect("possible").refill);
+}
