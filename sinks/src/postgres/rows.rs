@@ -202,7 +202,8 @@ pub(super) async fn clear(
         }
         .doing(clearing)?;
     }
-    if last == i64::MAX {
+    // The rows of others come and go by other ways: a tree's blocks wait, and a history has its log.
+    if last == i64::MAX && !file.table.is_shared && !file.table.is_history() {
         file.last_id = match file.last_id {
             Some(last_id) => Some(last_id.min(begin - 1)),
             None if begin == 0 => Some(-1),
