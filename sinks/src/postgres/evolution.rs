@@ -56,15 +56,8 @@ pub(super) async fn evolve(
     } else if session.ddl != Ddl::None {
         // Somebody else changes it.
         let wanted: Vec<Wanted> = after.columns().into_iter().map(Wanted::from).collect();
-        let key = after.key();
-        let found = adoption::look(
-            session,
-            &table.place,
-            &wanted,
-            &key,
-            Keys::OrWiderIfPartitioned,
-        )
-        .await?;
+        let (keys, key) = (Keys::of(table), after.key());
+        let found = adoption::look(session, &table.place, &wanted, &key, keys).await?;
         if !found.differences.is_empty() {
             return Err(adoption::refusal(
                 doing.to_owned(),

@@ -863,6 +863,74 @@ fn a_sink_that_makes_nothing_finds_what_it_needs() {
     }
 }
 
+/// What `schema_sql` prints, run by somebody else, for a sink that may make nothing.
+fn made_by_others(ddl: Ddl, files: &[&Arc<FileDescription>]) -> Mirror {
+    let mut mirror = Mirror::new();
+    mirror.sql(&format!("DROP SCHEMA \"{}\" CASCADE", mirror.schema));
+    mirror.config.ddl = ddl;
+    let files: Vec<FileDescription> = files.iter().map(|file| (***file).clone()).collect();
+    let statements = schema_sql(&mirror.config, &files).expect("statements");
+    mirror.sql(&statements.join(";\n"));
+    mirror.reopen();
+    mirror
+}
+
+/// A history's rows are told apart by its key alone: with one that has more columns nothing is written, and nothing is lost.
+#[test]
+fn a_history_with_a_wider_key_is_refused() {
+    for ddl in [Ddl::Manage, Ddl::None] {
+        let cards = planned("/srv/cards", Some("cards"), &CARDS[..1], &history());
+        let tree = static_file("/srv/etc", "/srv/etc/a");
+        let mut mirror = made_by_others(ddl, &[&cards, &tree]);
+        let entry = |lsn, text: &str| FileChanges {
+            log: log([(lsn, image(1, record(text)))]),
+            ..changes(&cards, [(1, record(text))])
+        };
+        let rekey = |mirror: &Mirror, columns: &str| {
+            mirror.sql(&format!(
+                "ALTER TABLE cards DROP CONSTRAINT cards_pkey; ALTER TABLE cards ADD PRIMARY KEY ({columns})"
+            ));
+        };
+        let key = "record_number, epoch, lsn, idx";
+        let wider = format!("{key}, captured_at");
+        rekey(&mirror, &wider);
+        let error = mirror.refuse([entry(1, "Smith ")]);
+        match ddl {
+            Ddl::None => assert_permanent(&error, &["its key has more columns", "a history"]),
+            _ => assert_permanent(
+                &error,
+                &["there is no primary key on (record_number, epoch"],
+            ),
+        }
+        rekey(&mirror, key);
+        mirror.apply([entry(1, "Smith ")]);
+        rekey(&mirror, &wider);
+        mirror.reopen();
+        let error = mirror.refuse([entry(101, "Jones ")]);
+        assert_permanent(
+            &error,
+            &[
+                "its key has more columns than record_number, epoch, lsn, idx",
+                "a history",
+                "alone",
+            ],
+        );
+        rekey(&mirror, key);
+        mirror.apply([entry(101, "Jones ")]);
+        assert_eq!(
+            mirror.sql("SELECT lsn, name FROM cards ORDER BY lsn"),
+            ["1|Smith", "101|Jones"]
+        );
+        if ddl == Ddl::None {
+            mirror.sql(
+                "ALTER TABLE etc DROP CONSTRAINT etc_pkey; ALTER TABLE etc ADD PRIMARY KEY (file_id, block_number, data)",
+            );
+            let error = mirror.refuse([changes(&tree, [(0, record("x"))])]);
+            assert_permanent(&error, &["its key has more columns", "static files"]);
+        }
+    }
+}
+
 /// A table that the DBA made for columns, with wider types, names in capitals, and partitioned by one of them.
 #[test]
 fn a_table_that_others_made_takes_columns() {
