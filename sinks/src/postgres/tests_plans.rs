@@ -875,6 +875,73 @@ fn made_by_others(ddl: Ddl, files: &[&Arc<FileDescription>]) -> Mirror {
     mirror
 }
 
+/// What a plan doesn't want any more, and nobody may drop, is emptied: columns and the raw image, from which the others are
+/// filled before. What somebody dropped is dropped.
+#[test]
+fn what_may_not_be_dropped_is_emptied() {
+    for ddl in [Ddl::Check, Ddl::None] {
+        let paths = ["/srv/kept", "/srv/dropped"];
+        let [kept, dropped] = paths.map(|path| planned(path, None, CARDS, &PlanSpec::default()));
+        let mut mirror = made_by_others(ddl, &[&kept, &dropped]);
+        let rows = || (1..=100).map(|id| (id, record(format!("Smith {id:04}101112"))));
+        mirror.apply([
+            changes(&kept, rows().chain([(101, residue("gone"))])),
+            changes(&dropped, rows()),
+        ]);
+        let fields: &[(&str, &str)] = &[("name", "text(3) utf-8"), ("more", "text(3) utf-8")];
+        let lean = PlanSpec {
+            raw: false,
+            may_drop: true,
+            ..PlanSpec::default()
+        };
+        let [lean_kept, lean_dropped] = paths.map(|path| planned(path, None, fields, &lean));
+        mirror.sql("ALTER TABLE kept ADD COLUMN more text");
+        let error = mirror.refuse([changes(&lean_kept, [])]);
+        let mend = format!(
+            "ALTER TABLE \"{}\".\"kept\" ALTER COLUMN \"data\" DROP NOT NULL",
+            mirror.schema
+        );
+        assert_permanent(&error, &["column data", "is NOT NULL", &mend]);
+        mirror.sql(&mend);
+        mirror.apply([changes(&lean_kept, [(102, record("Miller0001101112"))])]);
+        let table = |mirror: &Mirror, name: &str| {
+            mirror.sql(&format!(
+                "SELECT to_jsonb(t) FROM {name} AS t ORDER BY record_number"
+            ))
+        };
+        let shown = table(&mirror, "kept");
+        assert_eq!(
+            [&shown[0], &shown[100]],
+            [
+                r#"{"data": null, "more": "th", "name": "Smi", "rest": null, "clock": null, "amount": null, "undecoded": null, "record_number": 1}"#,
+                r#"{"data": null, "more": "ler", "name": "Mil", "rest": null, "clock": null, "amount": null, "undecoded": null, "record_number": 102}"#
+            ]
+        );
+        assert_eq!(
+            mirror.sql(
+                "SELECT count(*) FROM kept WHERE coalesce(data, rest) IS NOT NULL OR more IS NULL"
+            ),
+            ["0"]
+        );
+        assert_eq!(
+            mirror.sql("SELECT count(*) FROM counterfoil_residue"),
+            ["0"]
+        );
+        mirror.sql(
+            "ALTER TABLE dropped DROP COLUMN data, DROP COLUMN rest, DROP COLUMN amount, DROP COLUMN clock, ADD COLUMN more text",
+        );
+        mirror.apply([changes(&lean_dropped, [(1, record("Miller0001101112"))])]);
+        let shown = table(&mirror, "dropped");
+        assert_eq!(
+            [&shown[0], &shown[1]],
+            [
+                r#"{"more": "ler", "name": "Mil", "undecoded": null, "record_number": 1}"#,
+                r#"{"more": null, "name": "Smith", "undecoded": null, "record_number": 2}"#
+            ]
+        );
+    }
+}
+
 /// A history's rows are told apart by its key alone: with one that has more columns nothing is written, and nothing is lost.
 #[test]
 fn a_history_with_a_wider_key_is_refused() {
