@@ -349,7 +349,7 @@ async fn put_records(
     let Some(last) = records.last() else {
         return Ok(());
     };
-    if file.last_id.is_none() && records.len() >= COPY_MIN {
+    if file.last_id.is_none() && records.len() >= COPY_MIN && session.may_copy() {
         let found = session
             .query(&file.table.max, &[])
             .await
@@ -360,7 +360,7 @@ async fn put_records(
         Some(last_id) => records.partition_point(|row| row.id <= last_id),
         None => records.len(),
     };
-    let (known, new) = if records.len() - known >= COPY_MIN && !session.is_careful {
+    let (known, new) = if records.len() - known >= COPY_MIN && session.may_copy() {
         records.split_at(known)
     } else {
         (records, &records[..0])

@@ -998,6 +998,47 @@ fn a_history_with_a_wider_key_is_refused() {
     }
 }
 
+/// Who doesn't look lets the server make of values what columns hold, however many there are, and wherever it thinks it is.
+#[test]
+fn who_doesnt_look_has_values_converted() {
+    let fields: &[(&str, &str)] = &[
+        ("amount", "zoned(12)"),
+        ("moment", "text(20) utf-8 as YYYYMMDDHHMISSFFFFFF"),
+    ];
+    let cards = planned("/srv/cards", None, fields, &PlanSpec::default());
+    let past = planned("/srv/past", None, fields, &history());
+    let mut mirror = made_by_others(Ddl::None, &[&cards, &past]);
+    for table in ["cards", "past"] {
+        mirror.sql(&format!(
+            "ALTER TABLE {table} ALTER COLUMN amount TYPE double precision, ALTER COLUMN moment TYPE timestamptz"
+        ));
+    }
+    let url = mirror.config.url.take().expect("a URL");
+    let between = if url.contains('?') { '&' } else { '?' };
+    mirror.config.url = Some(format!(
+        "{url}{between}options=-c%20TimeZone%3DAsia%2FTokyo"
+    ));
+    mirror.reopen();
+    let line = |id: u64| record(format!("{id:012}20240229123456000000"));
+    let rows = || (1..=100).map(|id| (id, line(id)));
+    mirror.apply([
+        changes(&cards, rows()),
+        FileChanges {
+            log: log(rows().map(|(id, record)| (id, image(id, record)))),
+            ..changes(&past, rows())
+        },
+    ]);
+    for table in ["cards", "past"] {
+        assert_eq!(
+            mirror.sql(&format!(
+                "SELECT sum(amount), count(*), min(moment AT TIME ZONE 'UTC'), max(moment AT TIME ZONE 'UTC') FROM {table}"
+            )),
+            ["5050|100|2024-02-29 12:34:56|2024-02-29 12:34:56"],
+            "{table}"
+        );
+    }
+}
+
 /// A table that the DBA made for columns, with wider types, names in capitals, and partitioned by one of them.
 #[test]
 fn a_table_that_others_made_takes_columns() {
