@@ -571,6 +571,49 @@ pub fn clears_ranges(harness: &mut dyn Harness) {
     assert_eq!(ids, (0..3).chain(12..29).collect::<Vec<_>>());
 }
 
+/// What a sink remembers of a file from one batch to the next holds: a file, of a tree or with a table of its own, that is made
+/// and then shrinks, loses records or is truncated has just what is left of it.
+pub fn shrinks_what_it_remembers(harness: &mut dyn Harness) {
+    let mut trial = Trial::begin(harness);
+    for file in [
+        static_file("/srv/etc", "/srv/etc/a"),
+        file("/srv/cards.dat"),
+    ] {
+        let whole = |images: u64| (0..images).map(move |id| (id, record(format!("{images} {id}"))));
+        let ids = |trial: &mut Trial<'_>| -> Vec<u64> {
+            let content = trial.content(&file.path);
+            content.iter().map(|(id, _)| *id).collect()
+        };
+        trial.go_on([cleared(changes(&file, whole(6)), [0..u64::MAX])]);
+        trial.go_on([cleared(
+            changes(&file, [(3, record("last"))]),
+            [4..u64::MAX],
+        )]);
+        assert_eq!(ids(&mut trial), [0, 1, 2, 3]);
+        trial.go_on([changes(&file, [(1, Image::Absent), (4, record("more"))])]);
+        assert_eq!(ids(&mut trial), [0, 2, 3, 4]);
+        trial.go_on([cleared(changes(&file, []), [2..4])]);
+        assert_eq!(ids(&mut trial), [0, 4]);
+        trial.go_on([cleared(changes(&file, []), [0..u64::MAX])]);
+        assert_eq!(trial.content(&file.path), []);
+        trial.go_on([changes(&file, whole(100))]);
+        trial.go_on([cleared(
+            changes(&file, [(49, Image::Absent), (99, record("end"))]),
+            [50..u64::MAX],
+        )]);
+        assert_eq!(ids(&mut trial), (0..49).chain([99]).collect::<Vec<u64>>());
+        trial.go_on([cleared(changes(&file, whole(2)), [0..u64::MAX])]);
+        assert_eq!(trial.content(&file.path), whole(2).collect::<Vec<_>>());
+        trial.go_on([changes(&file, [(0, Image::Absent), (1, Image::Absent)])]);
+        assert_eq!(trial.content(&file.path), []);
+        trial.go_on([changes(&file, whole(3))]);
+        trial.go_on([removed(&file), changes(&file, whole(2))]);
+        trial.go_on([changes(&file, [(1, Image::Absent)])]);
+        assert_eq!(ids(&mut trial), [0]);
+    }
+    trial.reopen();
+}
+
 /// A file without records is a file all the same.
 pub fn makes_an_empty_file(harness: &mut dyn Harness) {
     let mut trial = Trial::begin(harness);

@@ -167,6 +167,7 @@ macro_rules! sink_contract {
             keeps_many_residues
             clears_then_puts
             clears_ranges
+            shrinks_what_it_remembers
             makes_an_empty_file
             renames_a_file
             renames_onto_a_file

@@ -211,6 +211,13 @@ impl<'h, H: Harness + ?Sized> Trial<'h, H> {
         self.compare("a batch");
     }
 
+    /// Applies changes at the next position as [`Trial::apply`] does, and stays in the open sink, which goes on with what it
+    /// remembers.
+    pub fn go_on(&mut self, files: impl IntoIterator<Item = FileChanges>) {
+        let batch = self.batch(files);
+        self.apply_without_reopening(&batch);
+    }
+
     /// Applies a batch as the applier does, whatever happens to the server: what may pass is tried again, and where it isn't
     /// known whether the batch was applied, the position is asked. Then compares: it is applied, once.
     pub fn settle(&mut self, batch: &Batch) {

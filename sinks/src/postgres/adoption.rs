@@ -61,6 +61,18 @@ pub(super) enum Keys {
     OrWiderIfPartitioned,
 }
 
+impl Keys {
+    /// Which may be found for this table. What is twice in one that is shared, or in a history, is known by its key alone; in
+    /// others, the row that was there can be deleted first.
+    pub(super) fn of(table: &Table) -> Keys {
+        if table.is_shared || table.is_history() {
+            Keys::Exact
+        } else {
+            Keys::OrWiderIfPartitioned
+        }
+    }
+}
+
 /// Looks at the table with this name in its schema, quoted.
 pub(super) async fn look(
     session: &mut Session,
@@ -259,11 +271,34 @@ fn sorted(key: &[String]) -> Vec<String> {
     key
 }
 
-/// Whether the key of a table that is in use has more columns than its rows are told apart by.
-pub(super) async fn has_wider_key(session: &mut Session, table: &Table) -> Result<bool, SinkError> {
+/// A table that others made and that is in use, with what follows from its key: where that has more columns than rows are
+/// told apart by, rows are replaced by deleting them first.
+///
+/// # Errors
+/// [`SinkError::Permanent`]: it has more columns, and that may not be ([`Keys::of`]).
+pub(super) async fn keyed(session: &mut Session, table: Table) -> Result<Table, SinkError> {
     let mut found = Found::default();
-    find_key(session, &table.place, &table.key(), true, &mut found).await?;
-    Ok(found.has_wider_key)
+    let key = table.key();
+    find_key(session, &table.place, &key, true, &mut found).await?;
+    if !found.has_wider_key {
+        return Ok(table);
+    }
+    if Keys::of(&table) == Keys::OrWiderIfPartitioned {
+        return Ok(table.replacing(true));
+    }
+    let what = if table.is_shared {
+        "a table of static files"
+    } else {
+        "a history"
+    };
+    let columns = key.join(", ");
+    Err(permanent(
+        format!("looking at the table {}", table.place),
+        format!("its key has more columns than {columns}, by which {what} tells its rows apart"),
+        format!(
+            "give it a primary key or a unique index on ({columns}) alone; if it is partitioned, then by one of these"
+        ),
+    ))
 }
 
 /// A name as the server cuts it.

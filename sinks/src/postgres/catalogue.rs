@@ -221,8 +221,7 @@ impl Memory {
                 let (name, made) = (&entry.table, entry.table_made);
                 let mut table = Table::own(place, name, identity, entry.shape, made);
                 if !made {
-                    let replaces = adoption::has_wider_key(session, &table).await?;
-                    table = table.replacing(replaces);
+                    table = adoption::keyed(session, table).await?;
                 }
                 Arc::new(table)
             }
@@ -473,7 +472,10 @@ impl Memory {
         })?;
         let making = making(description, &name);
         let is_made = row.try_get(1).doing(looking)?;
-        let there = Table::own(session.name(&name), &name, &identity, shape, is_made);
+        let mut there = Table::own(session.name(&name), &name, &identity, shape, is_made);
+        if !is_made {
+            there = adoption::keyed(session, there).await?;
+        }
         let wanted = description.format.identity_name();
         if identity != wanted {
             return Err(permanent(
@@ -594,20 +596,15 @@ impl Memory {
             Choice::Alien(name) => {
                 let mut table = with(session, &name, &shape, false);
                 if ddl == Ddl::None {
-                    let replaces = adoption::has_wider_key(session, &table).await?;
+                    let table = adoption::keyed(session, table).await?;
                     self.names(session).await?.adopt(&name);
                     return Ok(Chosen {
-                        table: table.replacing(replaces),
+                        table,
                         is_there: true,
                     });
                 }
                 let columns: Vec<Wanted> = table.columns().into_iter().map(Wanted::from).collect();
-                let keys = if table.is_shared || table.is_history() {
-                    Keys::Exact
-                } else {
-                    Keys::OrWiderIfPartitioned
-                };
-                let (place, key) = (table.place.clone(), table.key());
+                let (keys, place, key) = (Keys::of(&table), table.place.clone(), table.key());
                 let mut found = adoption::look(session, &place, &columns, &key, keys).await?;
                 if found.columns.is_empty() && ddl == Ddl::Check {
                     found.differences = vec![adoption::Difference {

@@ -2,7 +2,7 @@
 //!
 //! All of it is in the batch's transaction. Rows come in chunks, so memory stays bounded however many there are.
 
-use super::adoption::{self, Keys, Wanted};
+use super::adoption::{self, Keys, Wanted, clipped};
 use super::error::{Doing, detail, has_code};
 use super::history::Micros;
 use super::rows::{self, Moment, Writer};
@@ -56,15 +56,8 @@ pub(super) async fn evolve(
     } else if session.ddl != Ddl::None {
         // Somebody else changes it.
         let wanted: Vec<Wanted> = after.columns().into_iter().map(Wanted::from).collect();
-        let key = after.key();
-        let found = adoption::look(
-            session,
-            &table.place,
-            &wanted,
-            &key,
-            Keys::OrWiderIfPartitioned,
-        )
-        .await?;
+        let (keys, key) = (Keys::of(table), after.key());
+        let found = adoption::look(session, &table.place, &wanted, &key, keys).await?;
         if !found.differences.is_empty() {
             return Err(adoption::refusal(
                 doing.to_owned(),
@@ -75,21 +68,27 @@ pub(super) async fn evolve(
         }
         after = with(with_others(evolution.shape.clone(), &found));
     }
-    if !evolution.clear.is_empty() {
-        let columns = || evolution.clear.iter().map(|column| quoted(&column.name));
-        let sets: Vec<String> = columns().map(|name| format!("{name} = NULL")).collect();
-        let filled: Vec<String> = columns()
-            .map(|name| format!("{name} IS NOT NULL"))
-            .collect();
-        let clear = format!(
-            "UPDATE {} SET {} WHERE {}",
-            table.place,
-            sets.join(", "),
-            filled.join(" OR ")
-        );
-        session.run(&clear).await.doing(|| doing.to_owned())?;
+    let cleared = evolution.clear.iter();
+    let mut has_raw = table.shape.raw;
+    let raw: Vec<&str>;
+    if may_change {
+        let cleared: Vec<&str> = cleared.map(|column| &*column.name).collect();
+        clear(session, table, &cleared, doing).await?;
+        raw = Vec::new();
+    } else {
+        // What would be dropped is emptied, as far as nobody dropped it.
+        let cleared = cleared.chain(&evolution.drop);
+        let cleared = cleared.map(|column| clipped(&column.name));
+        let there = may_be_emptied(session, table, cleared, doing).await?;
+        clear(session, table, &there, doing).await?;
+        if evolution.drop_raw {
+            raw = may_be_emptied(session, table, ["data", "rest"], doing).await?;
+            has_raw = raw.contains(&"data");
+        } else {
+            raw = Vec::new();
+        }
     }
-    if evolution.refill && table.shape.raw {
+    if evolution.refill && has_raw {
         let with_raw = with(Shape {
             raw: true,
             ..after.shape.clone()
@@ -106,12 +105,78 @@ pub(super) async fn evolve(
             let drops = ["DROP COLUMN data".into(), "DROP COLUMN rest".into()];
             alter(session, table, &drops, doing).await?;
         }
+        clear(session, table, &raw, doing).await?;
         let residue = session.name("counterfoil_residue");
         let delete = format!("DELETE FROM {residue} WHERE file_id = $1");
         let deleted = session.execute(&delete, &[&file_id]).await;
         deleted.doing(|| doing.to_owned())?;
     }
     Ok(after)
+}
+
+/// Which of these columns a table has, that others changed or will.
+///
+/// # Errors
+/// [`SinkError::Permanent`]: one can't be emptied.
+async fn may_be_emptied<'n>(
+    session: &mut Session,
+    table: &Table,
+    names: impl IntoIterator<Item = &'n str>,
+    doing: &str,
+) -> Result<Vec<&'n str>, SinkError> {
+    let rows = session
+        .query(
+            "SELECT attname::text, attnotnull FROM pg_attribute
+             WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped",
+            &[&table.place],
+        )
+        .await
+        .doing(|| doing.to_owned())?;
+    let mut there = Vec::new();
+    for name in names {
+        let Some(row) = rows.iter().find(|row| row.get::<_, &str>(0) == name) else {
+            continue;
+        };
+        if row.get(1) {
+            return Err(permanent(
+                doing,
+                format!(
+                    "column {name} of table {} is NOT NULL, and is to be emptied",
+                    table.name
+                ),
+                format!(
+                    "run `ALTER TABLE {} ALTER COLUMN {} DROP NOT NULL;` as its owner, or change the configuration back",
+                    table.place,
+                    quoted(name)
+                ),
+            ));
+        }
+        there.push(name);
+    }
+    Ok(there)
+}
+
+/// Empties these columns.
+async fn clear(
+    session: &mut Session,
+    table: &Table,
+    names: &[&str],
+    doing: &str,
+) -> Result<(), SinkError> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let each = |what: &str, between: &str| {
+        let each = names.iter().map(|name| format!("{} {what}", quoted(name)));
+        each.collect::<Vec<_>>().join(between)
+    };
+    let clear = format!(
+        "UPDATE {} SET {} WHERE {}",
+        table.place,
+        each("= NULL", ", "),
+        each("IS NOT NULL", " OR ")
+    );
+    session.run(&clear).await.doing(|| doing.to_owned())
 }
 
 /// A shape with the columns as they were found, which may hold more than is wanted.

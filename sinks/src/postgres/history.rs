@@ -181,7 +181,7 @@ impl Changes<'_> {
         let description = Arc::clone(&file.description);
         let mut writer = Writer::new(table, description.plan.as_deref());
         let place = file.place();
-        if self.rows.len() >= COPY_MIN && !session.is_careful {
+        if self.rows.len() >= COPY_MIN && session.may_copy() {
             rows::copy(session, &mut writer, &self.rows, &place).await?;
         } else {
             rows::replace(session, &mut writer, &self.rows, &place).await?;

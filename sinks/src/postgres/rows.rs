@@ -202,7 +202,8 @@ pub(super) async fn clear(
         }
         .doing(clearing)?;
     }
-    if last == i64::MAX {
+    // The rows of others come and go by other ways: a tree's blocks wait, and a history has its log.
+    if last == i64::MAX && !file.table.is_shared && !file.table.is_history() {
         file.last_id = match file.last_id {
             Some(last_id) => Some(last_id.min(begin - 1)),
             None if begin == 0 => Some(-1),
@@ -348,7 +349,7 @@ async fn put_records(
     let Some(last) = records.last() else {
         return Ok(());
     };
-    if file.last_id.is_none() && records.len() >= COPY_MIN {
+    if file.last_id.is_none() && records.len() >= COPY_MIN && session.may_copy() {
         let found = session
             .query(&file.table.max, &[])
             .await
@@ -359,7 +360,7 @@ async fn put_records(
         Some(last_id) => records.partition_point(|row| row.id <= last_id),
         None => records.len(),
     };
-    let (known, new) = if records.len() - known >= COPY_MIN && !session.is_careful {
+    let (known, new) = if records.len() - known >= COPY_MIN && session.may_copy() {
         records.split_at(known)
     } else {
         (records, &records[..0])

@@ -123,9 +123,12 @@ impl Session {
                 "make a database with ENCODING 'UTF8' (from template0) and configure that",
             ));
         }
-        // From here on no name means something because of where it is looked for.
+        // From here on no name means something because of where it is looked for, and no time because of where it is read: a
+        // table that others made may have a column with a time zone.
         self.client
-            .batch_execute("SET search_path = ''; SET client_min_messages = warning")
+            .batch_execute(
+                "SET search_path = ''; SET client_min_messages = warning; SET TimeZone = 'UTC'",
+            )
             .await
             .doing(setting_up)
     }
@@ -138,6 +141,12 @@ impl Session {
     /// What stands before the name of a table or view.
     pub(super) fn name_prefix(&self) -> String {
         format!("{}.", quoted(&self.schema))
+    }
+
+    /// Whether new rows may be copied. A binary `COPY` takes bytes for what its columns are, so somebody has to have looked
+    /// that they are what is sent.
+    pub(super) fn may_copy(&self) -> bool {
+        !self.is_careful && self.ddl != Ddl::None
     }
 
     /// Whether it is known to be broken.

@@ -863,6 +863,182 @@ fn a_sink_that_makes_nothing_finds_what_it_needs() {
     }
 }
 
+/// What `schema_sql` prints, run by somebody else, for a sink that may make nothing.
+fn made_by_others(ddl: Ddl, files: &[&Arc<FileDescription>]) -> Mirror {
+    let mut mirror = Mirror::new();
+    mirror.sql(&format!("DROP SCHEMA \"{}\" CASCADE", mirror.schema));
+    mirror.config.ddl = ddl;
+    let files: Vec<FileDescription> = files.iter().map(|file| (***file).clone()).collect();
+    let statements = schema_sql(&mirror.config, &files).expect("statements");
+    mirror.sql(&statements.join(";\n"));
+    mirror.reopen();
+    mirror
+}
+
+/// What a plan doesn't want any more, and nobody may drop, is emptied: columns and the raw image, from which the others are
+/// filled before. What somebody dropped is dropped.
+#[test]
+fn what_may_not_be_dropped_is_emptied() {
+    for ddl in [Ddl::Check, Ddl::None] {
+        let paths = ["/srv/kept", "/srv/dropped"];
+        let [kept, dropped] = paths.map(|path| planned(path, None, CARDS, &PlanSpec::default()));
+        let mut mirror = made_by_others(ddl, &[&kept, &dropped]);
+        let rows = || (1..=100).map(|id| (id, record(format!("Smith {id:04}101112"))));
+        mirror.apply([
+            changes(&kept, rows().chain([(101, residue("gone"))])),
+            changes(&dropped, rows()),
+        ]);
+        let fields: &[(&str, &str)] = &[("name", "text(3) utf-8"), ("more", "text(3) utf-8")];
+        let lean = PlanSpec {
+            raw: false,
+            may_drop: true,
+            ..PlanSpec::default()
+        };
+        let [lean_kept, lean_dropped] = paths.map(|path| planned(path, None, fields, &lean));
+        mirror.sql("ALTER TABLE kept ADD COLUMN more text");
+        let error = mirror.refuse([changes(&lean_kept, [])]);
+        let mend = format!(
+            "ALTER TABLE \"{}\".\"kept\" ALTER COLUMN \"data\" DROP NOT NULL",
+            mirror.schema
+        );
+        assert_permanent(&error, &["column data", "is NOT NULL", &mend]);
+        mirror.sql(&mend);
+        mirror.apply([changes(&lean_kept, [(102, record("Miller0001101112"))])]);
+        let table = |mirror: &Mirror, name: &str| {
+            mirror.sql(&format!(
+                "SELECT to_jsonb(t) FROM {name} AS t ORDER BY record_number"
+            ))
+        };
+        let shown = table(&mirror, "kept");
+        assert_eq!(
+            [&shown[0], &shown[100]],
+            [
+                r#"{"data": null, "more": "th", "name": "Smi", "rest": null, "clock": null, "amount": null, "undecoded": null, "record_number": 1}"#,
+                r#"{"data": null, "more": "ler", "name": "Mil", "rest": null, "clock": null, "amount": null, "undecoded": null, "record_number": 102}"#
+            ]
+        );
+        assert_eq!(
+            mirror.sql(
+                "SELECT count(*) FROM kept WHERE coalesce(data, rest) IS NOT NULL OR more IS NULL"
+            ),
+            ["0"]
+        );
+        assert_eq!(
+            mirror.sql("SELECT count(*) FROM counterfoil_residue"),
+            ["0"]
+        );
+        mirror.sql(
+            "ALTER TABLE dropped DROP COLUMN data, DROP COLUMN rest, DROP COLUMN amount, DROP COLUMN clock, ADD COLUMN more text",
+        );
+        mirror.apply([changes(&lean_dropped, [(1, record("Miller0001101112"))])]);
+        let shown = table(&mirror, "dropped");
+        assert_eq!(
+            [&shown[0], &shown[1]],
+            [
+                r#"{"more": "ler", "name": "Mil", "undecoded": null, "record_number": 1}"#,
+                r#"{"more": null, "name": "Smith", "undecoded": null, "record_number": 2}"#
+            ]
+        );
+    }
+}
+
+/// A history's rows are told apart by its key alone: with one that has more columns nothing is written, and nothing is lost.
+#[test]
+fn a_history_with_a_wider_key_is_refused() {
+    for ddl in [Ddl::Manage, Ddl::None] {
+        let cards = planned("/srv/cards", Some("cards"), &CARDS[..1], &history());
+        let tree = static_file("/srv/etc", "/srv/etc/a");
+        let mut mirror = made_by_others(ddl, &[&cards, &tree]);
+        let entry = |lsn, text: &str| FileChanges {
+            log: log([(lsn, image(1, record(text)))]),
+            ..changes(&cards, [(1, record(text))])
+        };
+        let rekey = |mirror: &Mirror, columns: &str| {
+            mirror.sql(&format!(
+                "ALTER TABLE cards DROP CONSTRAINT cards_pkey; ALTER TABLE cards ADD PRIMARY KEY ({columns})"
+            ));
+        };
+        let key = "record_number, epoch, lsn, idx";
+        let wider = format!("{key}, captured_at");
+        rekey(&mirror, &wider);
+        let error = mirror.refuse([entry(1, "Smith ")]);
+        match ddl {
+            Ddl::None => assert_permanent(&error, &["its key has more columns", "a history"]),
+            _ => assert_permanent(
+                &error,
+                &["there is no primary key on (record_number, epoch"],
+            ),
+        }
+        rekey(&mirror, key);
+        mirror.apply([entry(1, "Smith ")]);
+        rekey(&mirror, &wider);
+        mirror.reopen();
+        let error = mirror.refuse([entry(101, "Jones ")]);
+        assert_permanent(
+            &error,
+            &[
+                "its key has more columns than record_number, epoch, lsn, idx",
+                "a history",
+                "alone",
+            ],
+        );
+        rekey(&mirror, key);
+        mirror.apply([entry(101, "Jones ")]);
+        assert_eq!(
+            mirror.sql("SELECT lsn, name FROM cards ORDER BY lsn"),
+            ["1|Smith", "101|Jones"]
+        );
+        if ddl == Ddl::None {
+            mirror.sql(
+                "ALTER TABLE etc DROP CONSTRAINT etc_pkey; ALTER TABLE etc ADD PRIMARY KEY (file_id, block_number, data)",
+            );
+            let error = mirror.refuse([changes(&tree, [(0, record("x"))])]);
+            assert_permanent(&error, &["its key has more columns", "static files"]);
+        }
+    }
+}
+
+/// Who doesn't look lets the server make of values what columns hold, however many there are, and wherever it thinks it is.
+#[test]
+fn who_doesnt_look_has_values_converted() {
+    let fields: &[(&str, &str)] = &[
+        ("amount", "zoned(12)"),
+        ("moment", "text(20) utf-8 as YYYYMMDDHHMISSFFFFFF"),
+    ];
+    let cards = planned("/srv/cards", None, fields, &PlanSpec::default());
+    let past = planned("/srv/past", None, fields, &history());
+    let mut mirror = made_by_others(Ddl::None, &[&cards, &past]);
+    for table in ["cards", "past"] {
+        mirror.sql(&format!(
+            "ALTER TABLE {table} ALTER COLUMN amount TYPE double precision, ALTER COLUMN moment TYPE timestamptz"
+        ));
+    }
+    let url = mirror.config.url.take().expect("a URL");
+    let between = if url.contains('?') { '&' } else { '?' };
+    mirror.config.url = Some(format!(
+        "{url}{between}options=-c%20TimeZone%3DAsia%2FTokyo"
+    ));
+    mirror.reopen();
+    let line = |id: u64| record(format!("{id:012}20240229123456000000"));
+    let rows = || (1..=100).map(|id| (id, line(id)));
+    mirror.apply([
+        changes(&cards, rows()),
+        FileChanges {
+            log: log(rows().map(|(id, record)| (id, image(id, record)))),
+            ..changes(&past, rows())
+        },
+    ]);
+    for table in ["cards", "past"] {
+        assert_eq!(
+            mirror.sql(&format!(
+                "SELECT sum(amount), count(*), min(moment AT TIME ZONE 'UTC'), max(moment AT TIME ZONE 'UTC') FROM {table}"
+            )),
+            ["5050|100|2024-02-29 12:34:56|2024-02-29 12:34:56"],
+            "{table}"
+        );
+    }
+}
+
 /// A table that the DBA made for columns, with wider types, names in capitals, and partitioned by one of them.
 #[test]
 fn a_table_that_others_made_takes_columns() {
