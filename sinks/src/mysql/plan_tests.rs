@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::contract::{self, Harness, changes, file, record, residue, static_file};
-use crate::plan::{ColumnKind, Ddl, Mode, Origin, Plan, PlanSpec};
+use crate::plan::{ColumnKind, Ddl, Mask, Mode, Origin, Plan, PlanSpec};
 use crate::{FileChanges, FileDescription, FileSchema, Image, Logged, LoggedChange};
 use counterfoil_records::schema::{Dialect, RecordSchema};
 use counterfoil_servers::{Cut, Mariadb, Proxy};
@@ -1053,6 +1053,98 @@ fn a_kept_table_with_rows_is_refused() {
     database.run("DELETE FROM counterfoil_rows_50");
     sink.apply(&next).expect("now it has none");
     assert_eq!(content(&mut sink, "/srv/raw.dat"), [(1, record("x"))]);
+}
+
+/// Where nothing may be dropped, what is wanted no longer is emptied: columns, and the bytes, from which masked columns are
+/// filled before.
+#[test]
+fn what_would_be_dropped_is_emptied() {
+    for ddl in [Ddl::Check, Ddl::None] {
+        let database = Database::new(true);
+        let config = limited(&database, ddl);
+        let all = planned("/srv/people", PERSON, &PlanSpec::default());
+        for statement in schema_sql(&config, &[(*all).clone()]).expect("statements") {
+            database.run(&statement);
+        }
+        let mut sink = open(&config);
+        let images = people(100).into_iter().chain([(200, residue("Bob"))]);
+        apply(&mut sink, 1, [changes(&all, images)]);
+        let rows = "counterfoil_rows_1";
+        let counts = || {
+            database.sql(&format!(
+                "SELECT COUNT(data), COUNT(name), SUM(name = 'Ann'), SUM(name = 'hid'), COUNT(units) FROM {rows}"
+            ))
+        };
+        // A column that may be dropped.
+        let fewer = PlanSpec {
+            without: vec!["units".into()],
+            may_drop: true,
+            ..PlanSpec::default()
+        };
+        let fewer = planned("/srv/people", PERSON, &fewer);
+        apply(&mut sink, 2, [changes(&fewer, [])]);
+        assert_eq!(counts(), "100\t100\t100\t0\t0\n");
+        // A mask, and no bytes that would show what it hides.
+        let masked = PlanSpec {
+            raw: false,
+            masks: [("name".to_owned(), Mask::Fixed("hid".into()))].into(),
+            ..PlanSpec::default()
+        };
+        let masked = planned("/srv/people", PERSON, &masked);
+        let next = batch(3, [changes(&masked, [(1, record(person("Cyd", 3)))])]);
+        let error = sink.apply(&next).expect_err("data may not be NULL");
+        let text = error.to_string();
+        assert!(
+            matches!(error, SinkError::Permanent { .. })
+                && text
+                    .contains("ALTER TABLE counterfoil_rows_1 MODIFY COLUMN `data` longblob NULL"),
+            "{text}"
+        );
+        assert_eq!(counts(), "100\t100\t100\t0\t0\n");
+        database.run(&format!(
+            "ALTER TABLE {rows} MODIFY COLUMN data LONGBLOB NULL"
+        ));
+        sink.apply(&next).expect("now it may");
+        assert_eq!(counts(), "0\t100\t0\t100\t100\n");
+        assert_eq!(
+            database.sql("SELECT COUNT(*) FROM counterfoil_residue"),
+            "0\n"
+        );
+        // The columns are as they should be for rows that come later as well.
+        apply(
+            &mut sink,
+            4,
+            [changes(&masked, [(300, record(person("Dan", 4)))])],
+        );
+        assert_eq!(counts(), "0\t101\t0\t101\t101\n");
+
+        // Where the bytes are gone by another hand, columns stay as they are.
+        let other = planned("/srv/other", PERSON, &PlanSpec::default());
+        let shape = other.plan.as_ref().expect("a plan").shape();
+        for statement in [
+            schema::create_shaped(2, shape),
+            "INSERT INTO counterfoil_tables (rows_table, stream, is_shared) VALUES (2, '', 2)"
+                .into(),
+            format!(
+                "INSERT INTO counterfoil_shapes (rows_table, shape, kept_for) VALUES (2, '{}', 'other')",
+                shape.text()
+            ),
+        ] {
+            database.run(&statement);
+        }
+        apply(&mut sink, 5, [changes(&other, people(3))]);
+        database.run("ALTER TABLE counterfoil_rows_2 DROP COLUMN data, DROP COLUMN rest");
+        let without = PlanSpec {
+            raw: false,
+            ..PlanSpec::default()
+        };
+        let without = planned("/srv/other", PERSON, &without);
+        apply(&mut sink, 6, [changes(&without, [])]);
+        assert_eq!(
+            database.sql("SELECT COUNT(name), COUNT(units) FROM counterfoil_rows_2"),
+            "3\t3\n"
+        );
+    }
 }
 
 /// A history of many rows is loaded; when its columns change, every row has its own again, with its moment and position.
