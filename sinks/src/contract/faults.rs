@@ -300,6 +300,31 @@ pub fn finds_out_about_a_cut_after_the_commit(harness: &mut dyn Faults) {
     }
 }
 
+/// The same for a batch that mends rows and leaves the position where it is, so that nothing tells whether it was applied: it
+/// isn't taken to be, and is applied again.
+pub fn repeats_an_amendment_that_was_cut(harness: &mut dyn Faults) {
+    let mut trial = begin(harness);
+    for moment in [Moment::BeforeCommit, Moment::AfterCommit] {
+        let rows = (1..100).map(|id| (id, record(format!("{moment:?}, {id}"))));
+        let amendment = Batch {
+            after: Some(trial.position()),
+            position: trial.position(),
+            ..trial.batch([changes(&file("/srv/cards.dat"), rows)])
+        };
+        trial.harness().target().cut(moment);
+        let error = trial.sink().apply(&amendment).expect_err("it was cut");
+        assert_transient(&error);
+        let is_to_come = trial.harness().target().is_cut_to_come();
+        assert!(!is_to_come, "nothing was cut");
+        if moment == Moment::BeforeCommit {
+            trial.compare("an amendment that was cut");
+        }
+        trial.sink().apply(&amendment).expect("once more");
+        trial.note(&amendment);
+        trial.compare("an amendment that was applied again");
+    }
+}
+
 fn cut_after_commit(trial: &mut Trial<'_, dyn Faults + '_>, batch: &Batch) {
     trial.harness().target().cut(Moment::AfterCommit);
     if let Err(error) = trial.sink().apply(batch) {

@@ -224,6 +224,7 @@ macro_rules! sink_faults {
             survives_an_orderly_shutdown
             survives_a_cut_before_the_commit
             finds_out_about_a_cut_after_the_commit
+            repeats_an_amendment_that_was_cut
             survives_a_deadlock
             gives_up_waiting_for_a_lock
             goes_on_when_a_lock_is_free

@@ -6,11 +6,11 @@
 use super::columns::Columns;
 use super::config::MysqlConfig;
 use super::entry::{self, Entry, SELECT_ENTRIES, read_shape};
-use super::error::Doing;
+use super::error::{Doing, NO_TABLE, is_code};
 use super::history;
 use super::policy;
 use super::rows::{Rows, Stamp};
-use super::schema::limited;
+use super::schema::{limited, rows_table};
 use super::session::{Session, column};
 use super::structure::{Make, Structure};
 use crate::naming::wanted_name;
@@ -28,6 +28,9 @@ const FILES_MAX: usize = 20_000;
 
 /// Files that are looked up with one statement, the largest number that fits first.
 const LOOKED_UP: [usize; 3] = [128, 16, 1];
+
+/// Names that a kept table may have for a file are looked up with one statement, so many at once.
+const NAMES_LOOKED_UP: u32 = 64;
 
 /// What is remembered of a stream.
 #[derive(Default)]
@@ -57,6 +60,8 @@ pub(super) struct File {
 /// A table that has no file, and is kept for the next one of its name: made beforehand, or with a history in it.
 pub(super) struct Kept {
     pub(super) number: u64,
+    /// What it is kept for.
+    pub(super) name: String,
     pub(super) shape: Shape,
 }
 
@@ -289,7 +294,7 @@ impl Work<'_> {
 
     /// Stores what a table is.
     pub(super) async fn set_shape(&mut self, number: u64, shape: &Shape) -> Result<(), SinkError> {
-        let storing = || format!("storing the shape of {}", super::schema::rows_table(number));
+        let storing = || format!("storing the shape of {}", rows_table(number));
         if *shape == Shape::default() {
             let sql = "DELETE FROM counterfoil_shapes WHERE rows_table = ?";
             self.session.run(sql, (number,)).await.doing(storing)?;
@@ -324,34 +329,91 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The table that is kept for files of this name, if there is one.
+    /// The table that is kept for files of this name, if there is one: for the name itself, or the second, third, ... choice
+    /// for it. Of several it is the first of this shape, else the first of its mode.
     pub(super) async fn find_kept(
         &mut self,
-        name: &str,
+        wanted: &str,
         is_shared: bool,
-        mode: Mode,
+        shape: &Shape,
     ) -> Result<Option<Kept>, SinkError> {
-        let looking = || format!("looking for a table that is kept for {name:?}");
-        let row = self
-            .session
-            .first(
-                "SELECT s.rows_table, s.shape FROM counterfoil_shapes AS s
+        let looking = || format!("looking for a table that is kept for {wanted:?}");
+        let mut first = 1_u32;
+        loop {
+            let numbers = first..first.saturating_add(NAMES_LOOKED_UP);
+            let names: Vec<String> = numbers.map(|number| limited(wanted, number)).collect();
+            let any_of = vec!["?"; names.len()].join(",");
+            let sql = format!(
+                "SELECT s.rows_table, s.kept_for, s.shape FROM counterfoil_shapes AS s
                  JOIN counterfoil_tables AS n ON n.rows_table = s.rows_table
-                 WHERE s.kept_for = ? AND n.released_ns IS NULL AND (n.stream = ? OR n.stream = '')
-                     AND (n.is_shared = 1) = ?",
-                (name, self.stream, is_shared),
+                 WHERE s.kept_for IN ({any_of}) AND n.released_ns IS NULL AND (n.stream = ? OR n.stream = '')
+                     AND (n.is_shared = 1) = ?"
+            );
+            let mut params: Vec<Value> = names.iter().map(Value::from).collect();
+            params.extend([self.stream.into(), is_shared.into()]);
+            let rows = self.session.rows(&sql, params).await.doing(looking)?;
+            let mut found = Vec::new();
+            for row in &rows {
+                let text: String = column(row, 2).doing(looking)?;
+                let kept = Kept {
+                    number: column(row, 0).doing(looking)?,
+                    name: column(row, 1).doing(looking)?,
+                    shape: read_shape(Some(&text), looking)?,
+                };
+                if kept.shape.mode == shape.mode {
+                    found.push(kept);
+                }
+            }
+            let choice = |kept: &Kept| names.iter().position(|name| *name == kept.name);
+            let first_of_all = found
+                .into_iter()
+                .min_by_key(|kept| (kept.shape != *shape, choice(kept)));
+            if first_of_all.is_some() {
+                return Ok(first_of_all);
+            }
+            // Names are given in order, so there are no more behind one that nothing has.
+            let sql = format!("SELECT COUNT(*) FROM counterfoil_views WHERE name IN ({any_of})");
+            let params: Vec<Value> = names.iter().map(Value::from).collect();
+            let count: usize = match self.session.first(&sql, params).await.doing(looking)? {
+                Some(row) => column(&row, 0).doing(looking)?,
+                None => 0,
+            };
+            if count < names.len() {
+                return Ok(None);
+            }
+            first = first.saturating_add(NAMES_LOOKED_UP);
+        }
+    }
+
+    /// Refuses a kept table that has rows: nobody knows of what.
+    async fn check_empty(&mut self, kept: &Kept) -> Result<(), SinkError> {
+        if kept.shape.mode == Mode::History {
+            return Ok(());
+        }
+        let table = rows_table(kept.number);
+        let taking = || {
+            format!(
+                "taking the table {table}, which is kept for {:?}",
+                kept.name
             )
-            .await
-            .doing(looking)?;
-        let Some(row) = row else {
-            return Ok(None);
         };
-        let text: String = column(&row, 1).doing(looking)?;
-        let kept = Kept {
-            number: column(&row, 0).doing(looking)?,
-            shape: read_shape(Some(&text), looking)?,
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+        let has_rows = match self.session.first(&sql, ()).await {
+            // Whoever looks at it, or writes to it, says so.
+            Err(error) if is_code(&error, &NO_TABLE) => false,
+            found => match found.doing(taking)? {
+                Some(row) => column::<u8>(&row, 0).doing(taking)? != 0,
+                None => false,
+            },
         };
-        Ok((kept.shape.mode == mode).then_some(kept))
+        if !has_rows {
+            return Ok(());
+        }
+        Err(permanent(
+            taking(),
+            "it has rows already, which Counterfoil didn't write",
+            format!("save the rows if they are wanted, and delete them all: DELETE FROM {table}"),
+        ))
     }
 
     /// A table for a file, empty or with a history in it, and its view's name: one that is kept, or a new one.
@@ -361,8 +423,10 @@ impl Work<'_> {
     ) -> Result<(Rows, String), SinkError> {
         let plan = description.plan.as_ref();
         let shape = plan.map_or_else(Shape::default, |plan| plan.shape().clone());
-        let wanted = limited(&wanted_name(description)?, 1);
-        if let Some(kept) = self.find_kept(&wanted, false, shape.mode).await? {
+        let wanted = wanted_name(description)?;
+        if let Some(kept) = self.find_kept(&wanted, false, &shape).await? {
+            self.check_empty(&kept).await?;
+            let wanted = kept.name;
             let sql = "UPDATE counterfoil_shapes SET kept_for = NULL, identity = NULL WHERE rows_table = ?";
             self.session
                 .run(sql, (kept.number,))
@@ -381,7 +445,7 @@ impl Work<'_> {
             return Ok((rows, wanted));
         }
         if !self.may_define() {
-            return Err(self.not_prepared(description, &wanted));
+            return Err(self.not_prepared(description, &limited(&wanted, 1)));
         }
         let table = self.take_name(description).await?;
         let columns = Columns::new(shape, plan.cloned());
@@ -526,10 +590,12 @@ impl Work<'_> {
                     self.list_names().await?;
                     self.release(&file.table).await?;
                     // A table that is kept for the new name is empty, and makes way.
-                    let wanted = limited(&wanted_name(description)?, 1);
-                    if let Some(kept) = self.find_kept(&wanted, false, Mode::Mirror).await? {
+                    let wanted = wanted_name(description)?;
+                    let mirror = Shape::default();
+                    if let Some(kept) = self.find_kept(&wanted, false, &mirror).await? {
+                        self.check_empty(&kept).await?;
                         self.release_rows(kept.number).await.doing(changing)?;
-                        self.release(&wanted).await?;
+                        self.release(&kept.name).await?;
                     }
                     file.table = self.take_name(description).await?;
                 } else if file.rows.is_history() {
@@ -655,8 +721,10 @@ impl Work<'_> {
         &mut self,
         description: &FileDescription,
     ) -> Result<(String, String, u64), SinkError> {
-        let wanted = limited(&wanted_name(description)?, 1);
-        if let Some(kept) = self.find_kept(&wanted, true, Mode::Mirror).await? {
+        let wanted = wanted_name(description)?;
+        if let Some(kept) = self.find_kept(&wanted, true, &Shape::default()).await? {
+            self.check_empty(&kept).await?;
+            let wanted = kept.name;
             self.set_shape(kept.number, &Shape::default()).await?;
             let view = limited(&content_view(&wanted), 1);
             if self.may_define() {
@@ -667,7 +735,7 @@ impl Work<'_> {
             return Ok((wanted, view, kept.number));
         }
         if !self.may_define() {
-            return Err(self.not_prepared(description, &wanted));
+            return Err(self.not_prepared(description, &limited(&wanted, 1)));
         }
         let table = self.take_name(description).await?;
         let view = self.take_view(&table).await?;

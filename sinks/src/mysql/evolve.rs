@@ -95,7 +95,7 @@ impl Work<'_> {
             ..rows.clone()
         };
         // Without the bytes, what is there stays as it is.
-        let is_filled = evolution.refill && before.raw && (is_made || evolution.shape.raw);
+        let is_filled = evolution.refill && before.raw;
         let there = columns_of(self.session, number).await?;
         if is_made {
             let others = others_columns(&there, &before, &evolution.shape);
@@ -111,12 +111,24 @@ impl Work<'_> {
             }
             self.release_rows(rows.number).await.doing(changing)?;
         } else {
-            let is_there = |column: &&PlanColumn| contains(&there, &stored_name(&column.name));
-            let cleared: Vec<&PlanColumn> = evolution.clear.iter().filter(is_there).collect();
-            empty(self.session, &rows, &cleared).await.doing(changing)?;
-            if is_filled {
-                fill(self.session, &after, &after, false, &changing).await?;
+            // Nothing is dropped: what would be is emptied, the bytes once the columns are filled from them.
+            let gone = evolution.clear.iter().chain(&evolution.drop);
+            let gone: Vec<String> = gone.map(|column| stored_name(&column.name)).collect();
+            let raw = ["data".to_owned(), "rest".to_owned()];
+            let has_raw = raw.iter().all(|name| contains(&there, name));
+            let is_there = |name: &&String| contains(&there, name);
+            let gone: Vec<&String> = gone.iter().filter(is_there).collect();
+            let mut bytes: Vec<&String> = raw.iter().filter(is_there).collect();
+            if !evolution.drop_raw {
+                bytes.clear();
             }
+            let all = [&gone[..], &bytes].concat();
+            check_nullable(self.session, number, &all, &changing).await?;
+            empty(self.session, &rows, &gone).await.doing(changing)?;
+            if is_filled && has_raw {
+                fill(self.session, &rows, &after, false, &changing).await?;
+            }
+            empty(self.session, &rows, &bytes).await.doing(changing)?;
         }
         self.set_shape(number, &evolution.shape).await?;
         Ok(after)
@@ -181,6 +193,48 @@ async fn columns_of(session: &mut Session, number: u64) -> Result<Vec<String>, S
     rows.iter()
         .map(|row| column::<String>(row, 0).doing(looking))
         .collect()
+}
+
+/// Refuses to empty columns that may not be empty, and says how they come to be.
+async fn check_nullable(
+    session: &mut Session,
+    number: u64,
+    columns: &[&String],
+    doing: &impl Fn() -> String,
+) -> Result<(), SinkError> {
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let table = rows_table(number);
+    let any_of = vec!["?"; columns.len()].join(",");
+    let sql = format!(
+        "SELECT column_name, column_type FROM information_schema.columns
+         WHERE table_schema = DATABASE() AND table_name = ? AND is_nullable = 'NO' AND column_name IN ({any_of})
+         ORDER BY ordinal_position"
+    );
+    let mut params = vec![Value::from(&table)];
+    params.extend(columns.iter().map(Value::from));
+    let rows = session.rows(&sql, params).await.doing(doing)?;
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let name: String = column(row, 0).doing(doing)?;
+        let kind: Vec<u8> = column(row, 1).doing(doing)?;
+        let kind = String::from_utf8_lossy(&kind).into_owned();
+        changes.push(format!("MODIFY COLUMN {} {kind} NULL", quoted(&name)));
+    }
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(permanent(
+        doing(),
+        format!(
+            "what is in some columns of {table} is wanted no longer and is to become NULL, which they don't take"
+        ),
+        format!(
+            "let them be NULL: ALTER TABLE {table} {}",
+            changes.join(", ")
+        ),
+    ))
 }
 
 /// Columns of a history that say what each row is.
@@ -258,14 +312,13 @@ async fn copy(
 }
 
 /// Sets these columns of all rows to NULL.
-async fn empty(session: &mut Session, rows: &Rows, columns: &[&PlanColumn]) -> Result<(), Error> {
+async fn empty(session: &mut Session, rows: &Rows, columns: &[&String]) -> Result<(), Error> {
     if columns.is_empty() {
         return Ok(());
     }
-    let sets = columns.iter().map(|column| {
-        let name = quoted(&stored_name(&column.name));
-        format!("{name} = NULL")
-    });
+    let sets = columns
+        .iter()
+        .map(|name| format!("{} = NULL", quoted(name)));
     let sets = sets.collect::<Vec<_>>().join(", ");
     let mut begin = Some(0);
     while let Some(first) = begin {

@@ -425,6 +425,16 @@ impl Target {
         batch: &Batch,
         lost: &mysql_async::Error,
     ) -> Result<(), SinkError> {
+        if batch.is_amendment() {
+            // It leaves the position where it was, which tells nothing then. Done twice it does no harm.
+            self.in_doubt = None;
+            return Err(transient(
+                applying(batch),
+                format!(
+                    "the connection was lost at the commit, and whether it was done isn't known: {lost}"
+                ),
+            ));
+        }
         let unknown = |why: String| {
             transient(
                 applying(batch),

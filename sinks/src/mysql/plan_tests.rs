@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::contract::{self, Harness, changes, file, record, residue, static_file};
-use crate::plan::{ColumnKind, Ddl, Mode, Origin, Plan, PlanSpec};
+use crate::plan::{ColumnKind, Ddl, Mask, Mode, Origin, Plan, PlanSpec};
 use crate::{FileChanges, FileDescription, FileSchema, Image, Logged, LoggedChange};
 use counterfoil_records::schema::{Dialect, RecordSchema};
 use counterfoil_servers::{Cut, Mariadb, Proxy};
@@ -932,6 +932,219 @@ fn what_differs_is_explained_and_can_be_mended() {
         database.run(&statement);
     }
     open(&config);
+}
+
+/// The second file of a name takes the table that was made for the second, whichever comes first.
+#[test]
+fn files_of_one_name_take_the_tables_made_for_them() {
+    for ddl in [Ddl::Check, Ddl::None, Ddl::Manage] {
+        let mut database = Database::new(true);
+        let config = limited(&database, ddl);
+        let files = [
+            file("/a/cards.dat"),
+            file("/b/cards.dat"),
+            planned("/c/cards.dat", PERSON, &PlanSpec::default()),
+            history_of("/d/cards.dat", PERSON),
+            static_file("/x/etc", "/x/etc/a.conf"),
+            static_file("/y/etc", "/y/etc/a.conf"),
+        ];
+        let descriptions: Vec<FileDescription> =
+            files.iter().map(|file| (**file).clone()).collect();
+        for statement in schema_sql(&config, &descriptions).expect("statements") {
+            database.run(&statement);
+        }
+        let config = match ddl {
+            Ddl::Manage => database.config(),
+            _ => config,
+        };
+        let mut sink = open(&config);
+        for (lsn, file) in (1..).zip(files.iter().rev()) {
+            let name = std::str::from_utf8(&file.path[1..2]).expect("a letter");
+            let changed = match lsn {
+                1 | 2 => changes(file, [(0, record(name))]),
+                _ => put(lsn, file, 1, name),
+            };
+            apply(&mut sink, lsn, [changed]);
+        }
+        for (table, letters) in [
+            ("cards_dat", "b"),
+            ("cards_dat_2", "a"),
+            ("etc", "y"),
+            ("etc_2", "x"),
+        ] {
+            let found = database.sql(&format!("SELECT data FROM {table}"));
+            assert!(found.starts_with(letters), "{table}: {found}");
+        }
+        for (table, letter) in [("cards_dat_3", "c"), ("cards_dat_4", "d")] {
+            let rows = database.rows(table, &["name"]).expect("rows");
+            assert_eq!(texts(&rows), [letter], "{table}");
+        }
+        assert_eq!(
+            database.sql("SELECT size FROM etc_files; SELECT size FROM etc_2_files"),
+            "100\n100\n"
+        );
+        // One too many.
+        if ddl != Ddl::Manage {
+            let error = sink
+                .apply(&batch(9, [changes(&file("/e/cards.dat"), [])]))
+                .expect_err("none is left");
+            assert!(error.to_string().contains("cards_dat"), "{error}");
+        }
+    }
+}
+
+/// A table with rows in it, that somebody has made, isn't taken for an empty one.
+#[test]
+fn a_kept_table_with_rows_is_refused() {
+    for ddl in [Ddl::Check, Ddl::None, Ddl::Manage] {
+        let database = Database::new(true);
+        let config = limited(&database, ddl);
+        let [raw, columns, _, tree] = four();
+        let descriptions = [&raw, &columns, &tree].map(|file| (**file).clone());
+        for statement in schema_sql(&config, &descriptions).expect("statements") {
+            database.run(&statement);
+        }
+        database.run("INSERT INTO counterfoil_rows_1 (id, data) VALUES (99, 'old')");
+        database.run("INSERT INTO counterfoil_rows_2 (id, data) VALUES (99, 'old')");
+        database.run("INSERT INTO counterfoil_rows_3 (file_id, id, data) VALUES (7, 99, 'old')");
+        let config = match ddl {
+            Ddl::Manage => database.config(),
+            _ => config,
+        };
+        let mut sink = open(&config);
+        let images = || [(1, record(person("Ann", 7)))];
+        for (number, file) in (1..).zip([&raw, &columns, &tree]) {
+            let next = batch(number, [changes(file, images())]);
+            let error = sink.apply(&next).expect_err("it has rows");
+            let (table, text) = (format!("counterfoil_rows_{number}"), error.to_string());
+            assert!(
+                matches!(error, SinkError::Permanent { .. })
+                    && text.contains(&format!("DELETE FROM {table}")),
+                "{text}"
+            );
+            assert_eq!(database.sql(&format!("SELECT id FROM {table}")), "99\n");
+            database.run(&format!("DELETE FROM {table}"));
+            sink.apply(&next).expect("now it has none");
+        }
+        assert_eq!(content(&mut sink, "/srv/raw.dat"), images());
+    }
+    // Nor is it dropped for a file that gets its name.
+    let database = Database::new(true);
+    let mut sink = open(&database.config());
+    let (raw, other) = (file("/srv/raw.dat"), file("/srv/other.dat"));
+    apply(&mut sink, 1, [changes(&other, [(1, record("x"))])]);
+    let made = [
+        schema::create_rows(50, false),
+        "INSERT INTO counterfoil_tables (rows_table, stream, is_shared) VALUES (50, '', 0)".into(),
+        "INSERT INTO counterfoil_shapes (rows_table, shape, kept_for) VALUES (50, '{}', 'raw_dat')"
+            .into(),
+        "INSERT INTO counterfoil_rows_50 (id, data) VALUES (99, 'old')".into(),
+    ];
+    for statement in made {
+        database.run(&statement);
+    }
+    let next = batch(2, [renamed(&raw, "/srv/other.dat")]);
+    let error = sink.apply(&next).expect_err("it has rows");
+    assert!(error.to_string().contains("counterfoil_rows_50"), "{error}");
+    assert_eq!(
+        database.sql("SELECT data FROM counterfoil_rows_50"),
+        "old\n"
+    );
+    database.run("DELETE FROM counterfoil_rows_50");
+    sink.apply(&next).expect("now it has none");
+    assert_eq!(content(&mut sink, "/srv/raw.dat"), [(1, record("x"))]);
+}
+
+/// Where nothing may be dropped, what is wanted no longer is emptied: columns, and the bytes, from which masked columns are
+/// filled before.
+#[test]
+fn what_would_be_dropped_is_emptied() {
+    for ddl in [Ddl::Check, Ddl::None] {
+        let database = Database::new(true);
+        let config = limited(&database, ddl);
+        let all = planned("/srv/people", PERSON, &PlanSpec::default());
+        for statement in schema_sql(&config, &[(*all).clone()]).expect("statements") {
+            database.run(&statement);
+        }
+        let mut sink = open(&config);
+        let images = people(100).into_iter().chain([(200, residue("Bob"))]);
+        apply(&mut sink, 1, [changes(&all, images)]);
+        let rows = "counterfoil_rows_1";
+        let counts = || {
+            database.sql(&format!(
+                "SELECT COUNT(data), COUNT(name), SUM(name = 'Ann'), SUM(name = 'hid'), COUNT(units) FROM {rows}"
+            ))
+        };
+        // A column that may be dropped.
+        let fewer = PlanSpec {
+            without: vec!["units".into()],
+            may_drop: true,
+            ..PlanSpec::default()
+        };
+        let fewer = planned("/srv/people", PERSON, &fewer);
+        apply(&mut sink, 2, [changes(&fewer, [])]);
+        assert_eq!(counts(), "100\t100\t100\t0\t0\n");
+        // A mask, and no bytes that would show what it hides.
+        let masked = PlanSpec {
+            raw: false,
+            masks: [("name".to_owned(), Mask::Fixed("hid".into()))].into(),
+            ..PlanSpec::default()
+        };
+        let masked = planned("/srv/people", PERSON, &masked);
+        let next = batch(3, [changes(&masked, [(1, record(person("Cyd", 3)))])]);
+        let error = sink.apply(&next).expect_err("data may not be NULL");
+        let text = error.to_string();
+        assert!(
+            matches!(error, SinkError::Permanent { .. })
+                && text
+                    .contains("ALTER TABLE counterfoil_rows_1 MODIFY COLUMN `data` longblob NULL"),
+            "{text}"
+        );
+        assert_eq!(counts(), "100\t100\t100\t0\t0\n");
+        database.run(&format!(
+            "ALTER TABLE {rows} MODIFY COLUMN data LONGBLOB NULL"
+        ));
+        sink.apply(&next).expect("now it may");
+        assert_eq!(counts(), "0\t100\t0\t100\t100\n");
+        assert_eq!(
+            database.sql("SELECT COUNT(*) FROM counterfoil_residue"),
+            "0\n"
+        );
+        // The columns are as they should be for rows that come later as well.
+        apply(
+            &mut sink,
+            4,
+            [changes(&masked, [(300, record(person("Dan", 4)))])],
+        );
+        assert_eq!(counts(), "0\t101\t0\t101\t101\n");
+
+        // Where the bytes are gone by another hand, columns stay as they are.
+        let other = planned("/srv/other", PERSON, &PlanSpec::default());
+        let shape = other.plan.as_ref().expect("a plan").shape();
+        for statement in [
+            schema::create_shaped(2, shape),
+            "INSERT INTO counterfoil_tables (rows_table, stream, is_shared) VALUES (2, '', 2)"
+                .into(),
+            format!(
+                "INSERT INTO counterfoil_shapes (rows_table, shape, kept_for) VALUES (2, '{}', 'other')",
+                shape.text()
+            ),
+        ] {
+            database.run(&statement);
+        }
+        apply(&mut sink, 5, [changes(&other, people(3))]);
+        database.run("ALTER TABLE counterfoil_rows_2 DROP COLUMN data, DROP COLUMN rest");
+        let without = PlanSpec {
+            raw: false,
+            ..PlanSpec::default()
+        };
+        let without = planned("/srv/other", PERSON, &without);
+        apply(&mut sink, 6, [changes(&without, [])]);
+        assert_eq!(
+            database.sql("SELECT COUNT(name), COUNT(units) FROM counterfoil_rows_2"),
+            "3\t3\n"
+        );
+    }
 }
 
 /// A history of many rows is loaded; when its columns change, every row has its own again, with its moment and position.

@@ -11,7 +11,7 @@ use super::rows;
 use super::session::{Kind, Session, Value};
 use super::tables::Structure;
 use crate::naming::wanted_name;
-use crate::plan::Shape;
+use crate::plan::{Plan, Shape};
 use crate::sql::{FormatWords, integer, permanent};
 use crate::{Attributes, FileChanges, FileDescription, FileFate, FileKind, SinkError};
 use counterfoil_proto::{Position, path_text};
@@ -189,7 +189,11 @@ impl Work<'_> {
         match self.find(&description.path)? {
             None => self.create(description, attributes)?,
             Some(file) if Arc::ptr_eq(&file.description, description) => {}
-            Some(file) if *file.description == **description => {
+            // (Of what was only just found, nobody has said what becomes of it.)
+            Some(file)
+                if *file.description == **description
+                    && (description.plan.is_some() || file.shape == Shape::default()) =>
+            {
                 file.description = Arc::clone(description);
             }
             Some(_) => {
@@ -203,9 +207,11 @@ impl Work<'_> {
     /// Makes a file's table what its plan wants. One with other columns is another table, and the rows go there: so it is
     /// part of the batch's transaction, and takes no word that only some databases have.
     fn reshape(&mut self, description: &Arc<FileDescription>) -> Result<(), SinkError> {
-        let (Some(plan), None) = (&description.plan, &description.tree) else {
+        if description.tree.is_some() {
             return Ok(());
-        };
+        }
+        let raw = Plan::raw();
+        let plan = description.plan.as_deref().unwrap_or(&raw);
         let path = &description.path;
         let Some(file) = self.find(path)? else {
             return Ok(());

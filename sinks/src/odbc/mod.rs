@@ -399,6 +399,14 @@ impl Target {
     /// The commit of a batch failed. Whether it was done: the stored position says so, once the database has done with the
     /// transaction that is lost, and has let go of its locks.
     fn find_out(&mut self, batch: &Batch, lost: &SinkError) -> Result<(), SinkError> {
+        if batch.is_amendment() {
+            // It leaves the position where it was, which tells nothing then. Done twice it does no harm.
+            self.in_doubt = None;
+            return Err(transient(
+                applying(batch),
+                format!("the commit failed, and whether it was done isn't known: {lost}"),
+            ));
+        }
         let unknown = |why: String| {
             transient(
                 applying(batch),

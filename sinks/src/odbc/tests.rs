@@ -476,6 +476,54 @@ fn carries_columns<D: Database>(mut harness: OdbcHarness<D>) {
     harness.fresh();
 }
 
+/// A file whose plan is taken away has the bytes alone again; a table that was made without them isn't filled with nothing.
+fn goes_back_to_bytes_alone<D: Database>(mut harness: OdbcHarness<D>) {
+    let planned = customers(&FIELDS, &PlanSpec::default());
+    let unplanned = Arc::new(FileDescription {
+        plan: None,
+        ..(*planned).clone()
+    });
+    let mut sink = harness.sink();
+    sink.apply(&batch(1, [changes(&planned, customer_rows())]))
+        .expect("applying");
+    let name = name_of(&mut sink, b"/srv/cust.dat");
+    let named = |harness: &OdbcHarness<D>| {
+        let rows = harness.rows_of(&name);
+        let counts = format!("SELECT COUNT(*), COUNT(data), COUNT(name) FROM {rows}");
+        harness.database.run(&counts).trim().to_owned()
+    };
+    assert_eq!(named(&harness), "3|3|3");
+    // By the sink that knows the plan, and by one that only finds the table.
+    sink.apply(&batch(2, [changes(&unplanned, [(1, Image::Absent)])]))
+        .expect("no plan");
+    assert_eq!(named(&harness), "2|2|0");
+    sink.apply(&batch(3, [changes(&planned, [])]))
+        .expect("a plan again");
+    assert_eq!(named(&harness), "2|2|2");
+    let mut sink = harness.sink();
+    sink.apply(&batch(4, [changes(&unplanned, [])]))
+        .expect("no plan");
+    assert_eq!(named(&harness), "2|2|0");
+    assert_eq!(
+        content(&mut sink, b"/srv/cust.dat"),
+        customer_rows()[1..].to_vec()
+    );
+
+    let without = PlanSpec {
+        raw: false,
+        ..PlanSpec::default()
+    };
+    let without = customers(&FIELDS, &without);
+    sink.apply(&batch(5, [changes(&without, [])]))
+        .expect("without the bytes");
+    let next = batch(6, [changes(&unplanned, customer_rows())]);
+    for sink in [&mut sink, &mut harness.sink()] {
+        let error = sink.apply(&next).expect_err("there is no place for bytes");
+        assert_permanent(&error, &["/srv/cust.dat", "without the raw image"]);
+    }
+    harness.fresh();
+}
+
 /// A value that the table doesn't take is refused, and the rest of the batch may go without it. What was refused leaves
 /// nothing behind, and doesn't show what is in the record.
 fn refuses_what_an_index_has<D: Database>(harness: &OdbcHarness<D>, index: &str) {
@@ -603,6 +651,14 @@ fn columns_are_carried_through_every_driver() {
     carries_columns(by_itself(MariadbTarget::new()));
     carries_columns(by_itself(sqlite()));
     carries_columns(generic(postgres()));
+}
+
+#[test]
+fn a_plan_may_be_taken_away_in_every_driver() {
+    goes_back_to_bytes_alone(by_itself(postgres()));
+    goes_back_to_bytes_alone(by_itself(MariadbTarget::new()));
+    goes_back_to_bytes_alone(by_itself(sqlite()));
+    goes_back_to_bytes_alone(generic(sqlite()));
 }
 
 #[test]

@@ -83,7 +83,9 @@ impl SqliteTarget {
             "survives_a_killed_server" | "survives_an_orderly_shutdown" => Some(
                 "there is no server: what is killed is the process that applies (sqlite::tests::a_writer_is_killed)",
             ),
-            "survives_a_cut_before_the_commit" | "finds_out_about_a_cut_after_the_commit" => {
+            "survives_a_cut_before_the_commit"
+            | "finds_out_about_a_cut_after_the_commit"
+            | "repeats_an_amendment_that_was_cut" => {
                 Some("there is no connection that could be cut")
             }
             "survives_a_deadlock" => Some("one lock for all of the database makes no deadlock"),
