@@ -174,15 +174,19 @@ fn what_was_never_mirrored_is_not_touched() {
     let error = sink
         .apply(&batch(1, [whole(&raw("/srv/log"), b"theirs")]))
         .expect_err("something is in the way");
-    assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
     assert!(text(&error).contains("/srv/log") && text(&error).contains("never mirrored"));
     assert_eq!(fs::read(&path).expect("reading"), b"mine");
     assert_eq!(sink.position(STREAM).expect("the position"), None);
     // Nor by a rename, nor through a link, nor below a file.
     sink.apply(&batch(1, [whole(&raw("/srv/other"), b"theirs")]))
         .expect("applying");
+    let onto = renamed(changes(&raw("/srv/log"), []), "/srv/other", 6);
+    let error = sink
+        .apply(&batch(2, [onto]))
+        .expect_err("something is in the way");
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
     for (lsn, stray) in [
-        renamed(changes(&raw("/srv/log"), []), "/srv/other", 6),
         whole(&raw("/srv/log/below"), b"x"),
         whole(&raw("/srv/other/below"), b"x"),
     ]
@@ -206,6 +210,55 @@ fn what_was_never_mirrored_is_not_touched() {
     sink.apply(&batch(9, [whole(&raw("/srv/log"), b"theirs")]))
         .expect("applying");
     assert_eq!(fs::read(&path).expect("reading"), b"theirs");
+}
+
+/// A rehearsal finds the file that a batch is refused for, and leaves nothing: no file, no log, no position.
+#[test]
+fn rehearses_without_a_trace() {
+    let root = scratch();
+    let (log, taken, other) = (raw("/srv/log"), raw("/srv/taken"), raw("/srv/other"));
+    let mut sink = open(root.path());
+    sink.apply(&batch(1, [whole(&log, b"before")]))
+        .expect("applying");
+    fs::write(root.path().join("srv/taken"), "mine").expect("writing");
+    let before = everything(root.path());
+    let told = |file: &Arc<FileDescription>| whole(file, b"theirs");
+    let all = batch(2, [told(&log), told(&taken), told(&other)]);
+    let without = batch(2, [told(&log), told(&other)]);
+    let alone = batch(2, [told(&taken)]);
+    for _ in 0..2 {
+        for refused in [&all, &alone] {
+            let error = sink.rehearse(refused).expect_err("something is in the way");
+            assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+            assert!(text(&error).contains("/srv/taken"), "{error}");
+        }
+        sink.rehearse(&without).expect("it would be taken");
+        assert_eq!(everything(root.path()), before);
+        assert_eq!(sink.position(STREAM).expect("the position"), Some(at(1)));
+        assert_eq!(sink.files(STREAM).expect("the files").len(), 1);
+        let own = root.path().join(OWN_DIRECTORY);
+        assert!(!own.join("redo.new").exists() && !own.join("redo").exists());
+    }
+    // A part of a batch may lack what a link leads to; a batch may not.
+    let mut link = changes(&static_file("/srv/etc", "/srv/etc/link"), []);
+    link.attributes.kind = Some(FileKind::Link);
+    sink.rehearse(&batch(2, [told(&log), link.clone()]))
+        .expect("it would be taken");
+    let error = sink
+        .apply(&batch(2, [told(&log), link]))
+        .expect_err("it leads nowhere");
+    assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+    let stale = sink.rehearse(&batch(1, [])).expect_err("it is stale");
+    assert!(matches!(stale, SinkError::NotAfter { .. }), "{stale}");
+    sink.apply(&without).expect("applying");
+    assert_eq!(
+        fs::read(root.path().join("srv/taken")).expect("reading"),
+        b"mine"
+    );
+    assert_eq!(
+        fs::read(root.path().join("srv/other")).expect("reading"),
+        b"theirs"
+    );
 }
 
 #[test]
@@ -252,6 +305,7 @@ fn a_file_that_somebody_removed_is_missed_until_all_of_it_comes() {
     let error = sink
         .apply(&batch(2, [patch]))
         .expect_err("the file is gone");
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
     assert!(text(&error).contains("somebody removed"), "{error}");
     let error = sink
         .pieces(STREAM, b"/srv/log", &mut |_| true)
