@@ -269,6 +269,7 @@ macro_rules! sink_plan_contract {
             goes_on_with_a_history
             renames_a_history
             clears_a_history
+            takes_an_amendment_twice
         }
     };
 }
@@ -297,6 +298,7 @@ mod tests {
                 "shows_tampering"
                 | "refuses_a_row_and_leaves_nothing"
                 | "rehearses_without_a_trace" => Some("nobody else gets at it"),
+                "takes_an_amendment_twice" => Some("what it has is what the images say"),
                 _ => None,
             }
         }

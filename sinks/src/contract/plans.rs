@@ -1495,3 +1495,58 @@ pub fn clears_a_history(harness: &mut dyn Harness) {
     let stream = trial.sink().position(STREAM).expect("reading the position");
     assert_eq!(stream, Some(trial.position()));
 }
+
+/// What was refused before and comes later, at the position that the target has, may come twice: whoever brought it may have
+/// been stopped before that was noted. A row is there once, and the position stays.
+pub fn takes_an_amendment_twice(harness: &mut dyn Harness) {
+    let people = planned("/srv/people.dat", CUSTOMER, &PlanSpec::default());
+    let journal = history("/srv/journal");
+    let mut trial = Trial::begin(harness);
+    let (ann, eve) = (customer(7, "Ann", "x"), customer(7, "Eve", "x"));
+    let mut steps = Steps::of(&trial, &journal).put(1, "Ann").put(3, "Ida");
+    // In between come those that were refused.
+    let refused = steps.next;
+    steps.next.index += 2;
+    let steps = steps.put(1, "Bob");
+    let images = [(1, record(&ann)), (3, record(&ann))];
+    trial.apply([changes(&people, images), steps.changes]);
+    let table = table_name(&mut trial, "/srv/journal");
+    let position = trial.position();
+    let late = [(2, record(&eve)), (1, Image::Absent)];
+    let mut missed = changes(&journal, []);
+    for ((id, image), index) in late.iter().cloned().zip(refused.index..) {
+        missed.log.push(Logged {
+            position: Position { index, ..refused },
+            captured_ns: 1_700_000_000_123_456_000,
+            change: LoggedChange::Image { id, image },
+        });
+    }
+    let amendment = Batch {
+        after: Some(position),
+        position,
+        ..trial.batch([changes(&people, late), missed])
+    };
+    assert!(amendment.is_amendment());
+    let mut current = amendment.clone();
+    current.files[1].images.insert(2, record(&eve));
+    for _ in 0..2 {
+        trial
+            .sink()
+            .apply(&amendment)
+            .expect("applying an amendment");
+        trial.note(&current);
+        trial.reopen();
+        check(&mut trial, &people, [(2, &eve), (3, &ann)]);
+        if let Some(rows) = happened(&mut trial, &table, &journal) {
+            let expected = [
+                "1 put Ann",
+                "1 delete NULL",
+                "1 put Bob",
+                "2 put Eve",
+                "3 put Ida",
+            ];
+            assert_eq!(rows, expected);
+        }
+    }
+    assert_eq!(trial.position(), position);
+}

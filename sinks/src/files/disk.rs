@@ -6,14 +6,14 @@
 
 use crate::{Attributes, FileKind};
 use rustix::fs::{
-    AtFlags, FallocateFlags, FileType, Mode, OFlags, Timespec, Timestamps, fallocate, ftruncate,
-    mkdirat, openat, renameat, statat, symlinkat, unlinkat,
+    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fallocate,
+    ftruncate, mkdirat, openat, renameat, statat, symlinkat, unlinkat,
 };
 use rustix::io::{Errno, pwrite};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
@@ -42,7 +42,8 @@ pub(super) type Steps = Box<dyn FnMut(&'static str) -> io::Result<()> + Send>;
 pub(super) struct Disk {
     root: Arc<File>,
     device: u64,
-    is_superuser: bool,
+    /// Nothing keeps this process out, and it may give files away.
+    pub(super) is_superuser: bool,
     directories: HashMap<Vec<u8>, Arc<File>>,
     /// Permissions that were changed to get at something, to be given back.
     loosened: Vec<(Vec<u8>, u32)>,
@@ -127,20 +128,14 @@ impl Disk {
         if path.is_empty() {
             return Err(Errno::ACCESS.into());
         }
-        let (parent, name) = split(path);
-        let above = self.directory(parent, false)?;
-        let found = statat(&*above, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        let held = self.hold(path)?;
+        let found = held.look()?;
         let mode = found.st_mode & 0o7777;
-        if FileType::from_raw_mode(found.st_mode) == FileType::Symlink || mode & 0o700 == 0o700 {
+        if is_link(&found) || mode & 0o700 == 0o700 {
             return Err(Errno::ACCESS.into());
         }
         self.step("chmod")?;
-        rustix::fs::chmodat(
-            &*above,
-            name,
-            Mode::from_bits_truncate(mode | 0o700),
-            AtFlags::empty(),
-        )?;
+        held.chmod(mode | 0o700)?;
         self.loosened.push((path.to_vec(), mode));
         Ok(())
     }
@@ -148,17 +143,27 @@ impl Disk {
     /// Gives back the permissions that were in the way.
     pub(super) fn tighten(&mut self) -> Result<()> {
         while let Some((path, mode)) = self.loosened.pop() {
-            let (parent, name) = split(&path);
-            let changed = self.directory(parent, false).and_then(|above| {
-                let mode = Mode::from_bits_truncate(mode);
-                Ok(rustix::fs::chmodat(&*above, name, mode, AtFlags::empty())?)
-            });
-            match changed {
+            match self.hold(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                changed => changed?,
+                held => {
+                    let held = held?;
+                    // Somebody's link that is there now has none.
+                    if !is_link(&held.look()?) {
+                        held.chmod(mode)?;
+                    }
+                }
             }
         }
         Ok(())
+    }
+
+    /// Gets hold of what is at a path, whatever it is, and without the right to read it: what is done to it then is done to
+    /// just that, and not to what somebody puts in its place.
+    fn hold(&mut self, path: &[u8]) -> Result<Held<'static>> {
+        let (parent, name) = split(path);
+        let above = self.directory(parent, false)?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(Held::Path(openat(&*above, name, flags, Mode::empty())?))
     }
 
     /// Does something in the directory of a path, which is made if it isn't there.
@@ -423,9 +428,31 @@ impl Disk {
     /// Gives what is at a path the attributes that are known of it, as far as that is permitted.
     pub(super) fn set_attributes(&mut self, path: &[u8], attributes: &Attributes) -> Result<()> {
         self.step("attributes")?;
-        let (parent, name) = split(path);
-        let above = self.directory(parent, false)?;
-        let is_link = attributes.kind == Some(FileKind::Link);
+        let held = self.hold(path)?;
+        self.give_attributes(&held, attributes)?;
+        if attributes.mode.is_some() {
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            self.loosened.retain(|(loosened, _)| loosened != path);
+        }
+        Ok(())
+    }
+
+    /// The same of a file that is open.
+    pub(super) fn set_attributes_of(&mut self, file: &File, attributes: &Attributes) -> Result<()> {
+        self.step("attributes")?;
+        self.give_attributes(&Held::Open(file), attributes)
+    }
+
+    fn give_attributes(&self, held: &Held<'_>, attributes: &Attributes) -> Result<()> {
+        let found = held.look()?;
+        let is_to_be_link = attributes.kind == Some(FileKind::Link);
+        if is_link(&found) != is_to_be_link {
+            return Err(if is_to_be_link {
+                Errno::EXIST.into()
+            } else {
+                Errno::LOOP.into()
+            });
+        }
         let owner = attributes.uid.zip(attributes.gid);
         let mut is_owner_given = false;
         if let Some((uid, gid)) = owner.filter(|_| self.is_superuser) {
@@ -433,13 +460,7 @@ impl Disk {
                 rustix::fs::Uid::from_raw(uid),
                 rustix::fs::Gid::from_raw(gid),
             );
-            match rustix::fs::chownat(
-                &*above,
-                name,
-                Some(uid),
-                Some(gid),
-                AtFlags::SYMLINK_NOFOLLOW,
-            ) {
+            match rustix::fs::chownat(held, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH) {
                 Ok(()) => is_owner_given = true,
                 // A root that isn't quite one: in a container, or of a file system elsewhere.
                 Err(Errno::PERM | Errno::INVAL | Errno::OPNOTSUPP) => {}
@@ -447,23 +468,10 @@ impl Disk {
             }
         }
         // Behind the owner: a change of that takes set-user-id bits away. A link's permissions mean nothing.
-        if let Some(mode) = attributes.mode.filter(|_| !is_link) {
-            let found = statat(&*above, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            // It would be those of what somebody's link leads to.
-            if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
-                return Err(Errno::LOOP.into());
-            }
+        if let Some(mode) = attributes.mode.filter(|_| !is_to_be_link) {
             let is_own = is_owner_given || owner == Some((found.st_uid, found.st_gid));
             // Whoever runs as somebody by this file must not become somebody else.
-            let mode = mode & if is_own { 0o7777 } else { 0o1777 };
-            rustix::fs::chmodat(
-                &*above,
-                name,
-                Mode::from_bits_truncate(mode),
-                AtFlags::empty(),
-            )?;
-            let path = path.strip_prefix(b"/").unwrap_or(path);
-            self.loosened.retain(|(loosened, _)| loosened != path);
+            held.chmod(mode & if is_own { 0o7777 } else { 0o1777 })?;
         }
         if let Some(modified_ns) = attributes.modified_ns {
             let modified = Timespec {
@@ -474,10 +482,65 @@ impl Disk {
                 last_access: modified,
                 last_modification: modified,
             };
-            rustix::fs::utimensat(&*above, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
+            held.set_times(&times)?;
         }
         Ok(())
     }
+}
+
+/// Something that attributes are given to, by its descriptor: a name may lead elsewhere a moment later.
+enum Held<'f> {
+    /// It is open to read or write.
+    Open(&'f File),
+    /// It may be anything, a link as well.
+    Path(OwnedFd),
+}
+
+impl AsFd for Held<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Held::Open(file) => file.as_fd(),
+            Held::Path(held) => held.as_fd(),
+        }
+    }
+}
+
+impl Held<'_> {
+    fn look(&self) -> Result<Stat> {
+        Ok(rustix::fs::fstat(self)?)
+    }
+
+    fn chmod(&self, mode: u32) -> Result<()> {
+        let mode = Mode::from_bits_truncate(mode);
+        match self {
+            Held::Open(file) => Ok(rustix::fs::fchmod(file, mode)?),
+            Held::Path(_) => self.through_proc(|name| rustix::fs::chmod(name, mode)),
+        }
+    }
+
+    fn set_times(&self, times: &Timestamps) -> Result<()> {
+        match self {
+            Held::Open(file) => Ok(rustix::fs::futimens(file, times)?),
+            Held::Path(_) => {
+                self.through_proc(|name| rustix::fs::utimensat(CWD, name, times, AtFlags::empty()))
+            }
+        }
+    }
+
+    /// What `fchmod` and `futimens` don't do to a descriptor that is open for nothing can be done by its name in `/proc`.
+    fn through_proc(&self, act: impl FnOnce(&str) -> Result<(), Errno>) -> Result<()> {
+        let name = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        act(&name).map_err(|error| match error {
+            Errno::NOENT => {
+                io::Error::other("there is no /proc, which permissions are set through")
+            }
+            error => error.into(),
+        })
+    }
+}
+
+fn is_link(found: &Stat) -> bool {
+    FileType::from_raw_mode(found.st_mode) == FileType::Symlink
 }
 
 /// Gives what was made beside its place its attributes before it gets there.

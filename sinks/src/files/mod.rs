@@ -334,7 +334,8 @@ impl FilesSink {
         Ok(())
     }
 
-    fn try_apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    /// Looks whether a batch may be applied now, and has the mirror in order for it. The lock is held while the result is.
+    fn prepare(&mut self, batch: &Batch) -> Result<lock::Held, SinkError> {
         if self.is_read_only {
             return Err(permanent(
                 "applying a batch",
@@ -342,12 +343,29 @@ impl FilesSink {
                 "apply through a sink that was opened for writing",
             ));
         }
-        let _held = lock::take(&self.lock, true, self.wait_max())?;
+        let held = lock::take(&self.lock, true, self.wait_max())?;
         self.recover()?;
-        let Some(state) = &self.state else {
-            return Ok(());
-        };
-        batch.check_follows(state.catalogue.position(&batch.stream))?;
+        let stored = self.state.as_ref();
+        let stored = stored.and_then(|state| state.catalogue.position(&batch.stream));
+        batch.check_follows(stored)?;
+        Ok(held)
+    }
+
+    /// Plans a batch and writes its log, up to where it would become certain, and throws that away.
+    fn try_rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let _held = self.prepare(batch)?;
+        let written = self.write_new_log(batch, true);
+        self.state = None;
+        let removed = remove(&self.own.join(redo::NEW));
+        let tightened = self
+            .disk
+            .tighten()
+            .doing(|| "giving back permissions".to_owned());
+        written.map(drop).and(removed).and(tightened)
+    }
+
+    fn try_apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let _held = self.prepare(batch)?;
         let written = self.write_log(batch);
         // Planning has changed the catalogue in memory to what it will be: from the log it becomes so again.
         if written.is_err() {
@@ -369,6 +387,19 @@ impl FilesSink {
     /// Writes a batch's redo log; when this returns it is durable.
     fn write_log(&mut self, batch: &Batch) -> Result<File, SinkError> {
         let (path, new) = (self.own.join(redo::NAME), self.own.join(redo::NEW));
+        let file = self.write_new_log(batch, false)?;
+        self.step("redo fsync")?;
+        file.sync_all()
+            .doing(|| format!("writing {}", new.display()))?;
+        self.step("redo rename")?;
+        std::fs::rename(&new, &path).doing(|| format!("naming {}", path.display()))?;
+        self.sync_own()?;
+        Ok(file)
+    }
+
+    /// Writes all of it, but it counts for nothing yet. The catalogue in memory is good for nothing then.
+    fn write_new_log(&mut self, batch: &Batch, is_rehearsal: bool) -> Result<File, SinkError> {
+        let new = self.own.join(redo::NEW);
         let doing = || format!("writing {}", new.display());
         self.step("redo create")?;
         let file = create(&new)?;
@@ -380,15 +411,11 @@ impl FilesSink {
             &mut state.catalogue,
             &mut self.disk,
             self.config.attributes,
+            is_rehearsal,
         )?;
         let mut writer = Writer::begin(&file, &plan.head()).doing(doing)?;
         plan.write(&mut writer)?;
         writer.end().doing(doing)?;
-        self.step("redo fsync")?;
-        file.sync_all().doing(doing)?;
-        self.step("redo rename")?;
-        std::fs::rename(&new, &path).doing(|| format!("naming {}", path.display()))?;
-        self.sync_own()?;
         Ok(file)
     }
 
@@ -438,6 +465,11 @@ impl FilesSink {
 impl Sink for FilesSink {
     fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
         self.try_apply(batch).map_err(|error| error.at(&self.place))
+    }
+
+    fn rehearse(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.try_rehearse(batch)
+            .map_err(|error| error.at(&self.place))
     }
 
     fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {

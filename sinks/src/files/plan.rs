@@ -63,6 +63,8 @@ pub(super) struct Plan<'a, 'b> {
     catalogue: &'a mut Catalogue,
     disk: &'a mut Disk,
     has_attributes: bool,
+    /// It is a part of a batch that is looked at: what a link leads to may be in another one.
+    is_rehearsal: bool,
     nodes: Nodes<'b>,
     /// What is at a path by now, of all paths that the batch says something of.
     now: BTreeMap<Vec<u8>, Option<usize>>,
@@ -82,6 +84,7 @@ impl<'a, 'b> Plan<'a, 'b> {
         catalogue: &'a mut Catalogue,
         disk: &'a mut Disk,
         has_attributes: bool,
+        is_rehearsal: bool,
     ) -> Result<Plan<'a, 'b>, SinkError> {
         disk.forget();
         let mut plan = Plan {
@@ -89,6 +92,7 @@ impl<'a, 'b> Plan<'a, 'b> {
             catalogue,
             disk,
             has_attributes,
+            is_rehearsal,
             nodes: Vec::new(),
             now: BTreeMap::new(),
             first: BTreeMap::new(),
@@ -201,10 +205,10 @@ impl<'a, 'b> Plan<'a, 'b> {
         });
         let clears = is_other || is_all_cleared(changes);
         if number.is_none() && was.is_some() && !clears {
-            return Err(permanent(
+            return Err(refused(
                 format!("changing {}", path_text(path)),
-                "it isn't where it was mirrored to any more, or is something else now: somebody removed or replaced it",
-                "put it back as it was; or have everything read again with `counterfoil run --read-again`",
+                "it isn't where it was mirrored to any more, or is something else now: somebody removed or replaced it; \
+                 put it back as it was, or have everything read again with `counterfoil run --read-again`",
             ));
         }
         if let Some(old) = number
@@ -344,19 +348,19 @@ impl<'a, 'b> Plan<'a, 'b> {
                     found.kind == Some(FileKind::Regular) && found.size == 0
                 }
                 (Some(Found { kind, .. }), FileKind::Link) => {
+                    let there = self
+                        .disk
+                        .read_link(&place)
+                        .doing(|| format!("reading the link {}", path_text(&place)))?;
                     kind == Some(FileKind::Link)
-                        && self
-                            .disk
-                            .read_link(&place)
-                            .doing(|| format!("reading the link {}", path_text(&place)))?
-                            == content
+                        && (there == content || self.is_rehearsal && content.is_none())
                 }
             };
             if !is_free {
-                return Err(permanent(
+                return Err(refused(
                     format!("mirroring {}", path_text(&place)),
-                    "something is there already that was never mirrored",
-                    "move it away, or configure another root; this sink never replaces what isn't its own",
+                    "something is there already that was never mirrored: move it away, or configure another root; this \
+                     sink never replaces what isn't its own",
                 ));
             }
         }
@@ -583,7 +587,7 @@ impl<'a, 'b> Plan<'a, 'b> {
             FileKind::Directory => Ok(()),
             FileKind::Link => {
                 let target = link_target(node);
-                if target.is_none() && node.origin.is_some() {
+                if target.is_none() && (node.origin.is_some() || self.is_rehearsal) {
                     return Ok(());
                 }
                 let target = target.filter(|target| !target.is_empty()).ok_or_else(|| {
@@ -804,6 +808,14 @@ impl<'a, 'b> Plan<'a, 'b> {
             })?;
         }
         Ok(())
+    }
+}
+
+/// It is about this one file: without that, the batch could be applied.
+fn refused(doing: String, cause: &str) -> SinkError {
+    SinkError::Refused {
+        doing,
+        cause: cause.to_owned(),
     }
 }
 

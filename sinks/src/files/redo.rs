@@ -449,7 +449,12 @@ impl Doer<'_> {
                 self.disk
                     .link(path, target)
                     .doing(doing("making the link", path))?;
-                self.put_in_place(path, attributes.as_ref())
+                if let Some(attributes) = attributes {
+                    self.disk
+                        .set_attributes(&disk::beside(path), attributes)
+                        .doing(doing("setting the attributes of", path))?;
+                }
+                self.put_in_place(path)
             }
             Operation::Attributes { path, attributes } => self
                 .disk
@@ -490,27 +495,24 @@ impl Doer<'_> {
                         .sync(&current.file)
                         .doing(doing("synchronising", &current.path))?;
                 }
-                match current.made {
-                    Some(attributes) => self.put_in_place(&current.path, attributes.as_ref()),
-                    None => Ok(()),
+                let Some(attributes) = current.made else {
+                    return Ok(());
+                };
+                if let Some(attributes) = attributes {
+                    self.disk
+                        .set_attributes_of(&current.file, &attributes)
+                        .doing(doing("setting the attributes of", &current.path))?;
                 }
+                self.put_in_place(&current.path)
             }
         }
     }
 
-    /// What was made beside its place gets its attributes, then the place: nobody sees it without.
-    fn put_in_place(
-        &mut self,
-        path: &[u8],
-        attributes: Option<&Attributes>,
-    ) -> Result<(), SinkError> {
-        let doing = || format!("putting in its place {}", path_text(path));
-        if let Some(attributes) = attributes {
-            self.disk
-                .set_attributes(&disk::beside(path), attributes)
-                .doing(doing)?;
-        }
-        self.disk.place(path).doing(doing)
+    /// What was made beside its place, and has its attributes, gets the place: nobody sees it without.
+    fn put_in_place(&mut self, path: &[u8]) -> Result<(), SinkError> {
+        self.disk
+            .place(path)
+            .doing(|| format!("putting in its place {}", path_text(path)))
     }
 
     fn names_changed(&mut self, path: &[u8]) {

@@ -11,6 +11,7 @@ use crate::{
 };
 use counterfoil_proto::Position;
 use counterfoil_records::{Layout, Organization, RecordFormat};
+use counterfoil_servers::AsNobody;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs;
@@ -173,15 +174,19 @@ fn what_was_never_mirrored_is_not_touched() {
     let error = sink
         .apply(&batch(1, [whole(&raw("/srv/log"), b"theirs")]))
         .expect_err("something is in the way");
-    assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
     assert!(text(&error).contains("/srv/log") && text(&error).contains("never mirrored"));
     assert_eq!(fs::read(&path).expect("reading"), b"mine");
     assert_eq!(sink.position(STREAM).expect("the position"), None);
     // Nor by a rename, nor through a link, nor below a file.
     sink.apply(&batch(1, [whole(&raw("/srv/other"), b"theirs")]))
         .expect("applying");
+    let onto = renamed(changes(&raw("/srv/log"), []), "/srv/other", 6);
+    let error = sink
+        .apply(&batch(2, [onto]))
+        .expect_err("something is in the way");
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
     for (lsn, stray) in [
-        renamed(changes(&raw("/srv/log"), []), "/srv/other", 6),
         whole(&raw("/srv/log/below"), b"x"),
         whole(&raw("/srv/other/below"), b"x"),
     ]
@@ -205,6 +210,55 @@ fn what_was_never_mirrored_is_not_touched() {
     sink.apply(&batch(9, [whole(&raw("/srv/log"), b"theirs")]))
         .expect("applying");
     assert_eq!(fs::read(&path).expect("reading"), b"theirs");
+}
+
+/// A rehearsal finds the file that a batch is refused for, and leaves nothing: no file, no log, no position.
+#[test]
+fn rehearses_without_a_trace() {
+    let root = scratch();
+    let (log, taken, other) = (raw("/srv/log"), raw("/srv/taken"), raw("/srv/other"));
+    let mut sink = open(root.path());
+    sink.apply(&batch(1, [whole(&log, b"before")]))
+        .expect("applying");
+    fs::write(root.path().join("srv/taken"), "mine").expect("writing");
+    let before = everything(root.path());
+    let told = |file: &Arc<FileDescription>| whole(file, b"theirs");
+    let all = batch(2, [told(&log), told(&taken), told(&other)]);
+    let without = batch(2, [told(&log), told(&other)]);
+    let alone = batch(2, [told(&taken)]);
+    for _ in 0..2 {
+        for refused in [&all, &alone] {
+            let error = sink.rehearse(refused).expect_err("something is in the way");
+            assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+            assert!(text(&error).contains("/srv/taken"), "{error}");
+        }
+        sink.rehearse(&without).expect("it would be taken");
+        assert_eq!(everything(root.path()), before);
+        assert_eq!(sink.position(STREAM).expect("the position"), Some(at(1)));
+        assert_eq!(sink.files(STREAM).expect("the files").len(), 1);
+        let own = root.path().join(OWN_DIRECTORY);
+        assert!(!own.join("redo.new").exists() && !own.join("redo").exists());
+    }
+    // A part of a batch may lack what a link leads to; a batch may not.
+    let mut link = changes(&static_file("/srv/etc", "/srv/etc/link"), []);
+    link.attributes.kind = Some(FileKind::Link);
+    sink.rehearse(&batch(2, [told(&log), link.clone()]))
+        .expect("it would be taken");
+    let error = sink
+        .apply(&batch(2, [told(&log), link]))
+        .expect_err("it leads nowhere");
+    assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+    let stale = sink.rehearse(&batch(1, [])).expect_err("it is stale");
+    assert!(matches!(stale, SinkError::NotAfter { .. }), "{stale}");
+    sink.apply(&without).expect("applying");
+    assert_eq!(
+        fs::read(root.path().join("srv/taken")).expect("reading"),
+        b"mine"
+    );
+    assert_eq!(
+        fs::read(root.path().join("srv/other")).expect("reading"),
+        b"theirs"
+    );
 }
 
 #[test]
@@ -251,6 +305,7 @@ fn a_file_that_somebody_removed_is_missed_until_all_of_it_comes() {
     let error = sink
         .apply(&batch(2, [patch]))
         .expect_err("the file is gone");
+    assert!(matches!(error, SinkError::Refused { .. }), "{error}");
     assert!(text(&error).contains("somebody removed"), "{error}");
     let error = sink
         .pieces(STREAM, b"/srv/log", &mut |_| true)
@@ -753,4 +808,117 @@ fn a_lock_that_is_held_is_waited_for() {
     assert!(error.is_transient(), "{error}");
     drop(lock);
     sink.apply(&batch(1, [])).expect("applying");
+}
+
+fn mode_of(path: &Path) -> u32 {
+    let metadata = path.symlink_metadata().expect("looking at a file");
+    metadata.permissions().mode() & 0o7777
+}
+
+/// Whoever may write in a mirrored directory can put something else in a file's place at any moment. What they put there gets no
+/// permissions and no owner, nor does what it leads to.
+#[test]
+fn attributes_are_given_to_no_other_file() {
+    let log = raw("/srv/log");
+    let told = |lsn, content: &[u8]| {
+        let mut told = whole(&log, content);
+        told.attributes.mode = Some(0o666);
+        batch(lsn, [told])
+    };
+    let root = scratch();
+    let secret = root.path().join("secret");
+    fs::write(&secret, "mine").expect("writing");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("its permissions");
+    let srv = root.path().join("srv");
+    // Another name of that file, instead of the one that was just made.
+    let (made, of) = (srv.join(".counterfoil-new"), secret.clone());
+    let mut sink = FilesSink::with_access(
+        &config(root.path()),
+        false,
+        Some(Box::new(move |doing| {
+            if doing == "attributes" && made.exists() {
+                fs::remove_file(&made)?;
+                fs::hard_link(&of, &made)?;
+            }
+            Ok(())
+        })),
+    )
+    .expect("opening");
+    sink.apply(&batch(1, [whole(&raw("/srv/made"), b"x")]))
+        .expect("applying");
+    sink.apply(&told(2, b"theirs")).expect("applying");
+    assert_eq!(mode_of(&secret), 0o600);
+    drop(sink);
+    // A link, instead of a file that is there.
+    let root = scratch();
+    let outside = scratch();
+    let secret = outside.path().join("secret");
+    fs::write(&secret, "mine").expect("writing");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("its permissions");
+    open(root.path())
+        .apply(&told(1, b"theirs"))
+        .expect("applying");
+    let (there, to) = (root.path().join("srv/log"), secret.clone());
+    let mut sink = FilesSink::with_access(
+        &config(root.path()),
+        false,
+        Some(Box::new(move |doing| {
+            if doing == "attributes" {
+                fs::remove_file(&there)?;
+                symlink(&to, &there)?;
+            }
+            Ok(())
+        })),
+    )
+    .expect("opening");
+    let error = sink
+        .apply(&told(2, b"THEIRS"))
+        .expect_err("a link is in the way");
+    assert!(text(&error).contains("/srv/log"), "{error}");
+    assert_eq!(mode_of(&secret), 0o600);
+    assert_eq!(fs::read(&secret).expect("reading"), b"mine");
+}
+
+/// Permissions that are in the way are changed for a moment: those of the directory that was looked at, not those of what a
+/// link leads to that took its place.
+#[test]
+fn permissions_are_loosened_of_no_other_directory() {
+    let scratch = scratch();
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).expect("opening it");
+    let _nobody = AsNobody::begin();
+    let (root, outside) = (scratch.path().join("root"), scratch.path().join("outside"));
+    for directory in [&root, &outside] {
+        fs::create_dir(directory).expect("making a directory");
+    }
+    open(&root)
+        .apply(&batch(1, [whole(&raw("/srv/log"), b"x")]))
+        .expect("applying");
+    let (srv, away) = (root.join("srv"), root.join("away"));
+    fs::set_permissions(&srv, fs::Permissions::from_mode(0o555)).expect("closing it");
+    fs::set_permissions(&outside, fs::Permissions::from_mode(0o511)).expect("closing it");
+    let (there, aside, to) = (srv.clone(), away.clone(), outside.clone());
+    let mut sink = FilesSink::with_access(
+        &config(&root),
+        false,
+        Some(Box::new(move |doing| {
+            if doing == "chmod" {
+                fs::rename(&there, &aside)?;
+                symlink(&to, &there)?;
+            }
+            Ok(())
+        })),
+    )
+    .expect("opening");
+    // (A test may be root's, and be nobody only to files.)
+    sink.disk.is_superuser = false;
+    // Whether it goes well is for whoever did that; nothing is done elsewhere.
+    let _ = sink.apply(&batch(2, [whole(&raw("/srv/other"), b"y")]));
+    assert!(srv.is_symlink(), "the directory was replaced");
+    assert_eq!(
+        mode_of(&away) & 0o700,
+        0o700,
+        "it is the one that was looked at"
+    );
+    assert_eq!(mode_of(&outside), 0o511);
+    assert_eq!(fs::read_dir(&outside).expect("listing").count(), 0);
 }

@@ -367,20 +367,23 @@ impl Catalogue {
         }
         let table = Table::own(table.name, identity, table.shape);
         let mut evolution = evolution_to(&table.shape, description)?;
-        if self.ddl != Ddl::Manage {
+        let emptied = if self.ddl == Ddl::Manage {
+            Vec::new()
+        } else {
             structure::leave_to_others(
                 connection,
                 self.ddl,
                 &table,
                 (file_id, description),
                 &mut evolution,
-            )?;
-        }
+            )?
+        };
         if !evolution.is_nothing() {
             let raw = Plan::raw();
             let plan = description.plan.as_deref().unwrap_or(&raw);
             evolution::evolve(connection, &table, file_id, plan, &evolution)?;
         }
+        structure::empty(connection, &table.name, &emptied)?;
         Ok(Table::own(table.name, identity, evolution.shape))
     }
 

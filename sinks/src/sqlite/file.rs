@@ -36,7 +36,6 @@ pub(super) struct Table {
     pub(super) shape: Shape,
     /// The table is a tree's: its rows say which file they are of.
     is_shared: bool,
-    /// Of a history: a plain insert.
     pub(super) upsert: String,
     pub(super) delete: String,
     /// Both ends included.
@@ -64,18 +63,24 @@ impl Table {
             places.join(", ")
         );
         let key = quoted(identity);
-        if shape.mode == Mode::Mirror {
-            let set: Vec<String> = columns[1..]
-                .iter()
-                .map(|column| format!("{column} = excluded.{column}"))
-                .collect();
-            let update = if set.is_empty() {
-                "NOTHING".to_owned()
-            } else {
-                format!("UPDATE SET {}", set.join(", "))
-            };
-            upsert.push_str(&format!(" ON CONFLICT ({key}) DO {update}"));
-        }
+        // (In a history too: an amendment may come twice.)
+        let (whole_key, others) = columns.split_at(match shape.mode {
+            Mode::Mirror => 1,
+            Mode::History => 4,
+        });
+        let set: Vec<String> = others
+            .iter()
+            .map(|column| format!("{column} = excluded.{column}"))
+            .collect();
+        let update = if set.is_empty() {
+            "NOTHING".to_owned()
+        } else {
+            format!("UPDATE SET {}", set.join(", "))
+        };
+        upsert.push_str(&format!(
+            " ON CONFLICT ({}) DO {update}",
+            whole_key.join(", ")
+        ));
         Table {
             upsert,
             delete: format!("DELETE FROM {table} WHERE {key} = ?1"),

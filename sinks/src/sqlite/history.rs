@@ -39,7 +39,8 @@ pub(super) fn write_log(
         .prepare_cached(&format!(
             "INSERT INTO {name} ({identity}, epoch, lsn, idx, op, captured_at)
              SELECT ?1, ?2, ?3, ?4, 'delete', {}
-             WHERE (SELECT op FROM {name} WHERE {identity} = ?1 ORDER BY epoch DESC, lsn DESC, idx DESC LIMIT 1) = 'put'",
+             WHERE (SELECT op FROM {name} WHERE {identity} = ?1 ORDER BY epoch DESC, lsn DESC, idx DESC LIMIT 1) = 'put'
+             ON CONFLICT ({identity}, epoch, lsn, idx) DO NOTHING",
             captured_at("?5")
         ))
         .doing(preparing)?;

@@ -130,14 +130,7 @@ pub(super) fn take_table(
         }
         let mut lines = differences(connection, &name, &create(&name)?)?;
         if lines.is_empty() {
-            let has_rows: bool = connection
-                .query_row(
-                    &format!("SELECT EXISTS (SELECT 1 FROM {})", quoted(&name)),
-                    [],
-                    |row| row.get(0),
-                )
-                .doing(taking)?;
-            if !has_rows {
+            if !has_rows(connection, &name)? {
                 return Ok(name);
             }
             lines.push(format!(
@@ -153,15 +146,51 @@ pub(super) fn take_table(
     Err(permanent(taking(), problems.join("; "), NEXT))
 }
 
-/// Takes what others have to do out of an evolution: with [`Ddl::Check`] they have to have done it.
+/// Takes what others have to do out of an evolution: with [`Ddl::Check`] they have to have done it. What may not be dropped is
+/// emptied instead: columns by the evolution, and those of the raw image, which are returned, when it is done.
 pub(super) fn leave_to_others(
     connection: &Connection,
     ddl: Ddl,
     table: &Table,
     (file_id, description): (i64, &FileDescription),
     evolution: &mut Evolution,
-) -> Result<(), SinkError> {
+) -> Result<Vec<&'static str>, SinkError> {
     let checking = || format!("checking table {}", table.name);
+    let there = columns(connection, &table.name)?;
+    let find = |name: &str| {
+        let mut same = there.iter();
+        same.find(|there| there.name.eq_ignore_ascii_case(name))
+    };
+    let mut raw = Vec::new();
+    if evolution.drop_raw {
+        raw.extend(
+            ["data", "rest"]
+                .into_iter()
+                .filter(|name| find(name).is_some()),
+        );
+        evolution.refill &= has_rows(connection, &table.name)?;
+    }
+    let refills = evolution.refill;
+    let mut emptied: Vec<&str> = evolution.drop.iter().map(|c| c.name.as_str()).collect();
+    emptied.extend(evolution.clear.iter().map(|c| c.name.as_str()));
+    emptied.extend(&raw);
+    let mut lines: Vec<String> = emptied
+        .into_iter()
+        .filter(|name| find(name).is_some_and(|there| there.is_needed))
+        .map(|name| takes_no_null(&table.name, name, refills && name == "data"))
+        .collect();
+    if evolution.drop_raw && refills && !raw.contains(&"data") {
+        lines.push(format!(
+            "table {table} has rows that are to be filled anew, and no column data to fill them from: put that back, or \
+             empty the table (DELETE FROM {}) and have all of it read again with `counterfoil run --read-again`",
+            quoted(&table.name),
+            table = table.name
+        ));
+    }
+    if !lines.is_empty() {
+        let doing = format!("{} for {}", checking(), path_text(&description.path));
+        return Err(permanent(doing, lines.join("; "), NEXT));
+    }
     if ddl == Ddl::Check {
         let identity = description.format.identity_name();
         let create = create_table(&table.name, identity, &evolution.shape)?;
@@ -171,18 +200,16 @@ pub(super) fn leave_to_others(
             return Err(permanent(doing, lines.join("; "), NEXT));
         }
     }
-    let there = columns(connection, &table.name)?;
-    evolution.drop.clear();
+    let dropped = std::mem::take(&mut evolution.drop);
+    evolution.clear.extend(dropped);
+    evolution
+        .clear
+        .retain(|column| find(&column.name).is_some());
     evolution.add.clear();
     evolution.widen.clear();
     evolution.add_undecoded = false;
-    evolution.clear.retain(|column| {
-        let same = |there: &Column| there.name.eq_ignore_ascii_case(&column.name);
-        there.iter().any(same)
-    });
     if evolution.drop_raw {
         evolution.drop_raw = false;
-        evolution.refill = false;
         connection
             .execute(
                 "DELETE FROM counterfoil_residue WHERE file_id = ?1",
@@ -190,7 +217,52 @@ pub(super) fn leave_to_others(
             )
             .doing(checking)?;
     }
-    Ok(())
+    Ok(raw)
+}
+
+/// Sets these columns of all rows to NULL.
+pub(super) fn empty(
+    connection: &Connection,
+    table: &str,
+    columns: &[&str],
+) -> Result<(), SinkError> {
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "UPDATE {} SET {} = NULL",
+        quoted(table),
+        columns.join(" = NULL, ")
+    );
+    connection
+        .execute(&sql, [])
+        .map(drop)
+        .doing(|| format!("emptying {} of table {table}", columns.join(" and ")))
+}
+
+/// What to do with a column that is to be emptied and takes no NULL. SQLite can't change that; what is in it is kept where it
+/// is needed still.
+fn takes_no_null(table: &str, column: &str, is_kept: bool) -> String {
+    let (name, old) = (quoted(table), quoted(column));
+    if is_kept {
+        let kept = quoted(&format!("{column} kept"));
+        format!(
+            "column {table}.{column} is NOT NULL, and is to be emptied once columns are filled anew from it: \
+             ALTER TABLE {name} ADD COLUMN {kept} BLOB; UPDATE {name} SET {kept} = {old}; \
+             ALTER TABLE {name} DROP COLUMN {old}; ALTER TABLE {name} RENAME COLUMN {kept} TO {old}"
+        )
+    } else {
+        format!(
+            "column {table}.{column} is NOT NULL, and nothing fills it any more: ALTER TABLE {name} DROP COLUMN {old}"
+        )
+    }
+}
+
+fn has_rows(connection: &Connection, table: &str) -> Result<bool, SinkError> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM {})", quoted(table));
+    connection
+        .query_row(&sql, [], |row| row.get(0))
+        .doing(|| format!("looking for rows of table {table}"))
 }
 
 /// How a table differs from what `create` makes of that name: a line each, with the statement that would mend it.

@@ -10,7 +10,6 @@ use super::*;
 use crate::contract::targets::Room;
 use crate::contract::{Change, Faults, Harness, Taken, Target};
 use crate::{Snapshot, StoredFile, StoredPiece};
-use counterfoil_servers::AsNobody;
 use serde_json::{Value, json};
 use std::any::Any;
 use std::ops::Range;

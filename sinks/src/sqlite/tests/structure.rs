@@ -1,6 +1,7 @@
 //! Tables that others make.
 
 use super::*;
+use crate::plan::Mask;
 use crate::{FileDescription, FileFate};
 
 const FIELDS: &[(&str, &str)] = &[("id", "zoned(4)"), ("name", "text(6) utf-8")];
@@ -249,6 +250,92 @@ fn what_differs_is_explained_and_mended() {
         })
         .expect("a row");
     assert_eq!(region, "NW");
+}
+
+/// Where the raw image is to go because something is masked, rows that are there are masked too, and their bytes go, though
+/// nothing may be dropped. What stands in the way of that is told, with what to do.
+#[test]
+fn what_may_not_be_dropped_is_masked_and_emptied() {
+    let fields = [FIELDS, &[("note", "text(3) utf-8")]].concat();
+    let spec = PlanSpec {
+        raw: false,
+        without: vec!["note".into()],
+        masks: [("name".to_owned(), Mask::Fixed("hidden".into()))].into(),
+        may_drop: true,
+        ..PlanSpec::default()
+    };
+    let plain = planned("/srv/cards", &fields, &PlanSpec::default());
+    let masked = planned("/srv/cards", &fields, &spec);
+    let rows = |config: &SqliteConfig| -> Vec<Vec<Option<String>>> {
+        let other = Connection::open(&config.path).expect("opening the database");
+        let mut select = other
+            .prepare("SELECT CAST(data AS TEXT), CAST(rest AS TEXT), id, name, note FROM cards")
+            .expect("the columns are there");
+        let text = |row: &rusqlite::Row<'_>| {
+            (0..5)
+                .map(|at| {
+                    let value = row.get::<_, rusqlite::types::Value>(at)?;
+                    Ok(match value {
+                        rusqlite::types::Value::Null => None,
+                        rusqlite::types::Value::Text(text) => Some(text),
+                        value => Some(format!("{value:?}")),
+                    })
+                })
+                .collect()
+        };
+        let rows = select.query_map([], text);
+        rows.and_then(Iterator::collect).expect("reading rows")
+    };
+    for ddl in [Ddl::Check, Ddl::None] {
+        let directory = directory();
+        let config = with(ddl, &directory);
+        run(
+            &config,
+            &schema_sql(&config, &[(*plain).clone()]).expect("statements"),
+        );
+        let mut sink = SqliteSink::open(&config).expect("opening");
+        sink.apply(&batch(
+            1,
+            [changes(
+                &plain,
+                [(1, record("0042Smith abc")), (2, residue("Smith"))],
+            )],
+        ))
+        .expect("applying");
+        assert_eq!(rows(&config)[0][3].as_deref(), Some("Smith"));
+        let next = batch(2, [changes(&masked, [(3, record("0043Bob   abc"))])]);
+        let error = sink.apply(&next).expect_err("data takes no NULL");
+        assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+        let text = error.to_string();
+        let begin = text.find("ALTER TABLE").expect("it says what to do");
+        let end = text.find("TO \"data\"").expect("it says it all") + "TO \"data\"".len();
+        // Without what the columns are filled from, they would stay as they are.
+        run(
+            &config,
+            &["ALTER TABLE cards RENAME COLUMN data TO elsewhere".into()],
+        );
+        let error = sink.apply(&next).expect_err("there is no data");
+        assert!(matches!(error, SinkError::Permanent { .. }), "{error}");
+        assert!(error.to_string().contains("DELETE FROM"), "{error}");
+        run(
+            &config,
+            &["ALTER TABLE cards RENAME COLUMN elsewhere TO data".into()],
+        );
+        run(&config, &[text[begin..end].to_owned()]);
+        sink.apply(&next).expect("applying");
+        let row = |id: i64| {
+            let id = Some(format!("Integer({id})"));
+            vec![None, None, id, Some("hidden".to_owned()), None]
+        };
+        assert_eq!(rows(&config), [row(42), row(43)], "{ddl:?}");
+        let other = Connection::open(&config.path).expect("opening the database");
+        let residue: i64 = other
+            .query_row("SELECT count(*) FROM counterfoil_residue", [], |row| {
+                row.get(0)
+            })
+            .expect("counting");
+        assert_eq!(residue, 0);
+    }
 }
 
 /// Without own tables, or with others, nothing is begun.
