@@ -19,8 +19,8 @@ pub(crate) enum Profile {
 pub(crate) enum With {
     /// All that is shipped. Takes more than a C compiler: see [`crate::packages::require_to_build`].
     Everything,
-    /// All that is tested: ODBC as well, which nothing that is shipped has, since it takes a driver manager.
-    Tested,
+    /// ODBC as well, which nothing that is shipped has, since it takes a driver manager. This is what is tested.
+    Odbc,
     /// What takes nothing but Rust and a C compiler: no Kafka.
     CompilerOnly,
 }
@@ -51,8 +51,9 @@ pub(crate) fn build(profile: Profile, with: With) -> Result<PathBuf> {
     ];
     match with {
         With::Everything => crate::packages::require_to_build()?,
-        With::Tested => {
+        With::Odbc => {
             crate::packages::require_to_build()?;
+            crate::packages::require_driver_manager()?;
             arguments.extend(["--features", "counterfoil/odbc"]);
         }
         With::CompilerOnly => {

@@ -59,6 +59,9 @@ enum Task {
         /// Without Kafka, which takes more to build than a C compiler.
         #[arg(long)]
         without_kafka: bool,
+        /// With ODBC sinks, which take a driver manager.
+        #[arg(long, conflicts_with = "without_kafka")]
+        odbc: bool,
         /// Install what tests run instead of what is shipped.
         #[arg(long, hide = true)]
         dev: bool,
@@ -103,7 +106,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             packages::install_missing()?;
             packages::install_broker()?;
             packages::install_python_client()?;
-            let dir = cargo::build(Profile::Dev, With::Tested)?;
+            let dir = cargo::build(Profile::Dev, With::Odbc)?;
             println!("# tests run {}/counterfoil", dir.display());
             let mut arguments = vec!["test"];
             // Together with a package it would still be everything.
@@ -138,11 +141,14 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Task::Install {
             prefix,
             without_kafka,
+            odbc,
             dev,
         } => {
             let profile = if dev { Profile::Dev } else { Profile::Release };
             let with = if without_kafka {
                 With::CompilerOnly
+            } else if odbc || dev {
+                With::Odbc
             } else {
                 With::Everything
             };

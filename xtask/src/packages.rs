@@ -33,6 +33,9 @@ macro_rules! odbc_driver {
     };
 }
 
+/// What ODBC takes.
+const DRIVER_MANAGER: (&str, &str) = ("/usr/include/sql.h", "unixodbc-dev");
+
 /// What tests take beside all that.
 const NEEDED: &[(&str, &str)] = &[
     // A server of the distribution's own may be running then; tests start theirs, and leave it alone.
@@ -60,7 +63,7 @@ const NEEDED: &[(&str, &str)] = &[
     ("openssl", "openssl"),
     ("socat", "socat"),
     // ODBC: the driver manager, to link, and drivers. Tests name them by the paths of their libraries.
-    ("/usr/include/sql.h", "unixodbc-dev"),
+    DRIVER_MANAGER,
     (odbc_driver!("psqlodbcw.so"), "odbc-postgresql"),
     (odbc_driver!("libmaodbc.so"), "odbc-mariadb"),
     (odbc_driver!("libsqlite3odbc.so"), "libsqliteodbc"),
@@ -113,6 +116,18 @@ pub(crate) fn require_to_build() -> Result<()> {
             "building with Kafka takes what isn't installed; on Debian, as root: {}\n\
              `cargo xtask demo` and `cargo xtask install --without-kafka` take a C compiler only, and so does\n\
              cargo build --release --no-default-features -p counterfoil -p counterfoil-interposer",
+            install_command(&missing)
+        );
+    }
+    Ok(())
+}
+
+/// An error that names the package, if what ODBC takes to build isn't there.
+pub(crate) fn require_driver_manager() -> Result<()> {
+    let missing = missing_of(&[&[DRIVER_MANAGER]]);
+    if !missing.is_empty() {
+        bail!(
+            "building with ODBC takes a driver manager; on Debian, as root: {}",
             install_command(&missing)
         );
     }

@@ -713,7 +713,7 @@ fn follow(
                 _ if changes.fate == FileFate::Removed => true,
                 Some(record) => is_made_up(record),
                 // Nothing is lacking of what is empty.
-                None => changes.cleared.iter().any(|range| *range == (0..u64::MAX)),
+                None => changes.cleared.contains(&(0..u64::MAX)),
             }
     };
     closed.extend(passengers.extract_if(.., is_over));

@@ -1095,7 +1095,7 @@ impl Resolver<'_> {
         self.problem(
             written.span(),
             "this counterfoil was built without ODBC",
-            "build it with `cargo build --release --features odbc`; that takes Debian's unixodbc-dev, and running it a driver \
+            "build it with `cargo xtask install --odbc`; that takes Debian's unixodbc-dev, and running it a driver \
              manager (unixodbc). See docs/odbc.md",
         );
         None

@@ -215,7 +215,7 @@ fn without_odbc_an_odbc_sink_says_how_to_build_it() {
     let text = format!("{MINIMAL}\n[[sink]]\nname = \"dr\"\n[sink.odbc]\ndsn = \"x\"");
     let (line, shown) = problem(&text);
     assert!(
-        shown.contains("was built without ODBC") && shown.contains("--features odbc") && line > 0,
+        shown.contains("was built without ODBC") && shown.contains("install --odbc") && line > 0,
         "{shown}"
     );
 }
