@@ -2,7 +2,7 @@
 
 use counterfoil_records::schema::{
     BinaryRange, Choice, CodePage, Decimal, Dialect, Endian, Family, FieldType, FloatFormat, Item,
-    ItemRef, NationalEncoding, Occurs, RecordSchema, ZonedSign, Zones,
+    ItemRef, NationalEncoding, Occurs, RecordSchema, Test, ZonedSign, Zones,
 };
 use counterfoil_records::value::{Reason, Value};
 use counterfoil_records::{RecordDecoder, RecordEncoder, Room, Wanted};
@@ -243,10 +243,10 @@ fn schema() -> impl Strategy<Value = Arc<RecordSchema>> {
             other.redefines = Some(ItemRef::named("TAIL"));
             if choice {
                 let choice = |value: &str| {
-                    Some(Choice {
+                    vec![Choice {
                         field: ItemRef::named("KIND"),
-                        values: vec![value.into()],
-                    })
+                        test: Test::is([value]),
+                    }]
                 };
                 first.when = choice("1");
                 other.when = choice("2");
@@ -468,10 +468,10 @@ fn short_records_have_what_they_have() {
 #[test]
 fn a_discriminator_chooses() {
     let when = |value: &str| {
-        Some(Choice {
+        vec![Choice {
             field: ItemRef::named("KIND"),
-            values: vec![value.into()],
-        })
+            test: Test::is([value]),
+        }]
     };
     let mut person = named("PERSON", text(4));
     person.when = when("P");

@@ -47,6 +47,15 @@ impl Resolver<'_> {
                 }
             }
         }
+        if let Some(blank) = keys.blank {
+            match schema.with_blank((*blank.get_ref()).into()) {
+                Ok(changed) => schema = changed,
+                Err(message) => {
+                    self.problem(blank.span(), message, "see docs/copybooks.md");
+                    return Err(Refused);
+                }
+            }
+        }
         schema.root().visit(&mut |item| {
             let file = PathBuf::from(&*item.place.file);
             if file.is_absolute() && !self.read.contains(&file) {
@@ -78,6 +87,7 @@ impl Resolver<'_> {
             .flatten()
             .map(Spanned::span)
             .chain(keys.copy_path.first().map(Spanned::span))
+            .chain(keys.blank.map(Spanned::span))
             .chain(keys.item.first().map(Spanned::span));
         for span in spans {
             self.problem(
