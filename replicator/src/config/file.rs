@@ -287,6 +287,7 @@ pub(super) struct TableTable {
     pub(super) mask: BTreeMap<String, Spanned<MaskValue>>,
     #[serde(default)]
     pub(super) constants: BTreeMap<String, Spanned<Setting>>,
+    pub(super) key: Option<Spanned<Vec<String>>>,
     pub(super) drop_columns: Option<bool>,
     pub(super) on_refused_row: Option<RefusedWord>,
     pub(super) copybook: Option<Spanned<String>>,
