@@ -152,8 +152,13 @@ fn schema(copybook: &Path, dialect: &str) -> Result<RecordSchema, String> {
             .map_err(|error| format!("{dialect}: {error}"))?,
         format: None,
     };
-    let read = copybooks::load(copybook, &options, &Directories::default())
-        .map_err(|error| format!("{error:#}").lines().next().unwrap_or_default().to_owned())?;
+    let read = copybooks::load(copybook, &options, &Directories::default()).map_err(|error| {
+        format!("{error:#}")
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    })?;
     read.record(None).cloned()
 }
 
@@ -199,8 +204,13 @@ impl Tried {
     fn is_better(&self, other: &Tried) -> bool {
         let share = |part: u64, of: &Tried| u128::from(part) * 1000 / u128::from(of.fields.max(1));
         let odd = |of: &Tried| u128::from(of.odd) * 1000 / u128::from(of.chars.max(1));
-        (self.is_good(), std::cmp::Reverse(share(self.wrong, self) + odd(self)))
-            > (other.is_good(), std::cmp::Reverse(share(other.wrong, other) + odd(other)))
+        (
+            self.is_good(),
+            std::cmp::Reverse(share(self.wrong, self) + odd(self)),
+        ) > (
+            other.is_good(),
+            std::cmp::Reverse(share(other.wrong, other) + odd(other)),
+        )
     }
 
     fn evidence(&self, format: &RecordFormat, size: u64) -> String {
@@ -218,7 +228,12 @@ impl Tried {
 }
 
 /// Decodes the records at a file's beginning; `None`: some aren't as long as the copybook says, or there are none.
-fn decode(schema: &Arc<RecordSchema>, format: &RecordFormat, head: &[u8], len: u64) -> Option<Tried> {
+fn decode(
+    schema: &Arc<RecordSchema>,
+    format: &RecordFormat,
+    head: &[u8],
+    len: u64,
+) -> Option<Tried> {
     let codec = format.codec().ok()?;
     let mut decoder = RecordDecoder::new(Arc::clone(schema));
     if let Some(padding) = format.padding() {
