@@ -460,3 +460,81 @@ fn a_value_for_what_isn_t_there_is_refused() {
         assert!(out.is_empty());
     }
 }
+
+/// A file with several level 01 has them all at one place.
+#[test]
+fn several_records_of_a_file_are_ways_to_see_it() {
+    let text = Text {
+        name: "dir/party.cpy".into(),
+        text: "
+       01 HEADER-REC.
+          05 KIND PIC X.
+             88 IS-HEADER VALUE 'H'.
+          05 RUN-DAY PIC 9(8).
+       01 DETAIL-REC.
+          05 KIND PIC X.
+          05 AMOUNT PIC S9(5)V99 COMP-3.
+          05 HOW-MANY PIC 9.
+          05 NOTE PIC X(2) OCCURS 1 TO 3 TIMES DEPENDING ON HOW-MANY.
+       01 TRAILER-REC PIC X(4).
+"
+        .into(),
+    };
+    let copybook = Copybook::parse(&text, &Options::default(), &NoLibrary).expect("a copybook");
+    let error = copybook.records_named(None).expect_err("there are three");
+    assert!(
+        error.contains("HEADER-REC, DETAIL-REC, TRAILER-REC"),
+        "{error}"
+    );
+    assert!(copybook.records_named(Some("HEADER-REC, NOPE")).is_err());
+    assert_eq!(
+        copybook
+            .records_named(Some("trailer-rec"))
+            .expect("one")
+            .len_max(),
+        4
+    );
+    let two = copybook
+        .records_named(Some("HEADER-REC,TRAILER-REC"))
+        .expect("two");
+    assert_eq!((two.len_min(), two.len_max()), (9, 9));
+    let all = copybook.records_named(Some("*")).expect("all");
+    assert_eq!(all.name(), "PARTY");
+    let schema = with(
+        &all,
+        &[
+            "name = 'HEADER-REC'\nwhen = { condition = 'IS-HEADER' }",
+            "name = 'DETAIL-REC'\nwhen = { field = 'KIND OF DETAIL-REC', is = 'D' }",
+            "name = 'TRAILER-REC'\nwhen = { field = 'KIND OF HEADER-REC', is_not = ['H', 'D'] }",
+        ],
+    );
+    is(
+        &read(&schema, b"H20260131      "),
+        &[
+            ("header_rec_kind", "H"),
+            ("run_day", "20260131"),
+            ("amount", "NULL"),
+            ("trailer_rec", "NULL"),
+        ],
+    );
+    let cells = read(&schema, b"D\0\x12\x34\x5d2aabb");
+    is(
+        &cells,
+        &[
+            ("detail_rec_kind", "D"),
+            ("amount", "-123.45"),
+            ("note [2]", "bb"),
+            ("run_day", "NULL"),
+        ],
+    );
+    let cells = read(&schema, b"END.");
+    is(
+        &cells,
+        &[
+            ("trailer_rec", "END."),
+            ("amount", "NULL"),
+            ("how_many", "NULL"),
+        ],
+    );
+    assert!(!cells.contains_key("problem"), "{cells:?}");
+}

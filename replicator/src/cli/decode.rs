@@ -575,8 +575,9 @@ impl Problems {
         }
         if self.residue > 0 && !residue_shown {
             eprintln!(
-                "{} of the file hold no record (deleted slots, partial records); --all shows them",
-                count(self.residue, "piece")
+                "{} of the file {} no record (deleted slots, partial records); --all shows them",
+                count(self.residue, "piece"),
+                if self.residue == 1 { "holds" } else { "hold" }
             );
         }
         self.records > 0

@@ -26,7 +26,8 @@ pub(super) struct Form {
     /// The copybook that describes a record [default: what the configuration has for the file]
     #[arg(long, short = 'b', value_name = "FILE")]
     copybook: Option<PathBuf>,
-    /// Which record of the copybook, by its level 01 name; needed if it has several
+    /// Which record of the copybook, by its level 01 name; needed if it has several. Several names with commas between, or *
+    /// for all: the file has all of these, and --when says which are which
     #[arg(long, value_name = "NAME")]
     record_name: Option<String>,
     /// Where COPY looks for texts, beside the copybook's own directory; may be given several times
@@ -220,10 +221,8 @@ impl Form {
         for warning in &copybook.warnings {
             eprintln!("{warning}");
         }
-        let record = copybook.record(self.record_name.as_deref());
-        record
-            .cloned()
-            .map_err(|error| anyhow::anyhow!("{}: {error} (--record-name)", path.display()))
+        let record = copybook.records_named(self.record_name.as_deref());
+        record.map_err(|error| anyhow::anyhow!("{}: {error} (--record-name)", path.display()))
     }
 
     /// What the arguments say of a file, or else the configuration, or else what its size and first bytes fit.
@@ -379,10 +378,24 @@ fn seen(file: &Path, size: u64, schema: &RecordSchema) -> Result<(RecordFormat, 
     if fits_lines {
         return Ok(lines());
     }
+    if line_len.is_some_and(|len| len as u64 == size) {
+        bail!(
+            "{} has text lines of {size} characters, as the copybook says, and text lines aren't in EBCDIC: leave out --code-page \
+             (and --dialect ibm), or write --layout if it is EBCDIC all the same",
+            file.display()
+        );
+    }
     bail!(
-        "how records lie in {} can't be seen: it has {len} bytes, which isn't a multiple of the copybook's {size}, and no text \
+        "how records lie in {} can't be seen: it has {len} bytes, which isn't a multiple of the copybook's {size}{}, and no text \
          lines. If the copybook is the right one, write --layout gnucobol (and --organization relative for slots), or \
          --layout plain with --record-size; `counterfoil init` on its directory says what it looks like",
-        file.display()
+        file.display(),
+        match len / size.max(1) {
+            0 => String::new(),
+            records => format!(
+                " (--layout plain reads its {records} whole records, and leaves {} bytes)",
+                len % size.max(1)
+            ),
+        }
     )
 }

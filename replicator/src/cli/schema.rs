@@ -70,7 +70,7 @@ struct Source {
     #[arg(long, short = 'I', requires = "copybook", value_name = "DIR")]
     copy_path: Vec<PathBuf>,
 
-    /// The record, if there are several in the copybook
+    /// The record, if there are several in the copybook; several with commas between, or *: the file has all of these
     #[arg(long, requires = "copybook", value_name = "NAME")]
     record: Option<String>,
 }
@@ -111,8 +111,8 @@ impl Source {
         }
         match &self.record {
             None => Ok(copybook.records),
-            Some(name) => match copybook.record(Some(name)) {
-                Ok(record) => Ok(vec![record.clone()]),
+            Some(name) => match copybook.records_named(Some(name)) {
+                Ok(record) => Ok(vec![record]),
                 Err(reason) => anyhow::bail!("{reason}"),
             },
         }

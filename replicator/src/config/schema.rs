@@ -129,13 +129,13 @@ impl Resolver<'_> {
             Refused
         })?;
         let name = keys.record;
-        match copybook.record(name.map(|name| name.get_ref().as_str())) {
-            Ok(record) => Ok(record.clone()),
+        match copybook.records_named(name.map(|name| name.get_ref().as_str())) {
+            Ok(record) => Ok(record),
             Err(message) => {
                 self.problem(
                     name.unwrap_or(written).span(),
                     format!("in {}, {message}", path.display()),
-                    "say which with `record = \"NAME\"`",
+                    "say which with `record = \"NAME\"`, or `record = \"*\"` if the file has all of them",
                 );
                 Err(Refused)
             }

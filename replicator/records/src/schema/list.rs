@@ -270,6 +270,46 @@ impl RecordSchema {
 }
 
 impl RecordSchema {
+    /// A record whose bytes are seen in several ways: as each of these records, all of one dialect. `name` is what it is called,
+    /// if no record is called that.
+    ///
+    /// # Errors
+    /// They can't be one.
+    pub fn any_of(name: &str, records: &[&RecordSchema]) -> Result<RecordSchema, SchemaError> {
+        let mut items: Vec<Item> = Vec::new();
+        let (mut renames, mut dialect) = (Vec::new(), Dialect::default());
+        let mut name = name.to_owned();
+        for record in records {
+            let mut item = record.root.clone();
+            item.redefines = items
+                .first()
+                .and_then(|first| first.name.clone())
+                .map(ItemRef::named);
+            if item
+                .name
+                .as_deref()
+                .is_some_and(|own| own.eq_ignore_ascii_case(&name))
+            {
+                name.push_str("-RECORD");
+            }
+            for mut rename in record.renames.clone() {
+                for end in [&mut rename.first, &mut rename.last] {
+                    end.name = format!("{} OF {}", end.name, record.name);
+                }
+                renames.push(rename);
+            }
+            dialect.clone_from(&record.dialect);
+            items.push(item);
+        }
+        let mut root = Item::group(1, Some(name), items);
+        if let Content::Group(items) = &root.content
+            && let Some(first) = items.first()
+        {
+            root.place = first.place.clone();
+        }
+        RecordSchema::build(root, renames, dialect)
+    }
+
     /// The same schema with another meaning of blank fields, where they don't have their own.
     ///
     /// # Errors
