@@ -584,8 +584,15 @@ impl Applier {
                 return;
             }
         }
-        // With Kafka, whoever captures looks for this.
-        if self.config.kafka.is_none() && self.config.site.read_again_path().exists() {
+        // With Kafka, whoever captures looks for this. It waits for sinks that are away.
+        if self.config.kafka.is_none()
+            && self.config.site.read_again_path().exists()
+            && self
+                .progress
+                .sinks()
+                .values()
+                .all(|sink| sink.error.is_none())
+        {
             self.progress
                 .restart_reading_again("all files are to be read again".to_owned());
         }

@@ -87,7 +87,7 @@ pub(super) fn replicate(
             (Err(error), None) => return Err(error),
             // Sound as it is, the new configuration is of no use: the one before was.
             (Err(error), Some(previous)) => {
-                reload.refuse(&config, &error);
+                reload.refuse(&previous, &config, &error);
                 config = previous;
                 continue;
             }

@@ -233,7 +233,7 @@ impl Resolver<'_> {
 
     fn mask_key(&mut self, written: &Spanned<String>) -> Option<MaskKey> {
         let path = self.path(written)?;
-        self.read.push(path.clone());
+        self.read.add(path.clone());
         let mut key = Vec::new();
         let read = std::fs::File::open(&path).and_then(|file| {
             file.take(MASK_KEY_BYTES_MAX as u64 + 1)

@@ -24,6 +24,14 @@ pub(super) trait Destination {
     /// What it has, by group.
     fn positions(&mut self, images: &Images) -> Result<Vec<Option<Position>>>;
 
+    /// Why it can't be got at for the present, if that keeps everything from beginning anew. Kafka needn't be there for it.
+    ///
+    /// # Errors
+    /// It never can.
+    fn away(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Paths that it has files for; `had` are those that there were images of.
     fn files(&mut self, had: &HashSet<Arc<[u8]>>) -> Result<Vec<Arc<[u8]>>>;
 
@@ -93,6 +101,14 @@ impl Destination for LocalSink {
                 Ok(streams.iter().map(known).collect())
             }
             positions => positions.with_context(|| self.what()),
+        }
+    }
+
+    fn away(&mut self) -> Result<Option<String>> {
+        match positions(&self.config.own_streams(), self.sink.as_mut()) {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_transient() => Ok(Some(format!("{}: {error}", self.what()))),
+            Err(error) => Err(error).with_context(|| self.what()),
         }
     }
 
