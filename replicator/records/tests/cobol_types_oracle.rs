@@ -45,8 +45,8 @@ enum Kind {
         decimals: u32,
         signed: bool,
     },
-    /// Floating point of four or eight bytes.
-    Float { bytes: u32 },
+    /// Floating point.
+    Float,
     /// Text of so many characters.
     Text { len: usize },
 }
@@ -119,10 +119,10 @@ fn cases() -> Vec<(String, Kind)> {
         ));
     }
     for usage in ["COMP-1", "FLOAT-SHORT"] {
-        cases.push((usage.to_owned(), Kind::Float { bytes: 4 }));
+        cases.push((usage.to_owned(), Kind::Float));
     }
     for usage in ["COMP-2", "FLOAT-LONG"] {
-        cases.push((usage.to_owned(), Kind::Float { bytes: 8 }));
+        cases.push((usage.to_owned(), Kind::Float));
     }
     for len in [1, 2, 7, 30] {
         cases.push((format!("PIC X({len})"), Kind::Text { len }));
@@ -192,7 +192,7 @@ fn value(kind: Kind, nth: usize, chance: &mut Chance) -> String {
                 ),
             }
         }
-        Kind::Float { .. } => {
+        Kind::Float => {
             let number = digits(9, chance);
             let decimals = chance.below(6) as usize;
             let sign = minus(true, number == 0);
