@@ -161,7 +161,7 @@ impl Copybook {
                 }),
             None if self.records.len() == 1 => Ok(&self.records[0]),
             None => Err(format!(
-                "there are several records; name one, or several with commas between, or \"*\" for all, of: {}",
+                "there are several records; name one of: {} (or several with commas between, or \"*\" for all)",
                 names.join(", ")
             )),
         }
