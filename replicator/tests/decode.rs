@@ -320,3 +320,30 @@ fn blank_fields_are_what_is_asked_for() {
         "{error}"
     );
 }
+
+#[test]
+fn the_copybook_beside_a_file_is_found() {
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("beside-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("copybooks")).expect("a directory");
+    let file = directory.join("names.dat");
+    std::fs::write(&file, "ANNA01BERT02").expect("the file");
+    // Named as seen from the directory of the tests.
+    let file = file
+        .strip_prefix(env!("CARGO_TARGET_TMPDIR"))
+        .expect("it lies there");
+    let file = file.display().to_string();
+    let output = counterfoil(&["decode", &file], None);
+    assert_eq!(output.status.code(), Some(2));
+    let copybook = directory.join("copybooks/NAMES.CPY");
+    std::fs::write(
+        &copybook,
+        "       01 R.\n          05 NAME PIC X(4).\n          05 N PIC 99.\n",
+    )
+    .expect("the copybook");
+    let output = counterfoil(&["decode", &file, "--csv"], None);
+    assert!(text(&output).contains("ANNA,1\r\n"));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("NAMES.CPY, which lies beside it"), "{told}");
+    std::fs::remove_dir_all(&directory).expect("the directory goes");
+}

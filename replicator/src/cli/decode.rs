@@ -28,6 +28,7 @@ const SHOWN_BYTES: usize = 32;
 
 const EXAMPLES: &str = "\
 Examples:
+  counterfoil decode cards.dat                # cards.cpy lies beside it
   counterfoil decode -b cards.cpy cards.dat
   counterfoil decode -b cards.cpy -p 037 cards.dat --where 'balance<0' --fields id,balance
   counterfoil decode -b cards.cpy -l gnucobol -o relative cards.dat --all

@@ -5,7 +5,7 @@
 //! decide. The file that is written always loads. A wrong guess never costs bytes: every layout
 //! keeps what doesn't fit it, and a restore is exact under any of them.
 
-mod beside;
+pub(super) mod beside;
 
 use anyhow::{Context as _, bail};
 use beside::{Beside, Fit};

@@ -1,5 +1,6 @@
 //! What `decode` and `encode` share: which records a file has, and what is in them.
 
+use super::init::beside;
 use anyhow::{Context as _, Result, bail};
 use counterfoil::config::{Config, FileRule};
 use counterfoil::copybooks::{self, Directories};
@@ -23,7 +24,8 @@ pub(super) mod table;
 /// What the bytes of a file are.
 #[derive(clap::Args, Debug)]
 pub(super) struct Form {
-    /// The copybook that describes a record [default: what the configuration has for the file]
+    /// The copybook that describes a record [default: what the configuration has for the file; otherwise one of the file's name
+    /// beside it, or in a directory copy, cpy or copybooks there]
     #[arg(long, short = 'b', value_name = "FILE")]
     copybook: Option<PathBuf>,
     /// Which record of the copybook, by its level 01 name; needed if it has several. Several names with commas between, or *
@@ -183,9 +185,20 @@ impl Form {
         Ok(dialect)
     }
 
-    /// What is in a record; `configured` is what the configuration says of it.
-    fn schema(&self, configured: Option<&RecordSchema>) -> Result<Arc<RecordSchema>> {
-        let mut schema = match (&self.copybook, configured) {
+    /// What is in a record of a file; `configured` is what the configuration says of it.
+    fn schema(
+        &self,
+        file: Option<&Path>,
+        configured: Option<&RecordSchema>,
+    ) -> Result<Arc<RecordSchema>> {
+        let beside = match (&self.copybook, configured, file) {
+            (None, None, Some(file)) => beside::find(file),
+            _ => None,
+        };
+        if let Some(copybook) = &beside {
+            eprintln!("read by {}, which lies beside it", copybook.display());
+        }
+        let mut schema = match (self.copybook.as_ref().or(beside.as_ref()), configured) {
             (Some(copybook), _) => self.of_copybook(copybook)?,
             (None, Some(schema)) => schema.clone(),
             (None, None) => bail!(
@@ -232,7 +245,7 @@ impl Form {
             None => None,
         };
         let schema = rule.as_ref().and_then(|rule| rule.schema.as_ref());
-        let schema = self.schema(schema.map(|schema| &*schema.0))?;
+        let schema = self.schema(file, schema.map(|schema| &*schema.0))?;
         let size = self.record_size.unwrap_or_else(|| schema.len_max().into());
         let configured = rule
             .filter(|_| self.layout.is_none())

@@ -285,6 +285,11 @@ fn condition(schema: &RecordSchema, name: &str) -> Result<Choice, String> {
     else {
         return Err(format!("there is no condition name {name:?}"));
     };
+    // The record's own name tells nothing apart.
+    let path = match path.as_slice() {
+        [own @ .., _] if !own.is_empty() => own,
+        all => all,
+    };
     let is_number = item
         .field_type()
         .is_some_and(|field| field.decimal().is_some());

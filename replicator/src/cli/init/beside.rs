@@ -54,7 +54,9 @@ pub(super) struct Fit {
 }
 
 /// The copybook that a file may have by its name.
-pub(super) fn find(file: &Path) -> Option<PathBuf> {
+pub(in crate::cli) fn find(file: &Path) -> Option<PathBuf> {
+    // The directory of a bare name is where we are.
+    let file = &std::path::absolute(file).ok()?;
     let (stem, directory) = (file.file_stem()?.to_str()?, file.parent()?);
     let mut places = vec![directory.to_owned()];
     for near in [Some(directory), directory.parent()].into_iter().flatten() {
@@ -68,7 +70,7 @@ pub(super) fn find(file: &Path) -> Option<PathBuf> {
                 let extension = path.extension()?.to_str()?.to_ascii_lowercase();
                 let rank = EXTENSIONS.iter().position(|known| *known == extension)?;
                 let is_named = path.file_stem()?.to_str()?.eq_ignore_ascii_case(stem);
-                (is_named && path != file && path.is_file()).then_some((rank, path))
+                (is_named && path != *file && path.is_file()).then_some((rank, path))
             })
             .collect();
         found.sort();
