@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod cases;
 mod compose;
+mod fuzz;
 mod install;
 mod packages;
 mod stats;
@@ -48,6 +49,20 @@ enum Task {
         /// Further arguments for `cargo test`.
         #[arg(last = true)]
         more: Vec<String>,
+    },
+    /// Give what reads bytes from outside any bytes at all; what it can't stand is kept in fuzz/artifacts.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+        /// Repeat what a run with this seed tried.
+        #[arg(long, value_name = "N")]
+        seed: Option<u32>,
+        /// Give the target these inputs and no others.
+        #[arg(long, value_name = "FILE")]
+        replay: Vec<std::path::PathBuf>,
+        /// Only these targets: copybook, layout and so on, as in fuzz/targets.
+        targets: Vec<String>,
     },
     /// Formatting, lints and documentation, without warnings.
     Lint,
@@ -116,6 +131,20 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             }
             arguments.extend(more.iter().map(String::as_str));
             test(&arguments)
+        }
+        Task::Fuzz {
+            seconds,
+            seed,
+            replay,
+            targets,
+        } => {
+            fuzz::run(&fuzz::Options {
+                seconds,
+                seed,
+                targets,
+                replay,
+            })?;
+            Ok(ExitCode::SUCCESS)
         }
         Task::Lint => {
             packages::install_missing()?;
