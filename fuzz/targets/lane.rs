@@ -20,7 +20,9 @@ use std::sync::LazyLock;
 static PLACE: LazyLock<(PathBuf, &'static Board)> = LazyLock::new(|| {
     let directory = std::env::temp_dir().join(format!("counterfoil-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory for temporary files");
-    let board = board::join(directory.as_os_str().as_bytes()).expect("a board in it");
+    let mut path = directory.as_os_str().as_bytes().to_vec();
+    path.push(0);
+    let board = board::join(&path).expect("a board in it");
     (directory, board)
 });
 
