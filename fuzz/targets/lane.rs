@@ -20,6 +20,10 @@ use std::sync::LazyLock;
 static PLACE: LazyLock<(PathBuf, &'static Board)> = LazyLock::new(|| {
     let directory = std::env::temp_dir().join(format!("counterfoil-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory for temporary files");
+    let mut file = vec![0; board::BYTES];
+    let header = board::initial_header(64 << 20);
+    file[..header.len()].copy_from_slice(&header);
+    std::fs::write(directory.join("board"), file).expect("writing the board");
     let mut path = directory.as_os_str().as_bytes().to_vec();
     path.push(0);
     let board = board::join(&path).expect("a board in it");
