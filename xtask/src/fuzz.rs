@@ -16,6 +16,9 @@ const RUSTFLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanit
      -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
      -Cllvm-args=-sanitizer-coverage-trace-compares";
 
+/// Decides about everything random in tests.
+const SEED_VARIABLE: &str = "COUNTERFOIL_SEED";
+
 /// A target that is slower than this with one input has found something.
 const INPUT_SECONDS_MAX: u64 = 20;
 
@@ -68,8 +71,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
+    let given = std::env::var(SEED_VARIABLE).ok();
+    let given = given.and_then(|seed| seed.parse().ok());
     // Not 0: by that the fuzzer chooses one itself.
-    let seed = options.seed.unwrap_or(now.subsec_nanos()).max(1);
+    let seed = options.seed.or(given).unwrap_or(now.subsec_nanos()).max(1);
     let rest = Mutex::new(chosen.iter());
     let failed = Mutex::new(Vec::new());
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);

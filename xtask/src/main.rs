@@ -44,7 +44,7 @@ enum Task {
         more: Vec<String>,
     },
     /// Install what tests take (as root), build, and run all tests; ends with a table of what each sink made of each case of
-    /// the contract.
+    /// the contract, and some seconds of fuzzing.
     Test {
         /// Further arguments for `cargo test`.
         #[arg(last = true)]
@@ -107,6 +107,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long each fuzz target runs behind the tests: enough for its seeds, and for what a careless change breaks.
+const FUZZ_SECONDS: u64 = 3;
+
 /// What `cargo test` tests beside what is built by default.
 const TESTED_FEATURES: &str = "counterfoil/odbc,counterfoil-sinks/odbc,counterfoil-tests/odbc";
 
@@ -130,7 +133,16 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 arguments.extend(["--workspace", "--features", TESTED_FEATURES]);
             }
             arguments.extend(more.iter().map(String::as_str));
-            test(&arguments)
+            let passed = test(&arguments)?;
+            if more.is_empty() {
+                fuzz::run(&fuzz::Options {
+                    seconds: FUZZ_SECONDS,
+                    seed: None,
+                    targets: Vec::new(),
+                    replay: Vec::new(),
+                })?;
+            }
+            Ok(passed)
         }
         Task::Fuzz {
             seconds,
@@ -149,6 +161,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Task::Lint => {
             packages::install_missing()?;
             cargo::run(&["fmt", "--all", "--check"], &[])?;
+            // A workspace of its own.
+            let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+            cargo::run(&fuzz, &[])?;
             cargo::run(
                 &[
                     "clippy",

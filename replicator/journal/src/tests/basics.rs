@@ -249,7 +249,7 @@ fn a_journal_that_begins_where_numbers_end_is_refused() {
     let name = crate::segment::file_name(header.first_lsn);
     storage.create(&name).unwrap();
     storage.append(&name, &header.encode()).unwrap();
-    let refused = Journal::open(storage.clone(), Options::default()).err();
+    let refused = Journal::open(storage, Options::default()).err();
     assert!(
         matches!(&refused, Some(Error::Damaged { offset: 24, .. })),
         "{refused:?}"

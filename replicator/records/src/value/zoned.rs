@@ -82,7 +82,7 @@ pub fn space(zones: Zones) -> u8 {
 pub fn decode(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Result<i128, Reason> {
     match usual(bytes, sign, zones) {
         Some(number) => Ok(number.into()),
-        None => any(bytes, sign, zones),
+        None => of_any(bytes, sign, zones),
     }
 }
 
@@ -107,7 +107,7 @@ fn usual(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Option<i64> {
 }
 
 /// The number in the bytes of any field.
-fn any(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Result<i128, Reason> {
+fn of_any(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Result<i128, Reason> {
     let len = bytes.len();
     let empty = Reason::Width(len);
     let (digits, from, signed) = match sign {
@@ -373,7 +373,7 @@ mod tests {
             // Any last byte, of which some are signs.
             bytes.push(last);
             if let Some(number) = usual(&bytes, sign, zones) {
-                prop_assert_eq!(any(&bytes, sign, zones), Ok(number.into()));
+                prop_assert_eq!(of_any(&bytes, sign, zones), Ok(number.into()));
             }
         }
 
