@@ -7,6 +7,7 @@ mod bench;
 mod cargo;
 mod cases;
 mod compose;
+mod fuzz;
 mod install;
 mod packages;
 mod stats;
@@ -43,11 +44,25 @@ enum Task {
         more: Vec<String>,
     },
     /// Install what tests take (as root), build, and run all tests; ends with a table of what each sink made of each case of
-    /// the contract.
+    /// the contract, and some seconds of fuzzing.
     Test {
         /// Further arguments for `cargo test`.
         #[arg(last = true)]
         more: Vec<String>,
+    },
+    /// Give what reads bytes from outside any bytes at all; what it can't stand is kept in fuzz/artifacts.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u64,
+        /// Repeat what a run with this seed tried.
+        #[arg(long, value_name = "N")]
+        seed: Option<u32>,
+        /// Give the target these inputs and no others.
+        #[arg(long, value_name = "FILE")]
+        replay: Vec<std::path::PathBuf>,
+        /// Only these targets: copybook, layout and so on, as in fuzz/targets.
+        targets: Vec<String>,
     },
     /// Formatting, lints and documentation, without warnings.
     Lint,
@@ -92,6 +107,9 @@ fn main() -> ExitCode {
     }
 }
 
+/// How long each fuzz target runs behind the tests: enough for its seeds, and for what a careless change breaks.
+const FUZZ_SECONDS: u64 = 3;
+
 /// What `cargo test` tests beside what is built by default.
 const TESTED_FEATURES: &str = "counterfoil/odbc,counterfoil-sinks/odbc,counterfoil-tests/odbc";
 
@@ -115,11 +133,37 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 arguments.extend(["--workspace", "--features", TESTED_FEATURES]);
             }
             arguments.extend(more.iter().map(String::as_str));
-            test(&arguments)
+            let passed = test(&arguments)?;
+            if more.is_empty() {
+                fuzz::run(&fuzz::Options {
+                    seconds: FUZZ_SECONDS,
+                    seed: None,
+                    targets: Vec::new(),
+                    replay: Vec::new(),
+                })?;
+            }
+            Ok(passed)
+        }
+        Task::Fuzz {
+            seconds,
+            seed,
+            replay,
+            targets,
+        } => {
+            fuzz::run(&fuzz::Options {
+                seconds,
+                seed,
+                targets,
+                replay,
+            })?;
+            Ok(ExitCode::SUCCESS)
         }
         Task::Lint => {
             packages::install_missing()?;
             cargo::run(&["fmt", "--all", "--check"], &[])?;
+            // A workspace of its own.
+            let fuzz = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
+            cargo::run(&fuzz, &[])?;
             cargo::run(
                 &[
                     "clippy",

@@ -11,9 +11,12 @@ use std::process::Command;
 /// What building with nothing but a compiler takes, and the package that has it.
 const COMPILER: &[(&str, &str)] = &[("cc", "gcc"), ("/usr/include/stdio.h", "libc6-dev")];
 
+/// The C++ compiler.
+const CXX: (&str, &str) = ("c++", "g++");
+
 /// What building everything that is shipped takes beside the compiler: Kafka, and TLS towards it.
 const BUILD: &[(&str, &str)] = &[
-    ("c++", "g++"),
+    CXX,
     ("make", "make"),
     ("pkg-config", "pkg-config"),
     ("/usr/include/openssl/ssl.h", "libssl-dev"),
@@ -116,6 +119,18 @@ pub(crate) fn require_to_build() -> Result<()> {
             "building with Kafka takes what isn't installed; on Debian, as root: {}\n\
              `cargo xtask demo` and `cargo xtask install --without-kafka` take a C compiler only, and so does\n\
              cargo build --release --no-default-features -p counterfoil -p counterfoil-interposer",
+            install_command(&missing)
+        );
+    }
+    Ok(())
+}
+
+/// An error that names the packages, if there is no C++ compiler: the fuzzer is built by one.
+pub(crate) fn require_cxx() -> Result<()> {
+    let missing = missing_of(&[COMPILER, &[CXX]]);
+    if !missing.is_empty() {
+        bail!(
+            "building fuzz targets takes a C++ compiler; on Debian, as root: {}",
             install_command(&missing)
         );
     }

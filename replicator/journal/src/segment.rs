@@ -15,6 +15,9 @@ pub const PAYLOAD_BYTES_MAX: usize = 16 << 20;
 /// The longest batch, in bytes, frame headers included: 64 MiB.
 pub const BATCH_BYTES_MAX: usize = 64 << 20;
 
+/// The greatest lsn that a segment may begin with. No segment is long enough to count from it to where numbers end.
+const FIRST_LSN_MAX: Lsn = i64::MAX as Lsn;
+
 /// The length of a segment's header.
 pub(crate) const HEADER_BYTES: usize = 64;
 
@@ -121,6 +124,9 @@ impl SegmentHeader {
                 24,
                 "the first lsn is not the one in the file's name",
             ));
+        }
+        if header.first_lsn > FIRST_LSN_MAX {
+            return Err(damaged(24, "no journal gets as far as its first lsn"));
         }
         Ok(header)
     }

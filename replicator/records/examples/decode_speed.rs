@@ -1,13 +1,16 @@
 //! How fast records are decoded; `cargo xtask bench decode` runs it in a release build.
 //!
 //! A record has 300 bytes and 20 fields: DISPLAY, COMP, COMP-3 and EBCDIC text. In turns, over the same records: copied as they
-//! are; their fields copied into typed rows without conversion; decoded into typed rows. A line for each round: bytes a second of
-//! the three, in this order.
+//! are; their fields copied into typed rows without conversion; decoded into typed rows.
+//!
+//! Its argument names a file, which it fills with the same rows as PostgreSQL's COPY takes them. It prints the statement that
+//! makes their table and how many there are, then a line for each line that it reads: bytes a second of the three, in this order.
 
 use counterfoil_records::copybook::{Copybook, NoLibrary, Options, Text};
 use counterfoil_records::schema::{Dialect, FieldType};
 use counterfoil_records::value::{Number, Value};
 use counterfoil_records::{RecordDecoder, RecordEncoder, Room};
+use std::fmt::Write as _;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
@@ -64,10 +67,7 @@ impl Rows {
 const BATCH: usize = 1000;
 
 fn main() {
-    let rounds: usize = std::env::args()
-        .nth(1)
-        .and_then(|rounds| rounds.parse().ok())
-        .unwrap_or(5);
+    let path = std::env::args().nth(1).expect("the name of a file");
     let source = Text {
         name: "sale.cpy".to_owned(),
         text: COPYBOOK.to_owned(),
@@ -82,12 +82,15 @@ fn main() {
     assert_eq!((len, schema.columns().len()), (300, 20));
     let decoder = RecordDecoder::new(schema.clone());
     let records = records(&decoder);
+    std::fs::write(&path, copied_text(&decoder, &records)).expect("the file is written");
+    println!("{}", table(&decoder));
+    println!("{RECORDS}");
     let mut copy = vec![0; records.len()];
     let mut rows = Rows::default();
     let mut room = Room::default();
     let columns = schema.columns();
     let speed = |begin: Instant| records.len() as f64 / begin.elapsed().as_secs_f64();
-    for _ in 0..rounds {
+    for _ in std::io::stdin().lines() {
         let begin = Instant::now();
         for (to, from) in copy
             .chunks_mut(BATCH * len)
@@ -138,6 +141,41 @@ fn main() {
         assert_eq!(wrong, 0, "every field has a value");
         println!("{copied:.0} {unconverted:.0} {decoded:.0}");
     }
+}
+
+/// The table of the records, with a column of the fitting type for each field.
+fn table(decoder: &RecordDecoder) -> String {
+    let columns = decoder.schema().columns().iter().map(|column| {
+        let kind = match column.field.decimal() {
+            None => "text".to_owned(),
+            Some(number) if number.scale > 0 => {
+                format!("numeric({}, {})", number.digits, number.scale)
+            }
+            Some(number) if number.digits <= 4 => "smallint".to_owned(),
+            Some(number) if number.digits <= 9 => "integer".to_owned(),
+            Some(_) => "bigint".to_owned(),
+        };
+        format!("{} {kind} NOT NULL", column.name)
+    });
+    let columns: Vec<String> = columns.collect();
+    format!("CREATE TABLE sale ({})", columns.join(", "))
+}
+
+/// The records as COPY takes them as text.
+fn copied_text(decoder: &RecordDecoder, records: &[u8]) -> String {
+    let mut text = String::new();
+    let mut room = Room::default();
+    for record in records.chunks_exact(decoder.schema().len_max() as usize) {
+        let begin = text.len();
+        decoder.decode(record, &mut room, |cell| {
+            let value = cell.value.expect("every field has a value");
+            let behind = if text.len() == begin { "" } else { "\t" };
+            // None of the texts has what COPY would take for something else.
+            write!(text, "{behind}{value}").expect("memory takes it");
+        });
+        text.push('\n');
+    }
+    text
 }
 
 /// Records of which no two follow each other that are the same.

@@ -250,6 +250,51 @@ impl Lane {
     }
 }
 
+/// What [`read_lanes`] found.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct LanesRead {
+    /// Frames that were read; marks of units of work once for each group.
+    pub frames: usize,
+    /// What is wrong with lanes.
+    pub told: Vec<String>,
+}
+
+/// Reads all lanes in a directory to their ends, as the sequencer does, for fuzzing.
+#[doc(hidden)]
+pub fn read_lanes(directory: &Path, board: &'static Board) -> LanesRead {
+    let mut lanes = Lanes::new(directory, board, vec![0, 1], Journaled::new());
+    let group_of = |path: &[u8]| path.len() as u16 % 2;
+    let mut told = lanes
+        .discover(&group_of)
+        .unwrap_or_else(|error| vec![error.to_string()]);
+    let mut frames = 0;
+    loop {
+        lanes.read(&group_of);
+        let before = frames;
+        for lane in &mut lanes.lanes {
+            let _ = (lane.in_flight(), lane.read_limit());
+            while let Some(frame) = lane.queue.pop_front() {
+                frames += 1;
+                if frame.kind == Kind::Name
+                    && let Some(name) = Name::decode(lane.data(&frame))
+                {
+                    lane.names.insert(frame.header.name, name);
+                }
+                lane.note_released(frame.header.end);
+            }
+        }
+        lanes.settle();
+        let _ = lanes.waiting();
+        if frames == before {
+            break;
+        }
+    }
+    lanes.correct_bytes();
+    told.extend(lanes.lanes.iter_mut().filter_map(|lane| lane.broken.take()));
+    LanesRead { frames, told }
+}
+
 /// Which lane: process number, lane number.
 pub(crate) type LaneKey = (u64, u32);
 

@@ -16,5 +16,8 @@ mod watch;
 
 pub use watch::Toucher;
 
+#[doc(hidden)]
+pub use lanes::{LanesRead, read_lanes};
+
 pub use processes::identity;
 pub use sequencer::{Parts, Sequencer, SequencerOptions, journaled_frames};

@@ -56,7 +56,7 @@ pub(crate) enum Which {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
-    /// Bytes a second from records to typed values, against memcpy and against rows without conversion.
+    /// Bytes a second from records to typed values, against memcpy, rows without conversion, and what PostgreSQL's COPY takes.
     Decode {
         /// How many rounds.
         #[arg(long, default_value_t = 9)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::faulty::FaultyStorage;
 use crate::tests::{entries, long_segments, open, open_with, payloads};
-use crate::{Error, Journal, JournalReader, Options, PAYLOAD_BYTES_MAX, Released, Storage};
+use crate::{Error, Journal, JournalReader, Lsn, Options, PAYLOAD_BYTES_MAX, Released, Storage};
 
 #[test]
 fn entries_come_back_in_order_with_their_epoch() {
@@ -233,4 +233,25 @@ fn cursors_have_plain_names_and_stay_within_the_journal() {
     cursors.set("a", 2).unwrap();
     cursors.set("a", 1).unwrap();
     assert_eq!(cursors.get("a"), Some(1));
+}
+
+/// Found by fuzzing: such a journal was opened, and the next entry's lsn overflowed.
+#[test]
+fn a_journal_that_begins_where_numbers_end_is_refused() {
+    let storage = Arc::new(FaultyStorage::new());
+    let header = crate::segment::SegmentHeader {
+        epoch: 1,
+        first_lsn: Lsn::MAX,
+        previous_first_lsn: 0,
+        previous_bytes: 0,
+        salt: 7,
+    };
+    let name = crate::segment::file_name(header.first_lsn);
+    storage.create(&name).unwrap();
+    storage.append(&name, &header.encode()).unwrap();
+    let refused = Journal::open(storage, Options::default()).err();
+    assert!(
+        matches!(&refused, Some(Error::Damaged { offset: 24, .. })),
+        "{refused:?}"
+    );
 }

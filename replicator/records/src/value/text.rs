@@ -8,6 +8,7 @@ use super::{Misfit, Reason};
 use crate::schema::{CodePage, Endian};
 
 /// The bytes of a field without the padding behind its text.
+#[inline]
 pub fn trimmed(bytes: &[u8], space: u8) -> &[u8] {
     // Fields are mostly padding or mostly none: eight bytes at a time, then one by one.
     let mut end = bytes.len();
@@ -28,6 +29,7 @@ pub fn trimmed(bytes: &[u8], space: u8) -> &[u8] {
 }
 
 /// The text in the bytes of a field. `room` is for text that has to be put together; its content is lost.
+#[inline]
 pub fn decode<'a>(
     bytes: &'a [u8],
     page: CodePage,
@@ -41,42 +43,52 @@ pub fn decode<'a>(
         trimmed(bytes, space(page))
     };
     let Some(table) = code_page::table(page) else {
-        let wrong = |at: usize| Reason::Character {
-            at,
-            byte: text.get(at).copied().unwrap_or_default(),
-        };
-        return match page {
-            CodePage::Latin1 if !text.is_ascii() => {
-                room.clear();
-                room.extend(text.iter().copied().map(char::from));
-                Ok(room)
-            }
-            CodePage::Ascii if !text.is_ascii() => {
-                let at = text.iter().position(|byte| !byte.is_ascii());
-                Err(wrong(at.unwrap_or_default()))
-            }
-            _ => std::str::from_utf8(text).map_err(|error| wrong(error.valid_up_to())),
-        };
+        return without_table(text, page, room);
     };
     let mut buffer = std::mem::take(room).into_bytes();
-    buffer.clear();
+    // What is there already is written over: texts of one column have much the same length.
+    buffer.resize(text.len(), 0);
     let mut beyond = 0;
-    buffer.extend(text.iter().map(|&byte| {
-        let char = table.ascii[usize::from(byte)];
+    for (to, &from) in buffer.iter_mut().zip(text) {
+        let char = table.ascii[usize::from(from)];
         beyond |= char;
-        char
-    }));
-    if beyond & NOT_ASCII == 0 {
-        *room = String::from_utf8(buffer).unwrap_or_default();
-        return Ok(room);
+        *to = char;
     }
-    buffer.clear();
+    if beyond & NOT_ASCII != 0 {
+        buffer.clear();
+    }
     *room = String::from_utf8(buffer).unwrap_or_default();
-    room.extend(
-        text.iter()
-            .filter_map(|&byte| char::from_u32(table.chars[usize::from(byte)].into())),
-    );
+    if beyond & NOT_ASCII != 0 {
+        room.extend(
+            text.iter()
+                .filter_map(|&byte| char::from_u32(table.chars[usize::from(byte)].into())),
+        );
+    }
     Ok(room)
+}
+
+/// Text of a code page that has no table, without its padding.
+fn without_table<'a>(
+    text: &'a [u8],
+    page: CodePage,
+    room: &'a mut String,
+) -> Result<&'a str, Reason> {
+    let wrong = |at: usize| Reason::Character {
+        at,
+        byte: text.get(at).copied().unwrap_or_default(),
+    };
+    match page {
+        CodePage::Latin1 if !text.is_ascii() => {
+            room.clear();
+            room.extend(text.iter().copied().map(char::from));
+            Ok(room)
+        }
+        CodePage::Ascii if !text.is_ascii() => {
+            let at = text.iter().position(|byte| !byte.is_ascii());
+            Err(wrong(at.unwrap_or_default()))
+        }
+        _ => std::str::from_utf8(text).map_err(|error| wrong(error.valid_up_to())),
+    }
 }
 
 /// The text in the bytes of a field in UTF-16.

@@ -78,7 +78,36 @@ pub fn space(zones: Zones) -> u8 {
 }
 
 /// The number in the bytes of a field, without its decimal point.
+#[inline]
 pub fn decode(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Result<i128, Reason> {
+    match usual(bytes, sign, zones) {
+        Some(number) => Ok(number.into()),
+        None => of_any(bytes, sign, zones),
+    }
+}
+
+/// The same for what nearly all fields are: at most 18 digits, in order, with the sign in the last of them or none. `None` says
+/// nothing.
+#[inline]
+fn usual(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Option<i64> {
+    if bytes.len() > 18 {
+        return None;
+    }
+    match sign {
+        ZonedSign::Unsigned => short(bytes, zones.zero())?.try_into().ok(),
+        ZonedSign::Trailing => {
+            let (&last, digits) = bytes.split_last()?;
+            let (digit, negative) = zones.signed(last)?;
+            let number = 10 * short(digits, zones.zero())? + u64::from(digit);
+            let number = i64::try_from(number).ok()?;
+            Some(if negative { -number } else { number })
+        }
+        _ => None,
+    }
+}
+
+/// The number in the bytes of any field.
+fn of_any(bytes: &[u8], sign: ZonedSign, zones: Zones) -> Result<i128, Reason> {
     let len = bytes.len();
     let empty = Reason::Width(len);
     let (digits, from, signed) = match sign {
@@ -333,6 +362,19 @@ mod tests {
             let mut bytes = vec![0; digits + usize::from(separate)];
             prop_assert_eq!(encode(number, sign, zones, &mut bytes), Ok(()));
             prop_assert_eq!(decode(&bytes, sign, zones), Ok(number));
+        }
+
+        #[test]
+        fn the_usual_way_is_the_way_of_all(mut bytes in proptest::collection::vec(0_u8..10, 0..20), last: u8, sign in 0_usize..5, zones in 0_usize..3) {
+            let (sign, zones) = (SIGNS[sign], ZONES[zones]);
+            for byte in &mut bytes {
+                *byte += zones.zero();
+            }
+            // Any last byte, of which some are signs.
+            bytes.push(last);
+            if let Some(number) = usual(&bytes, sign, zones) {
+                prop_assert_eq!(of_any(&bytes, sign, zones), Ok(number.into()));
+            }
         }
 
         #[test]
