@@ -1,6 +1,6 @@
 //! What the fuzz targets share: a bound for memory, and choices made by the first bytes of an input.
 //!
-//! `docs/decisions/0037-fuzzing-without-nightly.md` says how they are built and why so.
+//! `docs/decisions/0034-fuzzing-without-nightly.md` says how they are built and why so.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
