@@ -3,7 +3,8 @@
 //! Most of what this sink says is SQL that all databases have in common; what isn't, is here. The
 //! text of every statement in every dialect is in `snapshots/`, and a test compares.
 
-use super::columns::Columns;
+use super::columns::{CAPTURED, Columns};
+use super::history::{OWN_VALUES, POSITION};
 use crate::naming::{numbered, numbered_within};
 use counterfoil_records::STATIC_BLOCK_BYTES;
 use std::fmt::Write as _;
@@ -409,7 +410,7 @@ type OwnTable = (
 );
 
 /// Counterfoil's own tables, without the names of types.
-const TABLES: [OwnTable; 7] = [
+const TABLES: [OwnTable; 8] = [
     (
         "counterfoil_position",
         &[
@@ -483,6 +484,22 @@ const TABLES: [OwnTable; 7] = [
             ("structure", Column::Text),
             ("is_made", Column::Number),
             ("is_used", Column::Number),
+        ],
+        "rows_table",
+    ),
+    // Every history whose file isn't there any more.
+    (
+        "counterfoil_histories",
+        &[
+            ("rows_table", Column::Number),
+            ("stream", Column::Key),
+            ("path_hash", Column::Key),
+            ("path", Column::Bytes),
+            ("path_text", Column::Text),
+            ("table_name", Column::Text),
+            ("table_configured", Column::Text),
+            ("identity_name", Column::Text),
+            ("shape", Column::Text),
         ],
         "rows_table",
     ),
@@ -680,13 +697,23 @@ impl Sql {
     pub(super) fn create_rows(&self, number: i64, columns: &Columns, types: Types) -> String {
         let (table, integer) = (self.rows_table(number), self.dialect.integer_type());
         let values = columns.definitions(self.dialect, types);
-        let (file, key) = if columns.is_shared() {
-            (format!("file_id {integer} NOT NULL, "), "file_id, id")
+        let file = if columns.is_shared() {
+            format!("file_id {integer} NOT NULL, ")
         } else {
-            (String::new(), "id")
+            String::new()
+        };
+        let change = if columns.is_history() {
+            format!(
+                "epoch {integer} NOT NULL, lsn {integer} NOT NULL, idx {integer} NOT NULL, op {OP_TYPE} NOT NULL, \
+                 captured_at {} NOT NULL, ",
+                self.dialect.type_of(CAPTURED, types)
+            )
+        } else {
+            String::new()
         };
         format!(
-            "CREATE TABLE {table} ({file}id {integer} NOT NULL, {values}PRIMARY KEY ({key})){}",
+            "CREATE TABLE {table} ({file}id {integer} NOT NULL, {change}{values}PRIMARY KEY ({})){}",
+            key(columns),
             self.dialect.table_kind()
         )
     }
@@ -694,6 +721,9 @@ impl Sql {
     /// Copies the rows of one file's table into another's, with the columns that both have.
     pub(super) fn copy(&self, from: &Rows, to: &Rows) -> String {
         let mut names = vec!["id"];
+        if to.columns.is_history() {
+            names.extend([POSITION, "op, captured_at"]);
+        }
         names.extend(to.columns.common(&from.columns));
         let names = names.join(", ");
         format!(
@@ -708,10 +738,20 @@ impl Sql {
         format!("DROP TABLE {}", self.rows_table(number))
     }
 
-    /// A row that is new: its identity, then its values.
+    /// A row that is new: its identity, then its values. In a history its position and time are between them.
     pub(super) fn insert(&self, rows: &Rows) -> Statement {
         let values = rows.values();
         let names: String = values.iter().flat_map(|value| [", ", value]).collect();
+        if rows.columns.is_history() {
+            return Statement {
+                sql: format!(
+                    "INSERT INTO {} (id, {POSITION}, op, captured_at{names}) VALUES (?, ?, ?, ?, 'put', ?{})",
+                    self.rows_table(rows.number),
+                    ", ?".repeat(values.len()),
+                ),
+                order: (0..OWN_VALUES + values.len()).collect(),
+            };
+        }
         Statement {
             sql: format!(
                 "INSERT INTO {} ({}id{names}) VALUES ({}?{})",
@@ -878,8 +918,11 @@ impl Sql {
         )
     }
 
-    /// Rows from an identity on, in order: so many at most, where that can be said.
+    /// Records from an identity on, in order: so many at most, where that can be said.
     pub(super) fn page(&self, rows: &Rows, count: usize) -> String {
+        if rows.columns.is_history() {
+            return self.current_page(rows, count);
+        }
         let values = if rows.file_id.is_some() {
             "data"
         } else {
@@ -903,7 +946,7 @@ impl Sql {
 
     /// A query of so many rows at most; the word SELECT isn't in `query` yet. The generic dialect has no words for it, and
     /// whoever reads stops.
-    fn limited_to(&self, query: &str, count: usize) -> String {
+    pub(super) fn limited_to(&self, query: &str, count: usize) -> String {
         match self.dialect {
             Dialect::SqlServer => format!("SELECT TOP ({count}) {query}"),
             Dialect::Oracle | Dialect::Db2 => {
@@ -918,10 +961,14 @@ impl Sql {
 
     /// The view of a file's table, which has the name that follows from the file's.
     pub(super) fn file_view(&self, number: i64, identity: &str, columns: &Columns) -> String {
+        let mut names = vec![format!("id AS {}", self.quoted(&self.folded(identity)))];
+        if columns.is_history() {
+            names.extend([POSITION, "op, captured_at"].map(str::to_owned));
+        }
+        names.extend(columns.shown());
         format!(
-            "SELECT id AS {}, {} FROM {}",
-            self.quoted(&self.folded(identity)),
-            columns.shown().join(", "),
+            "SELECT {} FROM {}",
+            names.join(", "),
             self.rows_table(number)
         )
     }
@@ -1020,6 +1067,20 @@ impl Sql {
     }
 }
 
+/// What a history's row says has happened: `put` or `delete`.
+const OP_TYPE: &str = "VARCHAR(10)";
+
+/// The columns that are the key of a table with rows.
+pub(super) fn key(columns: &Columns) -> &'static str {
+    if columns.is_shared() {
+        "file_id, id"
+    } else if columns.is_history() {
+        "id, epoch, lsn, idx"
+    } else {
+        "id"
+    }
+}
+
 /// A condition: the identity is one of these.
 pub(super) fn one_of(ids: &[i64]) -> String {
     let mut condition = String::with_capacity(8 + ids.len() * 8);
@@ -1034,8 +1095,10 @@ pub(super) fn one_of(ids: &[i64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::Stamp;
     use super::*;
-    use crate::plan::{ColumnKind, PlanColumn, Shape};
+    use crate::plan::{ColumnKind, Mode, PlanColumn, Shape};
+    use counterfoil_proto::Position;
     use std::path::Path;
 
     /// A column of every kind, and what is near the limits of some database.
@@ -1097,6 +1160,17 @@ mod tests {
                 ..Shape::default()
             };
             let bare = rows(20, None, Columns::of(&no_raw, &sql));
+            let history = |number, raw| {
+                let shape = Shape {
+                    mode: Mode::History,
+                    raw,
+                    columns: typed().columns.drain(..2).collect(),
+                    decoded: true,
+                    ..Shape::default()
+                };
+                rows(number, None, Columns::of(&shape, &sql))
+            };
+            let (history, other) = (history(21, true), history(22, false));
             let mut says = |what: &str, statement: &str| {
                 let _ = writeln!(text, "{what}: {statement}");
             };
@@ -1148,6 +1222,39 @@ mod tests {
                 says("page", &sql.page(rows, 256));
             }
             says("copy", &sql.copy(&alone, &planned));
+            let at = Position {
+                epoch: 1,
+                lsn: 1234,
+                index: 5,
+            };
+            let at = Stamp::of(at, 1_700_000_000_123_456_789).expect("a moment");
+            let mut with_order = |what: &str, statement: Statement| {
+                says(what, &format!("{} {:?}", statement.sql, statement.order));
+            };
+            let create = sql.create_rows(21, &history.columns, types);
+            with_order("put", sql.insert(&history));
+            with_order("put without raw", sql.insert(&other));
+            with_order("deletion", sql.insert_deletion(&history));
+            with_order("late", sql.delete_change(&history));
+            for (what, statement) in [
+                ("history", create),
+                ("late clearing", sql.delete_changes(&history, (3, 9), &at)),
+                ("current", sql.which_are_current(&history, &[1, 2, 3])),
+                ("end", sql.end(&history, (3, 9), &at)),
+                ("end all", sql.end(&history, (0, i64::MAX), &at)),
+                ("end others", sql.end_others(&history, &other, &at)),
+                ("copy current", sql.copy_current(&history, &other, &at)),
+                ("copy deletions", sql.copy_deletions(&history, &other)),
+                ("copy history", sql.copy(&history, &other)),
+                ("current page", sql.page(&history, 256)),
+                ("page of changes", sql.changes_page(&history, 256)),
+                (
+                    "view of a history",
+                    sql.file_view(21, "record_number", &history.columns),
+                ),
+            ] {
+                says(what, &statement);
+            }
             says("residue", &sql.residue_page(64));
             says("drop table", &sql.drop_rows(17));
             for (name, query) in [

@@ -27,6 +27,7 @@ mod config;
 mod dialect;
 mod entry;
 mod error;
+mod history;
 mod rows;
 mod schema;
 mod session;
@@ -48,6 +49,7 @@ use catalogue::{Known, Work};
 use counterfoil_proto::Position;
 use dialect::Sql;
 use error::{Doing, transient};
+use history::Stamp;
 use session::Session;
 use snapshot::OdbcSnapshot;
 use std::collections::{HashMap, HashSet};
@@ -350,6 +352,7 @@ impl Target {
                 structure: &mut structure,
                 stream: &batch.stream,
                 now_ns: now_ns(),
+                end: Stamp::of(batch.position, batch.captured_ns)?,
             };
             let Err(error) = apply::apply(&mut work, batch, stored) else {
                 return Ok((session, known, structure));

@@ -7,11 +7,12 @@ use crate::SinkError;
 use crate::sql::permanent;
 
 /// Version of Counterfoil's own tables; grows when they change.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Makes the tables where there are none. Whoever is faster makes them: each step can be done twice.
 pub(super) fn prepare(session: &mut Session) -> Result<(), SinkError> {
-    if check(session)?.is_ok() {
+    let version = check(session)?.ok();
+    if version == Some(i64::from(SCHEMA_VERSION)) {
         return Ok(());
     }
     let creating = || "creating Counterfoil's tables".to_owned();
@@ -34,9 +35,11 @@ pub(super) fn prepare(session: &mut Session) -> Result<(), SinkError> {
             }
         }
     }
-    let insert = session
-        .sql
-        .own("INSERT INTO {state} (only_row, version, next_number) VALUES (1, ?, 1)");
+    // What is new in a version is tables, so far.
+    let insert = session.sql.own(match version {
+        None => "INSERT INTO {state} (only_row, version, next_number) VALUES (1, ?, 1)",
+        Some(_) => "UPDATE {state} SET version = ?",
+    });
     let version = Value::Number(Some(i64::from(SCHEMA_VERSION)));
     let inserted = session
         .change(&insert, &[version])

@@ -56,7 +56,7 @@ pub(super) fn statements(sql: &Sql, files: &[FileDescription]) -> Result<Vec<Str
     })) {
         let columns = match &file.tree {
             Some(_) => Columns::shared(),
-            None => Columns::of(&wanted_shape(file)?, sql),
+            None => Columns::of(&wanted_shape(file), sql),
         };
         statements.push(sql.create_rows(number, &columns, sql.dialect.usual_types()));
         // A structure has braces of its own.
@@ -186,12 +186,8 @@ impl Structure {
         rows: &Rows,
         doing: impl FnOnce() -> String,
     ) -> Result<(), SinkError> {
-        if self.missing.contains(&rows.number) {
-            let forget = session.sql.own("DELETE FROM {tables} WHERE rows_table = ?");
-            session
-                .change(&forget, &[Value::Number(Some(rows.number))])
-                .doing(doing)?;
-            return Ok(());
+        if self.is_missing(rows.number) {
+            return self.forget_table(session, rows);
         }
         let clear = session.sql.clear(rows, (0, i64::MAX));
         if let Err(fault) = session.change(&clear, &[]) {
@@ -199,6 +195,24 @@ impl Structure {
             return Err(fault.at(doing()));
         }
         self.release_table(session, rows)
+    }
+
+    /// Whether somebody dropped the table with this number.
+    pub(super) fn is_missing(&self, number: i64) -> bool {
+        self.missing.contains(&number)
+    }
+
+    /// Forgets a table that somebody dropped.
+    pub(super) fn forget_table(
+        &mut self,
+        session: &mut Session,
+        rows: &Rows,
+    ) -> Result<(), SinkError> {
+        let forget = session.sql.own("DELETE FROM {tables} WHERE rows_table = ?");
+        session
+            .change(&forget, &[Value::Number(Some(rows.number))])
+            .doing(|| format!("forgetting the table with number {}", rows.number))?;
+        Ok(())
     }
 
     /// Gives a table back, which is empty.
@@ -278,6 +292,7 @@ impl Structure {
         let mut ours = Vec::new();
         for select in [
             "SELECT table_name FROM {files} WHERE tree_id IS NULL",
+            "SELECT table_name FROM {histories}",
             "SELECT table_name FROM {trees}",
             "SELECT view_name FROM {trees}",
         ] {
@@ -678,6 +693,7 @@ fn queries(
     // Names are text of any length, which not all databases compare.
     for (n, select) in [
         "SELECT rows_table, tree_id, table_name, identity_name, shape FROM {files} WHERE tree_id IS NULL",
+        "SELECT rows_table, rows_table, table_name, identity_name, shape FROM {histories}",
         "SELECT rows_table, tree_id, table_name FROM {trees}",
         "SELECT rows_table, tree_id, view_name FROM {trees}",
     ]
@@ -686,7 +702,7 @@ fn queries(
     {
         let select = session.sql.own(select);
         let kinds = [Kind::Number, Kind::Number, Kind::Text, Kind::Text, Kind::Text];
-        let kinds = if n == 0 { &kinds[..] } else { &kinds[..3] };
+        let kinds = if n < 2 { &kinds[..] } else { &kinds[..3] };
         session
             .walk(&select, &[], kinds, |mut row| {
                 if let (Some(number), tree_id, Some(name)) =
@@ -713,11 +729,11 @@ fn queries(
         .map(|(n, name, number, tree_id, identity, shape)| {
             let query = match n {
                 // A shape that can't be read is told of where the file is looked up.
-                0 => {
+                0 | 1 => {
                     let shape = Shape::parse(shape.as_deref()).unwrap_or_default();
                     sql.file_view(number, &identity, &Columns::of(&shape, sql))
                 }
-                1 => sql.tree_view(number),
+                2 => sql.tree_view(number),
                 _ => sql.content_view(number, tree_id),
             };
             (name, query)

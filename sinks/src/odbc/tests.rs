@@ -48,8 +48,18 @@ trait Database: Target {
     }
     /// SQL for bytes.
     fn literal(&self, bytes: &[u8]) -> String;
+    /// As [`Harness::rows`], of a view.
+    fn shown(&self, view: &str, columns: &[&str]) -> Vec<Vec<Option<String>>>;
+    /// The names of a view's columns.
+    fn columns_of(&self, view: &str) -> Vec<String>;
+    /// Refuses rows with this text in this column of a table.
+    fn refuse(&self, table: &str, column: &str, text: &str);
     /// As [`Harness::cannot`].
     fn cannot_do(case: &str) -> Option<&'static str>;
+    /// The same, in the generic dialect.
+    fn cannot_do_generically(_case: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 impl Database for PostgresTarget {
@@ -81,6 +91,31 @@ impl Database for PostgresTarget {
 
     fn literal(&self, bytes: &[u8]) -> String {
         format!("'\\x{}'::bytea", hex(bytes))
+    }
+
+    fn shown(&self, view: &str, columns: &[&str]) -> Vec<Vec<Option<String>>> {
+        let text = |name: &&str| format!("{}::text", quoted(name));
+        let values: Vec<String> = columns.iter().map(text).collect();
+        json(&self.sql(&format!(
+            "SELECT to_json(ARRAY[{}]) FROM {}",
+            values.join(", "),
+            quoted(view)
+        )))
+    }
+
+    fn columns_of(&self, view: &str) -> Vec<String> {
+        json(&self.sql(&format!(
+            "SELECT to_json(attname::text) FROM pg_attribute
+             WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+            quoted(view)
+        )))
+    }
+
+    fn refuse(&self, table: &str, column: &str, text: &str) {
+        let column = quoted(column);
+        self.sql(&format!(
+            "ALTER TABLE {table} ADD CONSTRAINT forbidden CHECK ({column} <> '{text}')"
+        ));
     }
 
     fn cannot_do(case: &str) -> Option<&'static str> {
@@ -120,6 +155,54 @@ impl Database for MariadbTarget {
         format!("x'{}'", hex(bytes))
     }
 
+    fn shown(&self, view: &str, columns: &[&str]) -> Vec<Vec<Option<String>>> {
+        let kinds = self.sql(&format!(
+            "SELECT HEX(column_name), data_type FROM information_schema.columns
+             WHERE table_schema = DATABASE() AND table_name = '{}'",
+            view.replace('\'', "''")
+        ));
+        let values: Vec<String> = columns
+            .iter()
+            .map(|name| {
+                let key = hex(name.as_bytes()).to_uppercase();
+                let kind = kinds.lines().find_map(|line| {
+                    let (there, kind) = line.split_once('\t')?;
+                    there.eq_ignore_ascii_case(&key).then_some(kind)
+                });
+                let name = format!("`{}`", name.replace('`', "``"));
+                let text = match kind {
+                    Some(kind) if kind.ends_with("blob") || kind.ends_with("binary") => {
+                        format!("HEX({name})")
+                    }
+                    // As a double it has all its digits.
+                    Some("float") => format!("CAST(CAST({name} AS DOUBLE) AS CHAR)"),
+                    _ => format!("CAST({name} AS CHAR)"),
+                };
+                // What is in a text may be anything; digits are themselves.
+                format!("IFNULL(HEX({text}), 'NULL')")
+            })
+            .collect();
+        let view = view.replace('`', "``");
+        unhexed(
+            &self.sql(&format!("SELECT {} FROM `{view}`", values.join(", "))),
+            '\t',
+        )
+    }
+
+    fn columns_of(&self, view: &str) -> Vec<String> {
+        let names = self.sql(&format!(
+            "SELECT column_name FROM information_schema.columns
+             WHERE table_schema = DATABASE() AND table_name = '{view}' ORDER BY ordinal_position"
+        ));
+        names.lines().map(str::to_owned).collect()
+    }
+
+    fn refuse(&self, table: &str, column: &str, text: &str) {
+        self.sql(&format!(
+            "ALTER TABLE {table} ADD CONSTRAINT forbidden CHECK (`{column}` <> '{text}')"
+        ));
+    }
+
     fn cannot_do(_case: &str) -> Option<&'static str> {
         None
     }
@@ -147,12 +230,98 @@ impl Database for SqliteTarget {
         format!("x'{}'", hex(bytes))
     }
 
+    fn shown(&self, view: &str, columns: &[&str]) -> Vec<Vec<Option<String>>> {
+        let values: Vec<String> = columns
+            .iter()
+            .map(|name| {
+                let name = quoted(name);
+                format!(
+                    // Its own digits of a number aren't all.
+                    "CASE typeof({name}) WHEN 'null' THEN 'NULL' WHEN 'blob' THEN hex(hex({name})) WHEN 'real' THEN
+                         hex('{REAL}' || hex(ieee754_to_blob({name}))) ELSE hex(CAST({name} AS TEXT)) END"
+                )
+            })
+            .collect();
+        let mut rows = unhexed(
+            &self.sql(&format!(
+                "SELECT {} FROM {}",
+                values.join(", "),
+                quoted(view)
+            )),
+            '|',
+        );
+        for value in rows.iter_mut().flatten().flatten() {
+            if let Some(digits) = value.strip_prefix(REAL) {
+                let bits = u64::from_str_radix(digits, 16).expect("digits");
+                *value = f64::from_bits(bits).to_string();
+            }
+        }
+        rows
+    }
+
+    fn columns_of(&self, view: &str) -> Vec<String> {
+        json(&self.sql(&format!(
+            "SELECT json_quote(name) FROM pragma_table_info('{view}')"
+        )))
+    }
+
+    fn refuse(&self, table: &str, column: &str, text: &str) {
+        for event in ["INSERT", "UPDATE"] {
+            self.sql(&format!(
+                "CREATE TRIGGER forbid_{event} BEFORE {event} ON {table} WHEN NEW.{} = '{text}'
+                 BEGIN SELECT RAISE(ABORT, 'that is forbidden'); END",
+                quoted(column)
+            ));
+        }
+    }
+
     fn cannot_do(case: &str) -> Option<&'static str> {
         match case {
             "waits_for_room" => Some("the driver can't be told how large the database may become"),
             case => SqliteTarget::cannot(case),
         }
     }
+
+    fn cannot_do_generically(case: &str) -> Option<&'static str> {
+        match case {
+            "keeps_every_kind_of_column" => Some(
+                "SQLite makes floating-point numbers of decimals; its own dialect has text instead",
+            ),
+            "refuses_a_row_and_leaves_nothing" => Some(
+                "the driver has one SQLSTATE for all that goes wrong; only SQLite's own dialect knows its numbers",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// A name as standard SQL wants it.
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// What is before the bits of a number.
+const REAL: &str = "bits of a number ";
+
+/// Values that are told by the hexadecimal digits of their text.
+fn unhexed(lines: &str, separator: char) -> Vec<Vec<Option<String>>> {
+    let value = |value: &str| {
+        let digits = |at: usize| u8::from_str_radix(&value[at..at + 2], 16).expect("digits");
+        let bytes = || (0..value.len()).step_by(2).map(digits).collect();
+        (value != "NULL").then(|| String::from_utf8(bytes()).expect("UTF-8"))
+    };
+    let lines = lines.lines();
+    lines
+        .map(|line| line.split(separator).map(value).collect())
+        .collect()
+}
+
+/// Lines of JSON.
+fn json<T: serde::de::DeserializeOwned>(lines: &str) -> Vec<T> {
+    let lines = lines.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect()
 }
 
 /// A database of its own, spoken to in a dialect.
@@ -212,6 +381,13 @@ impl<D: Database> Harness for OdbcHarness<D> {
             "survives_an_obstruction" if self.dialect == Some(Dialect::Generic) => {
                 Some("in this dialect it waits as long as the database is set to")
             }
+            "rehearses_without_a_trace" => Some(
+                "its batch changes the columns first, so the rows go into another table, and what is forbidden in this one isn't \
+                 there (odbc::tests::a_row_met_by_another_index_is_never_overwritten rehearses)",
+            ),
+            case if self.dialect == Some(Dialect::Generic) => {
+                D::cannot_do_generically(case).or_else(|| D::cannot_do(case))
+            }
             case => D::cannot_do(case),
         }
     }
@@ -247,6 +423,19 @@ impl<D: Database> Harness for OdbcHarness<D> {
             self.rows_of(table),
             self.database.literal(data)
         ));
+        true
+    }
+
+    fn rows(&mut self, table: &str, columns: &[&str]) -> Option<Vec<Vec<Option<String>>>> {
+        Some(self.database.shown(table, columns))
+    }
+
+    fn columns(&mut self, table: &str) -> Option<Vec<String>> {
+        Some(self.database.columns_of(table))
+    }
+
+    fn forbid(&mut self, table: &str, column: &str, text: &str) -> bool {
+        self.database.refuse(&self.rows_of(table), column, text);
         true
     }
 
@@ -292,29 +481,34 @@ fn generic<D: Database>(database: D) -> OdbcHarness<D> {
 mod through_psqlodbc {
     use super::{by_itself, postgres};
     crate::sink_contract!(by_itself(postgres()));
+    crate::sink_plan_contract!(by_itself(postgres()));
     crate::sink_faults!(by_itself(postgres()));
 }
 
 mod through_mariadb_odbc {
     use super::{MariadbTarget, by_itself};
     crate::sink_contract!(by_itself(MariadbTarget::new()));
+    crate::sink_plan_contract!(by_itself(MariadbTarget::new()));
     crate::sink_faults!(by_itself(MariadbTarget::new()));
 }
 
 mod through_sqliteodbc {
     use super::{by_itself, sqlite};
     crate::sink_contract!(by_itself(sqlite()));
+    crate::sink_plan_contract!(by_itself(sqlite()));
     crate::sink_faults!(by_itself(sqlite()));
 }
 
 mod generic_in_postgres {
     use super::{generic, postgres};
     crate::sink_contract!(generic(postgres()));
+    crate::sink_plan_contract!(generic(postgres()));
 }
 
 mod generic_in_sqlite {
     use super::{generic, sqlite};
     crate::sink_contract!(generic(sqlite()));
+    crate::sink_plan_contract!(generic(sqlite()));
 }
 
 const FORMAT: RecordFormat = RecordFormat {
