@@ -193,7 +193,21 @@ impl Work<'_> {
                 }
             }
         }
-        self.structure.require(self.session, self.stream, wanted)
+        self.structure.require(self.session, self.stream, wanted)?;
+        for changes in files {
+            let from = changes.renamed_from.as_deref();
+            let paths = from.into_iter().chain([changes.file.path.as_slice()]);
+            for path in paths {
+                let file = self.known.files.get(path).and_then(Option::as_ref);
+                if let Some(file) = file
+                    && (changes.fate == FileFate::Present || file.is_history())
+                {
+                    self.structure
+                        .use_table(&file.rows, || path_text(&file.description.path));
+                }
+            }
+        }
+        self.structure.require_checks()
     }
 
     /// The file with this path, if there is one.

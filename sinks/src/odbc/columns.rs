@@ -1,5 +1,6 @@
 //! The columns of a table with rows: what they are called, what types they have, and what goes into them.
 
+use super::check::{Holds, Needed};
 use super::dialect::{Dialect, Sql, Types};
 use super::session::Kind;
 use crate::naming::numbered_within;
@@ -145,6 +146,25 @@ impl Columns {
             let _ = write!(text, "{} {kind}, ", column.name);
         }
         text
+    }
+
+    /// What a table needs for those that are filled.
+    pub(super) fn needed(&self, dialect: Dialect, types: Types) -> Vec<Needed> {
+        let needed = self.filled.iter().map(|column| {
+            let (kind, holds) = match column.content {
+                Content::Planned(kind) => (dialect.type_of(kind, types), dialect.holds(kind)),
+                Content::Undecoded => (types.text.to_owned(), Holds::Text(None)),
+                Content::Data | Content::Rest => (types.bytes.to_owned(), Holds::Bytes(None)),
+            };
+            Needed {
+                name: column.name.clone(),
+                kind,
+                holds,
+                // A record has bytes, if only none; that it was deleted has not.
+                takes_null: column.content != Content::Data || self.is_history,
+            }
+        });
+        needed.collect()
     }
 
     /// The names of those that are in both tables, as SQL wants them.
@@ -339,7 +359,7 @@ impl Dialect {
         }
     }
 
-    fn holds_decimal(self, precision: u16) -> bool {
+    pub(super) fn holds_decimal(self, precision: u16) -> bool {
         match self {
             // It would make floating-point numbers of them.
             Dialect::Sqlite => false,
@@ -350,7 +370,7 @@ impl Dialect {
         }
     }
 
-    fn holds_time(self, digits: u8) -> bool {
+    pub(super) fn holds_time(self, digits: u8) -> bool {
         match self {
             Dialect::Sqlite | Dialect::Oracle => false,
             Dialect::Db2 | Dialect::Generic => digits == 0,
@@ -359,7 +379,7 @@ impl Dialect {
         }
     }
 
-    fn holds_timestamp(self, digits: u8) -> bool {
+    pub(super) fn holds_timestamp(self, digits: u8) -> bool {
         match self {
             Dialect::Sqlite => false,
             Dialect::Db2 | Dialect::Oracle => true,

@@ -3,6 +3,7 @@
 //! Most of what this sink says is SQL that all databases have in common; what isn't, is here. The
 //! text of every statement in every dialect is in `snapshots/`, and a test compares.
 
+use super::check::{Holds, Needed};
 use super::columns::{CAPTURED, Columns};
 use super::history::{OWN_VALUES, POSITION};
 use crate::naming::{numbered, numbered_within};
@@ -612,7 +613,76 @@ impl Sql {
 
     /// The table with this number.
     pub(super) fn rows_table(&self, number: i64) -> String {
-        self.placed(&format!("counterfoil_rows_{number}"))
+        self.placed(&Sql::rows_name(number))
+    }
+
+    /// Its name alone.
+    pub(super) fn rows_name(number: i64) -> String {
+        format!("counterfoil_rows_{number}")
+    }
+
+    /// A column's name without its quotes.
+    pub(super) fn bare(&self, name: &str) -> String {
+        let quote = self.quote;
+        match name
+            .strip_prefix(quote)
+            .and_then(|name| name.strip_suffix(quote))
+        {
+            Some(name) => name.replace(&format!("{quote}{quote}"), &quote.to_string()),
+            None => name.to_owned(),
+        }
+    }
+
+    /// Counterfoil's own tables: the name of each, what its columns have to be, and its key.
+    pub(super) fn own_columns(
+        &self,
+        types: Types,
+    ) -> Vec<(&'static str, Vec<Needed>, &'static str)> {
+        let tables = TABLES.iter().map(|(name, columns, key)| {
+            let needed = columns.iter().map(|(name, column)| {
+                let integer = self.dialect.integer_type();
+                let (kind, holds) = match column {
+                    Column::Key => {
+                        let kind = format!("{} NOT NULL", self.dialect.key_type());
+                        (kind, Holds::Text(Some(255)))
+                    }
+                    Column::Number => (format!("{integer} NOT NULL"), Holds::Integer(64)),
+                    Column::NumberOrNot => (integer.to_owned(), Holds::Integer(64)),
+                    Column::Text => (types.text.to_owned(), Holds::Text(None)),
+                    Column::Bytes => (types.bytes.to_owned(), Holds::Bytes(None)),
+                };
+                Needed {
+                    name: (*name).to_owned(),
+                    kind,
+                    holds,
+                    takes_null: !matches!(column, Column::Key | Column::Number),
+                }
+            });
+            (*name, needed.collect(), *key)
+        });
+        tables.collect()
+    }
+
+    /// What the columns of a table with rows have to be that come before those of the record.
+    pub(super) fn key_columns(&self, columns: &Columns, types: Types) -> Vec<Needed> {
+        let mut needed = Vec::new();
+        let mut add = |name: &str, kind: &str, holds| {
+            needed.push(Needed {
+                name: name.to_owned(),
+                kind: format!("{kind} NOT NULL"),
+                holds,
+                takes_null: false,
+            });
+        };
+        for name in key(columns).split(", ") {
+            add(name, self.dialect.integer_type(), Holds::Integer(64));
+        }
+        if columns.is_history() {
+            add("op", OP_TYPE, Holds::Text(Some(10)));
+            let kind = self.dialect.type_of(CAPTURED, types);
+            add("captured_at", &kind, self.dialect.holds(CAPTURED));
+        }
+        needed
     }
 
     /// The `number`th choice for a name that is wanted, as far as databases take it: not too long, no character beyond the
@@ -1022,6 +1092,17 @@ impl Sql {
         }
     }
 
+    /// What says in which schema names without one are; `None`: there is but one, or nobody knows.
+    pub(super) fn current_schema(&self) -> Option<&'static str> {
+        match self.dialect {
+            Dialect::Oracle => Some("SELECT SYS_CONTEXT('USERENV', 'CURRENT_SCHEMA') FROM dual"),
+            Dialect::Db2 => Some("SELECT CURRENT SCHEMA FROM sysibm.sysdummy1"),
+            Dialect::SqlServer => Some("SELECT SCHEMA_NAME()"),
+            Dialect::Postgresql => Some("SELECT current_schema()"),
+            Dialect::Mysql | Dialect::Sqlite | Dialect::Generic => None,
+        }
+    }
+
     /// The names of all tables and views where ours are; `None`: the driver is asked.
     pub(super) fn list_names(&self) -> Option<String> {
         let schema = |otherwise: &str| match &self.schema {
@@ -1200,6 +1281,7 @@ mod tests {
                 }
             }
             says("names", &sql.list_names().unwrap_or_default());
+            says("schema", sql.current_schema().unwrap_or_default());
             says(
                 "lock",
                 &sql.own("UPDATE {position} SET idx = idx WHERE stream = ?"),
@@ -1222,6 +1304,24 @@ mod tests {
                 says("page", &sql.page(rows, 256));
             }
             says("copy", &sql.copy(&alone, &planned));
+            let needed = &planned.columns.needed(dialect, types)[3];
+            says("column added", &sql.add_column(&sql.rows_table(19), needed));
+            says(
+                "column changed",
+                &sql.change_type(&sql.rows_table(19), needed),
+            );
+            says(
+                "column null",
+                &sql.let_be_null(&sql.rows_table(19), &needed.name, &needed.kind),
+            );
+            says(
+                "key added",
+                &sql.add_key(
+                    &sql.rows_table(21),
+                    key(&history.columns),
+                    "CREATE TABLE ...",
+                ),
+            );
             let at = Position {
                 epoch: 1,
                 lsn: 1234,

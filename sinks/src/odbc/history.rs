@@ -80,7 +80,7 @@ impl Sql {
     }
 
     /// A moment, as it stands in SQL. (A marker there would have no type.)
-    fn moment(&self, captured_at: &str) -> String {
+    pub(super) fn moment(&self, captured_at: &str) -> String {
         match self.dialect {
             Dialect::Oracle => format!("TIMESTAMP '{captured_at}'"),
             Dialect::Sqlite | Dialect::Generic => format!("'{captured_at}'"),
@@ -441,6 +441,9 @@ impl Work<'_> {
         let Some(kept) = self.find_kept(description)? else {
             return Ok(None);
         };
+        self.structure
+            .use_table(&kept.rows, || path_text(&description.path));
+        self.structure.require_checks()?;
         let delete = self
             .session
             .sql

@@ -40,6 +40,10 @@ pub(super) struct Structure {
     pub(super) suspect: Option<i64>,
     /// Whether views have to be made anew after the batch.
     pub(super) has_stale_views: bool,
+    /// The numbers of tables that are known to be what they have to be; `None`: nobody looks.
+    checked: Option<Arc<HashSet<i64>>>,
+    /// Those that aren't, and whose they are. The batch can't be applied until somebody has looked.
+    pub(super) unchecked: Vec<(Rows, String)>,
 }
 
 /// Whose tables are that somebody made before there was a stream.
@@ -91,11 +95,37 @@ pub(super) fn lacking() -> SinkError {
 }
 
 impl Structure {
-    /// Of a database in which these tables aren't there any more.
-    pub(super) fn without(missing: &HashSet<i64>) -> Structure {
+    /// Of a database in which some tables aren't there any more, and some are known to be what they have to be.
+    pub(super) fn new(missing: &HashSet<i64>, checked: Option<Arc<HashSet<i64>>>) -> Structure {
         Structure {
             missing: missing.clone(),
+            checked,
             ..Structure::default()
+        }
+    }
+
+    /// Notes that a table is used, so that it is checked before, where that is wanted.
+    pub(super) fn use_table(&mut self, rows: &Rows, whose: impl FnOnce() -> String) {
+        let is_checked = match &self.checked {
+            None => true,
+            Some(checked) => checked.contains(&rows.number) || self.is_missing(rows.number),
+        };
+        if !is_checked
+            && !self
+                .unchecked
+                .iter()
+                .any(|(there, _)| there.number == rows.number)
+        {
+            self.unchecked.push((rows.clone(), whose()));
+        }
+    }
+
+    /// Breaks the batch off where tables have to be checked before.
+    pub(super) fn require_checks(&self) -> Result<(), SinkError> {
+        if self.unchecked.is_empty() {
+            Ok(())
+        } else {
+            Err(transient("taking tables", "some have to be checked before"))
         }
     }
 
@@ -108,6 +138,20 @@ impl Structure {
     ) -> Result<(), SinkError> {
         if wanted.is_empty() {
             return Ok(());
+        }
+        if self.checked.is_some() {
+            let mut spare = self.spare(session, stream)?.clone();
+            for columns in &wanted {
+                let same = |(_, structure): &(i64, String)| *structure == columns.structure;
+                if let Some(at) = spare.iter().rposition(same) {
+                    let rows = Rows {
+                        number: spare.remove(at).0,
+                        file_id: None,
+                        columns: Arc::clone(columns),
+                    };
+                    self.use_table(&rows, || stream.to_owned());
+                }
+            }
         }
         let mut there: HashMap<String, usize> = HashMap::new();
         for (_, structure) in self.spare(session, stream)?.iter() {
@@ -167,6 +211,13 @@ impl Structure {
             return Err(lacking());
         };
         let (number, _) = spare.remove(at);
+        let rows = Rows {
+            number,
+            file_id: None,
+            columns: Arc::clone(columns),
+        };
+        self.use_table(&rows, || stream.to_owned());
+        self.require_checks()?;
         let take = session
             .sql
             .own("UPDATE {tables} SET is_used = 1, stream = ? WHERE rows_table = ?");

@@ -3,10 +3,11 @@
 use super::*;
 use crate::contract::targets::{self, MariadbTarget, PostgresTarget, Room, SqliteTarget};
 use crate::contract::{
-    Faults, Harness, STREAM, Target, assert_permanent, batch, changes, content, file, record,
+    Change, Faults, Harness, STREAM, Target, assert_permanent, batch, changes, content, file,
+    planned, record,
 };
-use crate::plan::{ColumnKind, Constant, Origin, Plan, PlanSpec};
-use crate::{FileChanges, FileDescription, FileSchema, Image};
+use crate::plan::{ColumnKind, Constant, Mode, Origin, Plan, PlanSpec};
+use crate::{FileChanges, FileDescription, FileFate, FileSchema, Image, Logged, LoggedChange};
 use counterfoil_records::schema::{FieldSpec, RecordSchema};
 use counterfoil_records::{Layout, Organization, RecordFormat};
 use std::any::Any;
@@ -788,16 +789,278 @@ fn takes_what_was_made<D: Database>(harness: &OdbcHarness<D>) {
     };
     let customers = customers(&FIELDS, &PlanSpec::default());
     let cards = file("/srv/cards.dat");
-    let files = [&cards, &customers].map(|file| (**file).clone());
+    let journal = planned("/srv/journal", &[("id", "zoned(4)")], &history());
+    let files = [&cards, &customers, &journal].map(|file| (**file).clone());
     let statements = schema_sql(&config, &files).expect("statements");
     harness.database.make(&statements.join("; "));
     let mut sink = OdbcSink::open(&config).expect("opening");
     let changes = [
         changes(&customers, customer_rows()),
         changes(&cards, [(1, record("x"))]),
+        logged(&journal, 1, &[(1, record("0007")), (1, record("0008"))]),
     ];
     sink.apply(&batch(1, changes)).expect("applying");
     assert_eq!(content(&mut sink, b"/srv/cust.dat"), customer_rows());
+    assert_eq!(content(&mut sink, b"/srv/journal"), [(1, record("0008"))]);
+    let name = name_of(&mut sink, b"/srv/journal");
+    let changes = harness
+        .database
+        .run(&format!("SELECT COUNT(*) FROM {}", harness.rows_of(&name)));
+    assert_eq!(changes.trim(), "2");
+}
+
+fn history() -> PlanSpec {
+    PlanSpec {
+        mode: Mode::History,
+        ..PlanSpec::default()
+    }
+}
+
+/// Changes of a file that keeps them all, at this lsn.
+fn logged(file: &Arc<FileDescription>, lsn: u64, images: &[(u64, Image)]) -> FileChanges {
+    let log = (0..).zip(images).map(|(index, (id, image))| Logged {
+        position: Position {
+            epoch: 1,
+            lsn,
+            index,
+        },
+        captured_ns: 1_700_000_000_000_000_000,
+        change: LoggedChange::Image {
+            id: *id,
+            image: image.clone(),
+        },
+    });
+    FileChanges {
+        log: log.collect(),
+        ..changes(file, images.iter().cloned())
+    }
+}
+
+/// A sink that makes nothing, on a database that somebody has made: what it says of tables that aren't what they should be.
+fn differs<D: Database>(harness: &mut OdbcHarness<D>, edit: impl Fn(&str) -> String) -> String {
+    harness.fresh();
+    let config = OdbcConfig {
+        ddl: Ddl::Check,
+        ..harness.config()
+    };
+    let cards = file("/srv/cards.dat");
+    let customers = customers(&FIELDS, &PlanSpec::default());
+    let files = [&cards, &customers].map(|file| (**file).clone());
+    let statements = schema_sql(&config, &files).expect("statements");
+    let edited: Vec<String> = statements.iter().map(|sql| edit(sql)).collect();
+    assert_ne!(edited, statements, "something is made otherwise");
+    harness.database.make(&edited.join("; "));
+    let changes = [
+        changes(&customers, customer_rows()),
+        changes(&cards, [(1, record("x"))]),
+    ];
+    let error = match OdbcSink::open(&config) {
+        Ok(mut sink) => sink.apply(&batch(1, changes)).expect_err("it differs"),
+        Err(error) => error,
+    };
+    assert_permanent(&error, &["checking the table"]);
+    error.to_string()
+}
+
+/// What is wrong with tables that somebody made is said column by column, with the statement that mends it.
+fn says_what_differs<D: Database>(mut harness: OdbcHarness<D>, has_types: bool) {
+    let says = |error: &str, words: &[&str]| {
+        for words in words {
+            let is_said = error.to_lowercase().contains(&words.to_lowercase());
+            assert!(is_said, "{words:?}: {error}");
+        }
+    };
+    // Counterfoil's own: a column isn't there.
+    let error = differs(&mut harness, |sql| {
+        let Some((before, behind)) = sql.split_once(", reason ") else {
+            return sql.to_owned();
+        };
+        let (_, behind) = behind.split_once(", ").expect("a key");
+        format!("{before}, {behind}")
+    });
+    says(
+        &error,
+        &[
+            "counterfoil_residue",
+            "there is no column reason: ALTER TABLE",
+        ],
+    );
+    // A column that nobody fills.
+    let key = "PRIMARY KEY (id))";
+    let error = differs(&mut harness, |sql| {
+        sql.replace(key, &format!("note INTEGER NOT NULL, {key}"))
+    });
+    says(
+        &error,
+        &[
+            "counterfoil_rows_",
+            "column note ",
+            "no default: ALTER TABLE",
+        ],
+    );
+    // No key, and another one.
+    let error = differs(&mut harness, |sql| sql.replace(&format!(", {key}"), ")"));
+    says(&error, &["there is no primary key: ", "(id)"]);
+    let error = differs(&mut harness, |sql| {
+        if sql.contains("undecoded") {
+            sql.replace(key, "PRIMARY KEY (id, number))")
+        } else {
+            sql.to_owned()
+        }
+    });
+    says(&error, &["the primary key is (id, number)"]);
+    // A column that has to take NULL.
+    let error = differs(&mut harness, |sql| {
+        let Some((before, behind)) = sql.split_once("undecoded ") else {
+            return sql.to_owned();
+        };
+        let (kind, behind) = behind.split_once(", ").expect("more columns");
+        format!("{before}undecoded {kind} NOT NULL, {behind}")
+    });
+    says(&error, &["column undecoded is NOT NULL", ": ALTER TABLE"]);
+    if !has_types {
+        return;
+    }
+    // Text and numbers that are too short, and days that are numbers.
+    let error = differs(&mut harness, |sql| {
+        sql.replace("VARCHAR(12)", "VARCHAR(5)")
+            .replace("DECIMAL(9,2)", "DECIMAL(9,3)")
+    });
+    says(
+        &error,
+        &[
+            "column name is varchar(5), and should be VARCHAR(12): ALTER TABLE",
+            "column balance is ",
+            "and should be DECIMAL(9,2): ALTER TABLE",
+        ],
+    );
+    harness.fresh();
+}
+
+/// What somebody has done to tables since is said in the same way, and mended by the statement that is said.
+fn says_what_was_changed<D: Database>(mut harness: OdbcHarness<D>, changes_of: &[Change]) {
+    let cards = file("/srv/cards.dat");
+    // What comes later has a rest, so that its column is needed.
+    let rows = |lsn| {
+        let image = Image::Record {
+            data: b"x".to_vec(),
+            rest: if lsn < 3 { Vec::new() } else { b"\r".to_vec() },
+        };
+        batch(lsn, [changes(&cards, [(lsn, image)])])
+    };
+    for &change in changes_of {
+        harness.fresh();
+        let mut sink = harness.sink();
+        sink.apply(&rows(1)).expect("applying");
+        let name = name_of(&mut sink, b"/srv/cards.dat");
+        drop(sink);
+        let config = OdbcConfig {
+            ddl: Ddl::Check,
+            ..harness.config()
+        };
+        // One that knows the table as it was, and one that doesn't.
+        let mut sink = OdbcSink::open(&config).expect("opening");
+        sink.apply(&rows(2)).expect("applying");
+        harness.database.change(&name, change);
+        let says = match change {
+            Change::DropColumn => ["there is no column rest", "ALTER TABLE"],
+            Change::RenameColumn => ["there is no column data", "ALTER TABLE"],
+            Change::ChangeType => ["column rest is ", "ALTER TABLE"],
+            Change::MoveTable => ["there is no such table", "CREATE TABLE"],
+        };
+        let mut fresh = OdbcSink::open(&config).expect("opening");
+        let mut mends = String::new();
+        for sink in [&mut sink, &mut fresh] {
+            let mut error = sink.apply(&rows(3)).expect_err("it differs");
+            if error.is_transient() {
+                // PostgreSQL finds fault with the protocol, not with the table. That is tried again.
+                error = sink.apply(&rows(3)).expect_err("it differs");
+            }
+            assert_permanent(&error, &says);
+            let where_it_is = ["checking the table counterfoil_rows_", "/srv/cards.dat"];
+            assert_permanent(&error, &where_it_is);
+            if let SinkError::Permanent { cause, .. } = error {
+                mends = cause;
+            }
+        }
+        if change == Change::DropColumn {
+            let (_, mends) = mends.split_once("rest: ").expect("a statement");
+            harness.database.make(mends);
+        } else {
+            harness.database.change_back(&name, change);
+        }
+        for (lsn, sink) in [(3, &mut sink), (4, &mut fresh)] {
+            sink.apply(&rows(lsn)).expect("it is mended");
+        }
+    }
+    harness.fresh();
+}
+
+/// A database of before histories were kept gets the table for them, or an error says how.
+fn brings_tables_up<D: Database>(harness: &OdbcHarness<D>) {
+    let cards = file("/srv/cards.dat");
+    let mut sink = harness.sink();
+    sink.apply(&batch(1, [changes(&cards, [(1, record("x"))])]))
+        .expect("applying");
+    drop(sink);
+    harness.database.run("DROP TABLE counterfoil_histories");
+    harness
+        .database
+        .run("UPDATE counterfoil_state SET version = 1");
+    let mut reader = OdbcSink::open_read_only(&harness.config()).expect("reading");
+    assert_eq!(content(&mut reader, b"/srv/cards.dat"), [(1, record("x"))]);
+    let check = OdbcConfig {
+        ddl: Ddl::Check,
+        ..harness.config()
+    };
+    let error = OdbcSink::open(&check).err().expect("it is older");
+    assert_permanent(
+        &error,
+        &[
+            "version 1",
+            "CREATE TABLE",
+            "counterfoil_histories",
+            "UPDATE",
+        ],
+    );
+    let mut sink = harness.sink();
+    let journal = planned("/srv/journal", &[("id", "zoned(4)")], &history());
+    let gone = FileChanges {
+        fate: FileFate::Removed,
+        ..logged(&journal, 3, &[])
+    };
+    sink.apply(&batch(2, [logged(&journal, 2, &[(1, record("0007"))])]))
+        .expect("a history");
+    sink.apply(&batch(3, [gone])).expect("it goes");
+    let kept = harness
+        .database
+        .run("SELECT COUNT(*) FROM counterfoil_histories");
+    assert_eq!(kept.trim(), "1");
+    drop(sink);
+    OdbcSink::open(&check).expect("it is what it has to be");
+}
+
+/// A history whose table somebody dropped is forgotten with its file.
+fn forgets_a_dropped_history<D: Database>(harness: &OdbcHarness<D>) {
+    let journal = planned("/srv/journal", &[("id", "zoned(4)")], &history());
+    let mut sink = harness.sink();
+    sink.apply(&batch(1, [logged(&journal, 1, &[(1, record("0007"))])]))
+        .expect("a history");
+    let name = name_of(&mut sink, b"/srv/journal");
+    let rows = harness.rows_of(&name);
+    harness.database.run(&format!("DROP VIEW {name}"));
+    harness.database.run(&format!("DROP TABLE {rows}"));
+    let next = logged(&journal, 2, &[(1, record("0008"))]);
+    let error = sink
+        .apply(&batch(2, [next.clone()]))
+        .expect_err("there is no table");
+    assert!(!error.is_transient(), "{error}");
+    let gone = FileChanges {
+        fate: FileFate::Removed,
+        ..logged(&journal, 2, &[(1, record("0009"))])
+    };
+    sink.apply(&batch(2, [gone, next])).expect("had anew");
+    assert_eq!(content(&mut sink, b"/srv/journal"), [(1, record("0008"))]);
 }
 
 /// What a crash leaves of tables and views is put right.
@@ -875,6 +1138,38 @@ fn tables_that_were_printed_are_taken() {
     takes_what_was_made(&by_itself(postgres()));
     takes_what_was_made(&by_itself(MariadbTarget::new()));
     takes_what_was_made(&by_itself(sqlite()));
+}
+
+#[test]
+fn tables_that_were_made_otherwise_are_explained() {
+    says_what_differs(by_itself(postgres()), true);
+    says_what_differs(by_itself(MariadbTarget::new()), true);
+    says_what_differs(by_itself(sqlite()), false);
+}
+
+#[test]
+fn tables_that_were_changed_are_explained() {
+    use Change::{ChangeType, DropColumn, MoveTable, RenameColumn};
+    let all = [ChangeType, RenameColumn, MoveTable, DropColumn];
+    says_what_was_changed(by_itself(postgres()), &all);
+    says_what_was_changed(by_itself(MariadbTarget::new()), &all);
+    // It has no types to speak of.
+    says_what_was_changed(by_itself(sqlite()), &all[1..]);
+    says_what_was_changed(generic(sqlite()), &all[1..]);
+}
+
+#[test]
+fn a_database_of_before_is_brought_up() {
+    brings_tables_up(&by_itself(postgres()));
+    brings_tables_up(&by_itself(MariadbTarget::new()));
+    brings_tables_up(&generic(sqlite()));
+}
+
+#[test]
+fn a_history_that_was_dropped_is_forgotten() {
+    forgets_a_dropped_history(&by_itself(postgres()));
+    forgets_a_dropped_history(&by_itself(MariadbTarget::new()));
+    forgets_a_dropped_history(&by_itself(sqlite()));
 }
 
 #[test]
