@@ -207,8 +207,14 @@ fn follow(
                 }
                 moved.push(Status {
                     written_ns: 0,
-                    // Programs that come and go move nothing here.
-                    coverage: Coverage::default(),
+                    // Programs that come and go move nothing here; comparing a long file does.
+                    coverage: Coverage {
+                        programs: Vec::new(),
+                        uncaptured: Vec::new(),
+                        looked_ns: 0,
+                        processes_hidden: 0,
+                        ..status.coverage
+                    },
                     ..status
                 });
             }

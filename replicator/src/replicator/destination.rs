@@ -24,11 +24,13 @@ pub(super) trait Destination {
     /// What it has, by group.
     fn positions(&mut self, images: &Images) -> Result<Vec<Option<Position>>>;
 
-    /// Why it can't be got at for the present, if it can't. Kafka needn't be there for anything to begin.
+    /// Why it can't be got at for the present, if that keeps everything from beginning anew. Kafka needn't be there for it.
     ///
     /// # Errors
     /// It never can.
-    fn away(&mut self) -> Result<Option<String>>;
+    fn away(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Paths that it has files for; `had` are those that there were images of.
     fn files(&mut self, had: &HashSet<Arc<[u8]>>) -> Result<Vec<Arc<[u8]>>>;
@@ -207,10 +209,6 @@ impl Destination for KafkaTopics {
                 Ok(known)
             }
         }
-    }
-
-    fn away(&mut self) -> Result<Option<String>> {
-        Ok(None)
     }
 
     fn files(&mut self, had: &HashSet<Arc<[u8]>>) -> Result<Vec<Arc<[u8]>>> {
