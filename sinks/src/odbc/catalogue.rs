@@ -162,8 +162,16 @@ impl Work<'_> {
             let from = changes.renamed_from.as_deref();
             if wants_history(&changes.file) {
                 // It keeps its table when its file goes or is renamed away, so each name has one of its own.
+                // (One that is configured for both names goes with the file.)
+                let configured = &changes.file.table;
+                let goes_with_it = from.is_some_and(|from| {
+                    let from = self.known.files.get(from).and_then(Option::as_ref);
+                    configured.is_some()
+                        && from.is_some_and(|it| it.description.table == *configured)
+                });
                 let is_needed = changes.fate == FileFate::Present || changes.logs_records();
                 if is_needed
+                    && !goes_with_it
                     && !is_there(&changes.file.path)
                     && seen.insert((false, changes.file.path.as_slice()))
                     && self.find_kept(&changes.file)?.is_none()

@@ -1040,6 +1040,37 @@ fn brings_tables_up<D: Database>(harness: &OdbcHarness<D>) {
     OdbcSink::open(&check).expect("it is what it has to be");
 }
 
+/// A history that is configured for both names of a file goes with it, and takes no other table.
+fn takes_a_configured_history_along<D: Database>(harness: &OdbcHarness<D>) {
+    let named = |path| {
+        Arc::new(FileDescription {
+            table: Some("journal".into()),
+            ..(*planned(path, &[("id", "zoned(4)")], &history())).clone()
+        })
+    };
+    let (first, second) = (named("/srv/a"), named("/srv/b"));
+    let config = OdbcConfig {
+        ddl: Ddl::Check,
+        ..harness.config()
+    };
+    let statements = schema_sql(&config, &[(*first).clone()]).expect("statements");
+    harness.database.make(&statements.join("; "));
+    let mut sink = OdbcSink::open(&config).expect("opening");
+    sink.apply(&batch(1, [logged(&first, 1, &[(1, record("0007"))])]))
+        .expect("a history");
+    let moved = FileChanges {
+        renamed_from: Some(b"/srv/a".to_vec()),
+        ..logged(&second, 2, &[(1, record("0008"))])
+    };
+    sink.apply(&batch(2, [moved])).expect("no other table");
+    assert_eq!(content(&mut sink, b"/srv/a"), []);
+    assert_eq!(content(&mut sink, b"/srv/b"), [(1, record("0008"))]);
+    let changes = harness
+        .database
+        .run("SELECT COUNT(*) FROM counterfoil_rows_1");
+    assert_eq!(changes.trim(), "2");
+}
+
 /// A history whose table somebody dropped is forgotten with its file.
 fn forgets_a_dropped_history<D: Database>(harness: &OdbcHarness<D>) {
     let journal = planned("/srv/journal", &[("id", "zoned(4)")], &history());
@@ -1163,6 +1194,13 @@ fn a_database_of_before_is_brought_up() {
     brings_tables_up(&by_itself(postgres()));
     brings_tables_up(&by_itself(MariadbTarget::new()));
     brings_tables_up(&generic(sqlite()));
+}
+
+#[test]
+fn a_configured_history_goes_with_its_file() {
+    takes_a_configured_history_along(&by_itself(postgres()));
+    takes_a_configured_history_along(&by_itself(MariadbTarget::new()));
+    takes_a_configured_history_along(&by_itself(sqlite()));
 }
 
 #[test]
