@@ -94,7 +94,8 @@ impl Applier {
             anyhow::bail!("it is about no record");
         };
         match self.mapping.map(&mut event) {
-            Ok(Verdict::Take) => Ok(event),
+            // The rows of tables in it weren't refused with it.
+            Ok(Verdict::Take(_)) => Ok(event),
             Ok(Verdict::Pass | Verdict::Lacks(..)) => {
                 anyhow::bail!("the sink doesn't have the file any more; drop the letter")
             }

@@ -132,11 +132,16 @@ impl Site {
 
     /// With more in the sink's table.
     fn with(policy: &str, more: &str) -> Site {
+        Site::of("record_size = 4", policy, more)
+    }
+
+    /// Of files whose records are said to be so.
+    fn of(records: &str, policy: &str, more: &str) -> Site {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
             "[site]\nname = 'hq'\nstate = 'state'\n[apply]\nbatch_delay_ms_max = 60000\n[[group]]\nname = 'g'\n\
-             [[group.file]]\npath = '/srv/*'\norganization = 'fixed'\nlayout = 'plain'\nrecord_size = 4\n\
+             [[group.file]]\npath = '/srv/*'\norganization = 'fixed'\nlayout = 'plain'\n{records}\n\
              [[sink]]\nname = '{SINK}'\non_refused_row = '{policy}'\nsqlite = {{ path = 'dr.db' }}\n{more}"
         );
         std::fs::write(&path, text).expect("writing the configuration");
@@ -648,6 +653,48 @@ fn a_record_that_was_deleted_since_doesnt_come_back_into_a_history() {
             assert_eq!(logged, expected, "{later:?}");
         }
     }
+}
+
+/// What was in records that aren't written again doesn't come into a table that is new, or has other columns: that is told
+/// until everything is sent anew, and once.
+#[test]
+fn a_table_in_records_that_is_new_to_a_target_is_told_of() {
+    let fields = |more: &str| {
+        format!(
+            "field = [{{ name = 'n', type = 'zoned(1)' }}, {{ name = 't', occurs = {{ min = 0, max = 3, depending_on = 'n' }}, \
+             fields = [{{ name = 'c', type = 'text(1)' }}] }}]\n{more}"
+        )
+    };
+    let without = "[sink.table.a]\nfile = '/srv/a'\nexclude_columns = ['t']\n";
+    let has_table = |site: &Site| site.rows().contains_key(&b"/srv/a//t"[..]);
+    let mut site = Site::of(&fields(""), "dead-letter", without);
+    site.run(&[vec![
+        event(1, "/srv/a", put(1, "2xy ")),
+        event(2, "/srv/a", put(2, "1z  ")),
+    ]]);
+    assert_eq!((has_table(&site), site.letters()), (false, Vec::new()));
+    // From now on it is wanted.
+    let other = Site::of(&fields(""), "dead-letter", "");
+    let (before, _kept) = (
+        std::mem::replace(&mut site.config, other.config.clone()),
+        other,
+    );
+    site.run(&[vec![event(3, "/srv/a", put(2, "3pqr"))]]);
+    assert!(has_table(&site));
+    let letters = site.letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].file, "/srv/a//t");
+    assert!(letters[0].reason.contains("a_t is new"), "{letters:?}");
+    site.run(&[vec![event(4, "/srv/a", put(3, "0   "))]]);
+    assert_eq!(site.letters(), letters);
+    // Everything is sent anew.
+    let all = vec![
+        event(5, "/srv/a", put(1, "2xy ")),
+        event(5, "/srv/a", put(2, "3pqr")),
+    ];
+    site.run_as(&[all], Applier::begun_anew);
+    assert_eq!((has_table(&site), site.letters()), (true, Vec::new()));
+    drop(before);
 }
 
 /// What the store doesn't take isn't left out of the target.

@@ -13,6 +13,7 @@ use crate::transport::kafka::{
 use anyhow::{Context as _, Result};
 use counterfoil_proto::Position;
 use counterfoil_sinks::Sink;
+use counterfoil_sinks::plan::rows::is_of_rows;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -116,11 +117,8 @@ impl Destination for LocalSink {
         let mut paths = Vec::new();
         for stream in self.config.own_streams() {
             let files = self.sink.files(&stream).with_context(|| self.what())?;
-            paths.extend(
-                files
-                    .into_iter()
-                    .map(|file| Arc::from(file.description.path)),
-            );
+            let paths_of = files.into_iter().map(|file| file.description.path);
+            paths.extend(paths_of.filter(|path| !is_of_rows(path)).map(Arc::from));
         }
         Ok(paths)
     }
