@@ -7,6 +7,7 @@ use crate::contract::{
     planned, record,
 };
 use crate::plan::{ColumnKind, Constant, Mode, Origin, Plan, PlanSpec};
+use crate::sql::quoted;
 use crate::{FileChanges, FileDescription, FileFate, FileSchema, Image, Logged, LoggedChange};
 use counterfoil_records::schema::{FieldSpec, RecordSchema};
 use counterfoil_records::{Layout, Organization, RecordFormat};
@@ -294,11 +295,6 @@ impl Database for SqliteTarget {
             _ => None,
         }
     }
-}
-
-/// A name as standard SQL wants it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// What is before the bits of a number.
