@@ -205,3 +205,145 @@ fn a_reader_that_has_enough_ends_it() {
         "it ends quietly"
     );
 }
+
+/// A file of headers, orders with a counted table, and trailers.
+const PARTY: &str = "
+       01 HEADER-REC.
+          05 KIND PIC X.
+             88 IS-HEADER VALUE 'H'.
+          05 RUN-DAY PIC 9(6).
+       01 ORDER-REC.
+          05 KIND PIC X.
+             88 IS-ORDER VALUE 'A' THRU 'C'.
+          05 HOW-MANY PIC 9.
+          05 ORDER-LINE OCCURS 1 TO 2 TIMES DEPENDING ON HOW-MANY.
+             10 AMOUNT PIC 9(2).
+";
+
+#[test]
+fn records_of_several_kinds_are_told_apart() {
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("party-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let copybook = directory.join("party.cpy");
+    std::fs::write(&copybook, PARTY).expect("the copybook");
+    let copybook = copybook.display().to_string();
+    let form = [
+        "-b",
+        &copybook,
+        "-l",
+        "plain",
+        "--record-name",
+        "*",
+        "--when",
+        "HEADER-REC:IS-HEADER",
+        "--when",
+        "ORDER-REC:IS-ORDER",
+        "--date",
+        "RUN-DAY=YYMMDD from 1940",
+        "--null-if",
+        "RUN-DAY=999999",
+    ];
+    let file = [&b"H391231"[..], b"B20507 ", b"H999999", b"C199   "].concat();
+    let decode = [&["decode"], &form[..], &["--json", "--strict"]].concat();
+    let lines = text(&counterfoil(&decode, Some(&file)));
+    let shown: Vec<&str> = lines.lines().collect();
+    assert!(
+        shown[0].contains("\"run_day\":\"2039-12-31\"") && shown[0].contains("\"order_line\":[]"),
+        "{lines}"
+    );
+    assert!(
+        shown[1].contains("{\"amount\":5},{\"amount\":7}") && shown[1].contains("\"run_day\":null"),
+        "{lines}"
+    );
+    assert!(
+        shown[2].contains("\"run_day\":null") && !lines.contains("_errors"),
+        "{lines}"
+    );
+    let encode = [&["encode"], &form[..]].concat();
+    let output = counterfoil(&encode, Some(lines.as_bytes()));
+    text_is_fine(&output);
+    assert_eq!(output.stdout, file);
+    // A value for what this record doesn't have.
+    let wrong = shown[1].replace("\"run_day\":null", "\"run_day\":\"2026-01-31\"");
+    let output = counterfoil(&encode, Some(wrong.as_bytes()));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        error.contains("line 1") && error.contains("run_day has a value, but by its `when`"),
+        "{error}"
+    );
+
+    let columns = [
+        &["decode"],
+        &form[..],
+        &["--as-columns", "ORDER-LINE", "--csv", "--fields", "amount"],
+    ]
+    .concat();
+    assert_eq!(
+        text(&counterfoil(&columns, Some(&file))),
+        "record_number,amount_1,amount_2\r\n1,,\r\n2,5,7\r\n3,,\r\n4,99,\r\n"
+    );
+    std::fs::remove_dir_all(&directory).expect("the directory goes");
+}
+
+#[test]
+fn blank_fields_are_what_is_asked_for() {
+    let (copybook, file) = (path("copybooks/acctdata.cpy"), path("ebcdic/acctdata.dat"));
+    let mut bytes = std::fs::read(file).expect("the sample")[..300].to_vec();
+    bytes[0..11].fill(0x40);
+    let form = [
+        "decode",
+        "-b",
+        &copybook,
+        "-p",
+        "037",
+        "-l",
+        "plain",
+        "--csv",
+        "--fields",
+        "acct-id,acct-curr-bal",
+    ];
+    let output = counterfoil(&form, Some(&bytes));
+    assert_eq!(
+        text(&output),
+        "record_number,acct_id,acct_curr_bal\r\n1,,194.00\r\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let output = counterfoil(
+        &[&form[..], &["--blank", "error", "--strict"]].concat(),
+        Some(&bytes),
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        error.contains("acct_id, at offset 0") && error.contains("blank"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_copybook_beside_a_file_is_found() {
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("beside-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("copybooks")).expect("a directory");
+    let file = directory.join("names.dat");
+    std::fs::write(&file, "ANNA01BERT02").expect("the file");
+    // Named as seen from the directory of the tests.
+    let file = file
+        .strip_prefix(env!("CARGO_TARGET_TMPDIR"))
+        .expect("it lies there");
+    let file = file.display().to_string();
+    let output = counterfoil(&["decode", &file], None);
+    assert_eq!(output.status.code(), Some(2));
+    let copybook = directory.join("copybooks/NAMES.CPY");
+    std::fs::write(
+        &copybook,
+        "       01 R.\n          05 NAME PIC X(4).\n          05 N PIC 99.\n",
+    )
+    .expect("the copybook");
+    let output = counterfoil(&["decode", &file, "--csv"], None);
+    assert!(text(&output).contains("ANNA,1\r\n"));
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("NAMES.CPY, which lies beside it"), "{told}");
+    std::fs::remove_dir_all(&directory).expect("the directory goes");
+}

@@ -161,9 +161,37 @@ impl Copybook {
                 }),
             None if self.records.len() == 1 => Ok(&self.records[0]),
             None => Err(format!(
-                "there are several records; name one of: {}",
+                "there are several records; name one of: {} (or several with commas between, or \"*\" for all)",
                 names.join(", ")
             )),
+        }
+    }
+}
+
+impl Copybook {
+    /// The record with this name, or the only one; of several names with commas between, or `*` for all, one record whose
+    /// bytes are seen in each of these ways, as those of a file with several level 01 are.
+    ///
+    /// # Errors
+    /// Which records there are, or why they can't be one.
+    pub fn records_named(&self, names: Option<&str>) -> Result<RecordSchema, String> {
+        let records: Vec<&RecordSchema> = match names.map(str::trim) {
+            Some("*") => self.records.iter().collect(),
+            Some(names) if names.contains(',') => names
+                .split(',')
+                .map(|name| self.record(Some(name.trim())))
+                .collect::<Result<_, _>>()?,
+            name => vec![self.record(name)?],
+        };
+        match records.as_slice() {
+            [record] => Ok((*record).clone()),
+            records => {
+                let file = records
+                    .first()
+                    .map(|record| record.root().place.file.clone());
+                RecordSchema::any_of(&record_name(&file.unwrap_or_default()), records)
+                    .map_err(|error| error.message)
+            }
         }
     }
 }

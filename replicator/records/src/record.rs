@@ -6,14 +6,15 @@
 //!
 //! - A field that isn't wholly in the record is [`Reason::PastEnd`], unless the decoder was told what short records are filled
 //!   with ([`RecordDecoder::with_padding`]), as a program that reads text lines does it.
-//! - A field in one of several ways to see the same bytes is NULL where its discriminator (`when` of the column) says another one.
+//! - A field in one of several ways to see the same bytes is NULL where its discriminator (`when` of the column) says another one,
+//!   and so is an occurrence that a record hasn't, where occurrences are columns.
 //! - Where a table's count can't be known, its rows and what is behind them aren't either: columns of the record's own row are
 //!   [`Reason::Count`], and [`Read::problem`] says why.
 //!
 //! A [`RecordEncoder`] goes back. Given the record's former bytes, it changes only the bytes of fields whose value changed, so all
 //! spellings, FILLERs and slack bytes stay as they are.
 
-use crate::schema::{Column, FieldType, ItemId, RecordSchema, WalkError};
+use crate::schema::{Absent, Column, FieldType, ItemId, RecordSchema, Test, WalkError};
 use crate::value::{Misfit, Policy, Reason, Value, field};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -76,6 +77,8 @@ struct Step {
     offset: usize,
     end: usize,
     field: FieldType,
+    /// Which of its bytes are no value, if that is said of it.
+    absent: Option<Box<Absent>>,
     /// Index in [`Choices::lists`], if it has a value in some records only.
     choice: Option<usize>,
 }
@@ -95,7 +98,7 @@ struct Decider {
     /// Where it is, if that is fixed.
     offset: Option<usize>,
     field: FieldType,
-    values: Vec<String>,
+    test: Test,
 }
 
 impl Choices {
@@ -115,7 +118,7 @@ impl Choices {
                             place,
                             offset: decider.offset.map(|offset| offset as usize),
                             field: decider.field.clone(),
-                            values: choice.values.clone(),
+                            test: choice.test.clone(),
                         })
                     })
                     .collect();
@@ -155,23 +158,20 @@ fn decider<'s>(
 impl Decider {
     /// Whether the bytes say that it is so. What can't be decoded says nothing.
     fn holds(&self, bytes: Option<&[u8]>, policy: Policy, room: &mut String) -> bool {
-        let value = bytes.map(|bytes| field::decode(bytes, &self.field, policy, room));
-        match value {
-            Some(Ok(Value::Text(text))) => {
-                let same = |value: &String| value.trim_end_matches(' ') == text;
-                self.values.iter().any(same)
-            }
-            Some(Ok(Value::Number(number))) => self.values.iter().any(|value| {
-                let value = value.trim().parse();
-                value.is_ok_and(|value| number.same_number(value))
-            }),
-            Some(Ok(value)) => {
-                let text = value.to_string();
-                self.values.contains(&text)
-            }
-            Some(Err(_)) | None => false,
-        }
+        holds(&self.test, bytes, &self.field, policy, room)
     }
+}
+
+/// Whether a field's bytes pass a test. What can't be decoded passes none.
+fn holds(
+    test: &Test,
+    bytes: Option<&[u8]>,
+    field: &FieldType,
+    policy: Policy,
+    room: &mut String,
+) -> bool {
+    let value = bytes.map(|bytes| field::decode(bytes, field, policy, room));
+    matches!(value, Some(Ok(value)) if test.holds(&value))
 }
 
 /// A value's place in a record, kept from a walk.
@@ -211,6 +211,8 @@ impl RecordDecoder {
                         offset,
                         end: offset + column.len as usize,
                         field: column.field.clone(),
+                        absent: (!column.absent.is_default())
+                            .then(|| Box::new(column.absent.clone())),
                         choice: choices.of.get(&(0, at)).copied(),
                     }
                 })
@@ -271,9 +273,14 @@ impl RecordDecoder {
         room: &mut Room,
         mut each: impl FnMut(usize, u32, &[u8]),
     ) -> Result<(), WalkError> {
-        let record = self.padded(record, &mut room.padded);
+        let Room { text, padded } = room;
+        let record = self.padded(record, padded);
         let walked = self.schema.walk_rows(
             &mut |_, field, offset| count(record, field, offset, self.policy),
+            &mut |choice, field, offset| {
+                let bytes = slice(record, offset as usize, field);
+                holds(&choice.test, bytes, field, self.policy, text)
+            },
             &mut |_| {},
             &mut |occurrence| {
                 let (begin, end) = (occurrence.begin as usize, occurrence.end as usize);
@@ -327,12 +334,16 @@ impl RecordDecoder {
             } else {
                 match record.get(step.offset..step.end) {
                     Some(raw) => {
-                        field::decode(raw, &step.field, self.policy, text).map_err(|reason| {
-                            FieldError {
-                                offset: Some(step.offset),
-                                raw,
-                                reason,
+                        let decoded = match &step.absent {
+                            None => field::decode(raw, &step.field, self.policy, text),
+                            Some(absent) => {
+                                field::decode_or_absent(raw, &step.field, absent, self.policy, text)
                             }
+                        };
+                        decoded.map_err(|reason| FieldError {
+                            offset: Some(step.offset),
+                            raw,
+                            reason,
                         })
                     }
                     None => Err(past_end(record, step.offset)),
@@ -377,20 +388,27 @@ impl RecordDecoder {
                 })
             });
             if place.table == 0 {
+                // What isn't there in this record, though others have it.
+                for column in next..place.column {
+                    each(absent_cell(column));
+                }
                 next = place.column + 1;
             }
             let column = &self.schema.tables()[place.table].columns[place.column];
             let value = if chosen {
                 match slice(record, place.offset, &column.field) {
-                    Some(raw) => {
-                        field::decode(raw, &column.field, self.policy, text).map_err(|reason| {
-                            FieldError {
-                                offset: Some(place.offset),
-                                raw,
-                                reason,
-                            }
-                        })
-                    }
+                    Some(raw) => field::decode_or_absent(
+                        raw,
+                        &column.field,
+                        &column.absent,
+                        self.policy,
+                        text,
+                    )
+                    .map_err(|reason| FieldError {
+                        offset: Some(place.offset),
+                        raw,
+                        reason,
+                    }),
                     None => Err(past_end(record, place.offset)),
                 }
             } else {
@@ -404,7 +422,12 @@ impl RecordDecoder {
             });
         }
         match walked {
-            Ok(end) => Read { end, problem: None },
+            Ok(end) => {
+                for column in next..self.schema.columns().len() {
+                    each(absent_cell(column));
+                }
+                Read { end, problem: None }
+            }
             Err(problem) => {
                 for column in next..self.schema.columns().len() {
                     each(Cell {
@@ -424,6 +447,16 @@ impl RecordDecoder {
                 }
             }
         }
+    }
+}
+
+/// A column of the record's row that this record doesn't have.
+fn absent_cell(column: usize) -> Cell<'static> {
+    Cell {
+        table: 0,
+        row: &[],
+        column,
+        value: Ok(Value::Null),
     }
 }
 
@@ -448,8 +481,13 @@ fn places(
     policy: Policy,
 ) -> (Found, Result<usize, WalkError>) {
     let mut found = Found::default();
-    let walked = schema.walk(
+    let mut room = String::new();
+    let walked = schema.walk_chosen(
         &mut |_, field, offset| count(record, field, offset, policy),
+        &mut |choice, field, offset| {
+            let bytes = slice(record, offset as usize, field);
+            holds(&choice.test, bytes, field, policy, &mut room)
+        },
         &mut |placed| {
             let begin = found.rows.len();
             // Columns of one row follow each other.
@@ -510,6 +548,12 @@ pub enum EncodeRecordError {
         /// What is wrong.
         misfit: Misfit,
     },
+    /// A value for a field that this record doesn't have.
+    #[error("{column} has a value, but by its `when` this record doesn't have it")]
+    NotChosen {
+        /// Name of the column.
+        column: String,
+    },
     /// A table's count is missing, wrong, or not that of its rows.
     #[error(transparent)]
     Count(#[from] WalkError),
@@ -544,7 +588,7 @@ impl RecordEncoder {
             }
             item.visit(&mut |within| {
                 it.redefinitions.insert(within.id);
-                if item.when.is_none() {
+                if item.when.is_empty() {
                     it.second_views.insert(within.id);
                 }
             });
@@ -591,8 +635,32 @@ impl RecordEncoder {
         let mut touched = 0;
         // The places of the fields in the former record, once a count has changed.
         let mut moved: Option<HashMap<Key<'_>, usize>> = None;
-        let walked = schema.walk(
+        let value = RefCell::new(value);
+        let mut deciding = String::new();
+        let walked = schema.walk_chosen(
             &mut |_, field, offset| count(&bytes.borrow(), field, offset, policy),
+            &mut |choice, field, offset| {
+                // What decides may lie behind what it decides about, and not be written yet.
+                let columns = schema.columns().iter();
+                let column = columns
+                    .clone()
+                    .position(|it| it.item == choice.field.id && it.occurrences.is_empty());
+                let given = column.and_then(|column| {
+                    let row = &[];
+                    (value.borrow_mut())(Wanted {
+                        table: 0,
+                        row,
+                        column,
+                    })
+                });
+                // NULL may be bytes that couldn't be decoded, which decide nothing.
+                if let Some(given) = given.filter(|given| !matches!(given, Value::Null)) {
+                    return choice.test.holds(&given);
+                }
+                let bytes = bytes.borrow();
+                let bytes = slice(&bytes, offset as usize, field);
+                holds(&choice.test, bytes, field, policy, &mut deciding)
+            },
             &mut |placed| {
                 if failed.is_some() {
                     return;
@@ -621,33 +689,40 @@ impl RecordEncoder {
                 if former.is_none() && self.second_views.contains(&placed.item.id) {
                     return;
                 }
-                let Some(value) = value(Wanted {
+                let Some(value) = (value.borrow_mut())(Wanted {
                     table: placed.table,
                     row: placed.row,
                     column: placed.column,
                 }) else {
                     return;
                 };
+                let column = &schema.tables()[placed.table].columns[placed.column];
                 let place = &mut bytes[begin..end];
                 let was_there = former.is_some_and(|former| former.len() >= end)
                     || self.decoder.padding.is_some();
                 if former.is_some() && was_there {
-                    let same = field::decode(place, placed.field, policy, &mut room)
-                        .is_ok_and(|now| now.is(&value));
-                    let unreadable = matches!(value, Value::Null)
-                        && field::decode(place, placed.field, policy, &mut room).is_err();
-                    if same || unreadable {
+                    let now = field::decode_or_absent(
+                        place,
+                        placed.field,
+                        &column.absent,
+                        policy,
+                        &mut room,
+                    );
+                    let keeps = match now {
+                        Ok(now) => now.is(&value),
+                        Err(_) => matches!(value, Value::Null),
+                    };
+                    if keeps {
                         return;
                     }
                 }
                 // A column that isn't chosen, or that couldn't be read, is NULL and says nothing about the bytes.
-                let column = &schema.tables()[placed.table].columns[placed.column];
                 let may_be_absent = column.nullable || !column.when.is_empty();
                 if matches!(value, Value::Null) && (may_be_absent || former.is_some() && !was_there)
                 {
                     return;
                 }
-                match field::encode(&value, placed.field, place) {
+                match field::encode_or_absent(&value, placed.field, &column.absent, place) {
                     Ok(()) => touched = touched.max(end),
                     Err(misfit) => {
                         failed = Some(EncodeRecordError::Field {
@@ -684,12 +759,45 @@ impl RecordEncoder {
             _ => end,
         };
         bytes.truncate(len);
+        if let Some(column) = self.not_chosen(&bytes, &mut *value.borrow_mut()) {
+            return Err(EncodeRecordError::NotChosen { column });
+        }
         if let (None, Some(padding)) = (former, self.decoder.padding) {
             let content = bytes.iter().rposition(|&byte| byte != padding);
             bytes.truncate(content.map_or(0, |last| last + 1));
         }
         out.append(&mut bytes);
         Ok(())
+    }
+
+    /// A column that was given a value, though a record of these bytes has none there.
+    fn not_chosen<'v>(
+        &self,
+        bytes: &[u8],
+        value: &mut dyn FnMut(Wanted<'_>) -> Option<Value<'v>>,
+    ) -> Option<String> {
+        if self.decoder.choices.lists.is_empty() {
+            return None;
+        }
+        let mut found = None;
+        self.decoder.decode(bytes, &mut Room::default(), |cell| {
+            if found.is_some() || !matches!(cell.value, Ok(Value::Null)) {
+                return;
+            }
+            let column = &self.decoder.schema.tables()[cell.table].columns[cell.column];
+            if column.when.is_empty() {
+                return;
+            }
+            let given = value(Wanted {
+                table: cell.table,
+                row: cell.row,
+                column: cell.column,
+            });
+            if given.is_some_and(|given| !matches!(given, Value::Null)) {
+                found = Some(column.name.clone());
+            }
+        });
+        found
     }
 }
 

@@ -14,6 +14,7 @@
 //!
 //! No function here reads a record; the types of fields are only described ([`FieldType`]).
 
+mod choice;
 mod columns;
 mod dialect;
 mod field;
@@ -23,6 +24,7 @@ mod notation;
 mod rows;
 mod walk;
 
+pub use choice::{Absent, Choice, Test, Values, WhenSpec, WhenSpecs};
 pub use columns::{COLUMNS_MAX, ChoiceOf, Column, NAME_BYTES_MAX, Table};
 pub use dialect::{BinarySizes, Dialect, DialectError, Family, NationalForm};
 pub use field::{
@@ -30,7 +32,7 @@ pub use field::{
     FloatFormat, NationalEncoding, ZonedSign, Zones,
 };
 pub use layout::{DEPTH_MAX, ITEMS_MAX, SchemaError};
-pub use list::{DependingSpec, FieldSpec, ItemSpec, OccursSpec, WhenSpec};
+pub use list::{DependingSpec, FieldSpec, ItemSpec, OccursSpec, OccursWord, UnsetWord};
 pub use rows::{ROW_PREFIX_BYTES, row_record};
 pub use walk::{Occurrence, Placed, WalkError};
 
@@ -45,6 +47,11 @@ pub struct RecordSchema {
     renames: Vec<Rename>,
     /// Fields that a DEPENDING ON counts with.
     counters: Vec<ItemId>,
+    /// Items that are there in some records only, with tables in them that another field counts: of a record without
+    /// them nothing may be counted.
+    guarded: Vec<ItemId>,
+    /// Fields that say whether they are.
+    deciders: Vec<ItemId>,
     tables: Vec<Table>,
     schema_id: String,
 }
@@ -66,8 +73,12 @@ pub struct Item {
     pub occurs: Option<Occurs>,
     /// The item before it whose bytes it describes in another way.
     pub redefines: Option<ItemRef>,
-    /// In which records it is what the bytes hold, if it is one of several ways to see them.
-    pub when: Option<Choice>,
+    /// In which records it is what the bytes hold, if it is one of several ways to see them: where all of these hold.
+    pub when: Vec<Choice>,
+    /// Which of its bytes are no value, if it is a field.
+    pub absent: Absent,
+    /// Its occurrences are columns, however many there may be and whatever counts them.
+    pub as_columns: bool,
     /// What is in it.
     pub content: Content,
     /// SYNCHRONIZED was asked for, and the boundary this takes, in bytes (1: none).
@@ -126,15 +137,6 @@ pub struct ItemRef {
     pub name: String,
     /// Which it is. [`RecordSchema::build`] finds it by the name.
     pub id: ItemId,
-}
-
-/// In which records a redefinition is what its bytes hold: where a field has one of some values.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// The field, before the item in the record or in it.
-    pub field: ItemRef,
-    /// Values, as text: of text without trailing spaces, of numbers in plain decimal notation.
-    pub values: Vec<String>,
 }
 
 /// A condition name (level 88): a name for some values of an item.
@@ -211,7 +213,9 @@ impl Item {
             level,
             occurs: None,
             redefines: None,
-            when: None,
+            when: Vec::new(),
+            absent: Absent::default(),
+            as_columns: false,
             content,
             align: 1,
             conditions: Vec::new(),
@@ -318,6 +322,7 @@ impl RecordSchema {
     /// slides, and no row of another table.
     pub fn is_fixed(&self) -> bool {
         self.tables.len() == 1
+            && self.counters.is_empty()
             && self.tables[0]
                 .columns
                 .iter()

@@ -1,10 +1,10 @@
 //! Whole records: random schemas over random bytes, and the cases that have a story.
 
 use counterfoil_records::schema::{
-    BinaryRange, Choice, CodePage, Decimal, Dialect, Endian, Family, FieldType, FloatFormat, Item,
-    ItemRef, NationalEncoding, Occurs, RecordSchema, ZonedSign, Zones,
+    Absent, BinaryRange, Choice, CodePage, Decimal, Dialect, Endian, Family, FieldType,
+    FloatFormat, Item, ItemRef, NationalEncoding, Occurs, RecordSchema, Test, ZonedSign, Zones,
 };
-use counterfoil_records::value::{Reason, Value};
+use counterfoil_records::value::{Reason, Unset, Value};
 use counterfoil_records::{RecordDecoder, RecordEncoder, Room, Wanted};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -215,13 +215,27 @@ fn occurs(min: u32, max: u32, depending_on: Option<&str>) -> Option<Occurs> {
 /// Fields, a fixed table, one of variable length, a redefinition with a discriminator and one without.
 fn schema() -> impl Strategy<Value = Arc<RecordSchema>> {
     let fields = || proptest::collection::vec(field(), 1..6);
-    (fields(), fields(), fields(), any::<[bool; 4]>(), 1_u32..4).prop_map(
-        |(head, rows, tail, [table, choice, view, slides], times)| {
+    (fields(), fields(), fields(), any::<[bool; 7]>(), 1_u32..4).prop_map(
+        |(head, rows, tail, [table, choice, view, slides, columns, guarded, lenient], times)| {
             let named = |prefix: &str, fields: Vec<FieldType>| -> Vec<Item> {
                 let fields = fields.into_iter().enumerate();
-                fields
-                    .map(|(at, field)| Item::field(5, Some(format!("{prefix}-{at}")), field))
-                    .collect()
+                let item = |(at, field): (usize, FieldType)| {
+                    let placeholder = match &field {
+                        FieldType::Text { .. } => Some(""),
+                        FieldType::Zoned { .. } | FieldType::Packed { .. } => Some("0"),
+                        _ => None,
+                    };
+                    let mut item = Item::field(5, Some(format!("{prefix}-{at}")), field);
+                    if lenient {
+                        item.absent = Absent {
+                            blank: Some(Unset::Error),
+                            values: placeholder.into_iter().map(str::to_owned).collect(),
+                            invalid: Some(Unset::Null),
+                        };
+                    }
+                    item
+                };
+                fields.map(item).collect()
             };
             let mut items = vec![Item::field(5, Some("KIND".into()), counter())];
             items.extend(named("HEAD", head));
@@ -233,6 +247,16 @@ fn schema() -> impl Strategy<Value = Arc<RecordSchema>> {
             } else {
                 rows.occurs = occurs(times, times, None);
             }
+            rows.as_columns = columns;
+            if guarded {
+                rows.when = vec![Choice {
+                    field: ItemRef::named("KIND"),
+                    test: Test {
+                        negated: true,
+                        ..Test::is(["3", "4", "5"])
+                    },
+                }];
+            }
             items.push(rows);
             let mut first = Item::group(5, Some("TAIL".into()), named("TAIL", tail.clone()));
             let mut other = Item::group(
@@ -243,10 +267,10 @@ fn schema() -> impl Strategy<Value = Arc<RecordSchema>> {
             other.redefines = Some(ItemRef::named("TAIL"));
             if choice {
                 let choice = |value: &str| {
-                    Some(Choice {
+                    vec![Choice {
                         field: ItemRef::named("KIND"),
-                        values: vec![value.into()],
-                    })
+                        test: Test::is([value]),
+                    }]
                 };
                 first.when = choice("1");
                 other.when = choice("2");
@@ -468,10 +492,10 @@ fn short_records_have_what_they_have() {
 #[test]
 fn a_discriminator_chooses() {
     let when = |value: &str| {
-        Some(Choice {
+        vec![Choice {
             field: ItemRef::named("KIND"),
-            values: vec![value.into()],
-        })
+            test: Test::is([value]),
+        }]
     };
     let mut person = named("PERSON", text(4));
     person.when = when("P");

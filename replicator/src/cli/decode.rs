@@ -28,6 +28,7 @@ const SHOWN_BYTES: usize = 32;
 
 const EXAMPLES: &str = "\
 Examples:
+  counterfoil decode cards.dat                # cards.cpy lies beside it
   counterfoil decode -b cards.cpy cards.dat
   counterfoil decode -b cards.cpy -p 037 cards.dat --where 'balance<0' --fields id,balance
   counterfoil decode -b cards.cpy -l gnucobol -o relative cards.dat --all
@@ -575,8 +576,9 @@ impl Problems {
         }
         if self.residue > 0 && !residue_shown {
             eprintln!(
-                "{} of the file hold no record (deleted slots, partial records); --all shows them",
-                count(self.residue, "piece")
+                "{} of the file {} no record (deleted slots, partial records); --all shows them",
+                count(self.residue, "piece"),
+                if self.residue == 1 { "holds" } else { "hold" }
             );
         }
         self.records > 0

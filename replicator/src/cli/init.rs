@@ -5,10 +5,13 @@
 //! decide. The file that is written always loads. A wrong guess never costs bytes: every layout
 //! keeps what doesn't fit it, and a restore is exact under any of them.
 
+pub(super) mod beside;
+
 use anyhow::{Context as _, bail};
+use beside::{Beside, Fit};
 use counterfoil::config::{Config, Pattern};
 use counterfoil_records::{Confidence, Guess, RecordFormat, Sample, guess};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -95,6 +98,8 @@ struct Seen {
     left_out: Option<String>,
     /// Nothing is in it yet.
     empty: bool,
+    /// The copybook that lies beside it, if there is one.
+    copybook: Option<Beside>,
 }
 
 impl Seen {
@@ -102,6 +107,40 @@ impl Seen {
         let extension = self.path.extension()?.to_str()?;
         let fits = extension.starts_with(|c: char| c.is_ascii_alphabetic());
         fits.then_some(extension)
+    }
+
+    /// How it goes with its copybook, if it does.
+    fn fit(&self) -> Option<&Fit> {
+        match &self.copybook {
+            Some(Beside::Fits(fit)) => Some(fit),
+            _ => None,
+        }
+    }
+
+    /// Looks for its copybook. A guess that goes with one is a good guess.
+    fn look_beside(&mut self, head: &[u8]) {
+        let Some(copybook) = beside::find(&self.path) else {
+            return;
+        };
+        let found = beside::fit(&copybook, &self.guesses, head, self.len);
+        if let Beside::Fits(fit) = &found {
+            let known = self.guesses.iter().position(|it| it.format == fit.format);
+            let known = known.map(|at| self.guesses.remove(at));
+            let seen = known.as_ref().map_or("", |known| known.evidence.as_str());
+            let guess = Guess {
+                format: fit.format.clone(),
+                confidence: known.as_ref().map_or(Confidence::Likely, |known| {
+                    known.confidence.max(Confidence::Likely)
+                }),
+                evidence: format!(
+                    "{seen}{}by its copybook, {}",
+                    if seen.is_empty() { "" } else { "; and " },
+                    fit.evidence
+                ),
+            };
+            self.guesses.insert(0, guess);
+        }
+        self.copybook = Some(found);
     }
 
     fn is_sure(&self) -> bool {
@@ -183,7 +222,26 @@ impl Survey {
             }
         }
         skipped.note(&mut survey.notes);
+        survey.leave_out_copybooks();
         Ok(survey)
+    }
+
+    /// A copybook of one of the files is no data.
+    fn leave_out_copybooks(&mut self) {
+        let used: BTreeSet<PathBuf> = self
+            .seen
+            .iter()
+            .filter_map(|seen| match seen.copybook.as_ref()? {
+                Beside::Fits(fit) => Some(fit.copybook.clone()),
+                Beside::Not { .. } => None,
+            })
+            .collect();
+        for seen in &mut self.seen {
+            if used.contains(&seen.path) {
+                seen.guesses.clear();
+                seen.left_out = Some("a copybook".to_owned());
+            }
+        }
     }
 
     /// Files as a table for people.
@@ -276,7 +334,7 @@ impl Survey {
         let mut alone = Vec::new();
         for seen in &self.seen {
             match (seen.path.parent(), seen.extension()) {
-                (Some(directory), Some(extension)) => {
+                (Some(directory), Some(extension)) if seen.fit().is_none() => {
                     sets.entry((directory.to_owned(), extension.to_owned()))
                         .or_default()
                         .push(seen);
@@ -342,6 +400,20 @@ impl Survey {
         }
         let evidence = one_line(&best.evidence);
         let _ = writeln!(text, "# {}: {evidence}", confidence_word(best.confidence));
+        let fit = match members {
+            [seen] => seen.fit(),
+            _ => None,
+        };
+        for seen in members {
+            if let Some(Beside::Not { copybook, why }) = &seen.copybook {
+                let copybook = one_line(&copybook.to_string_lossy());
+                let _ = writeln!(
+                    text,
+                    "# {copybook} has its name, but isn't used: {}",
+                    one_line(why)
+                );
+            }
+        }
         if commented_out {
             text.push_str(
                 "# Not sure enough to be switched on: compare it with what the program writes, then take the \"#\" away.\n",
@@ -350,7 +422,11 @@ impl Survey {
         let mark = if commented_out { "# " } else { "" };
         let _ = writeln!(text, "{mark}[[group.file]]");
         let _ = writeln!(text, "{mark}path = {}", quoted(pattern));
-        for line in format_lines(&best.format) {
+        let lines = match fit {
+            Some(fit) => fit_lines(fit),
+            None => format_lines(&best.format),
+        };
+        for line in lines {
             let _ = writeln!(text, "{mark}{line}");
         }
         for other in others {
@@ -405,6 +481,7 @@ fn look(path: PathBuf) -> Seen {
         guesses: Vec::new(),
         left_out: None,
         empty: false,
+        copybook: None,
     };
     match sample(&seen.path) {
         Err(error) => seen.left_out = Some(format!("can't be read: {error}")),
@@ -419,6 +496,7 @@ fn look(path: PathBuf) -> Seen {
                 None => {
                     let name = seen.path.file_name().unwrap_or_default().to_string_lossy();
                     seen.guesses = guess(&name, &Sample { head: &head, len });
+                    seen.look_beside(&head);
                 }
             }
         }
@@ -606,6 +684,26 @@ fn format_lines(format: &RecordFormat) -> Vec<String> {
             .map(|prefix| format!("varseq_format = {}", u8::from(prefix))),
     );
     lines
+}
+
+/// The same of a file whose copybook says how long its records are.
+fn fit_lines(fit: &Fit) -> Vec<String> {
+    let follows = |line: &String| {
+        let decides = fit.format.organization != counterfoil_records::Organization::Sequential
+            || fit.format.layout == counterfoil_records::Layout::Plain;
+        decides && line.starts_with("record_size")
+    };
+    let mut lines = format_lines(&fit.format);
+    lines.retain(|line| !follows(line));
+    lines.push(format!("copybook = {}", quoted_path(&fit.copybook)));
+    if fit.dialect != "gnucobol" {
+        lines.push(format!("dialect = {}", toml_string(fit.dialect)));
+    }
+    lines
+}
+
+fn quoted_path(path: &Path) -> String {
+    toml_string(&path.to_string_lossy())
 }
 
 fn layout_words(format: &RecordFormat) -> String {

@@ -1,13 +1,15 @@
 //! What `decode` and `encode` share: which records a file has, and what is in them.
 
+use super::init::beside;
 use anyhow::{Context as _, Result, bail};
 use counterfoil::config::{Config, FileRule};
 use counterfoil::copybooks::{self, Directories};
 use counterfoil_records::copybook::{Options, SourceFormat};
 use counterfoil_records::schema::{
-    CodePage, Dialect, Family, FieldType, ItemSpec, RecordSchema, WhenSpec, Zones,
+    CodePage, Dialect, Family, FieldType, ItemSpec, OccursWord, RecordSchema, Values, WhenSpec,
+    Zones,
 };
-use counterfoil_records::value::code_page;
+use counterfoil_records::value::{Unset, code_page};
 use counterfoil_records::{Layout, Organization, RecordDecoder, RecordFormat, VarseqFormat};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -22,10 +24,12 @@ pub(super) mod table;
 /// What the bytes of a file are.
 #[derive(clap::Args, Debug)]
 pub(super) struct Form {
-    /// The copybook that describes a record [default: what the configuration has for the file]
+    /// The copybook that describes a record [default: what the configuration has for the file; otherwise one of the file's name
+    /// beside it, or in a directory copy, cpy or copybooks there]
     #[arg(long, short = 'b', value_name = "FILE")]
     copybook: Option<PathBuf>,
-    /// Which record of the copybook, by its level 01 name; needed if it has several
+    /// Which record of the copybook, by its level 01 name; needed if it has several. Several names with commas between, or *
+    /// for all: the file has all of these, and --when says which are which
     #[arg(long, value_name = "NAME")]
     record_name: Option<String>,
     /// Where COPY looks for texts, beside the copybook's own directory; may be given several times
@@ -39,13 +43,22 @@ pub(super) struct Form {
     #[arg(long, short, value_name = "DIALECT")]
     dialect: Option<String>,
     /// A field that is a date or time, and its form: open-date=YYYY-MM-DD (of YYYY, YY, MM, DD, DDD, HH, MI, SS, F and what is
-    /// between); may be given several times
+    /// between; "YYMMDD from 1940" says which hundred years YY is of); may be given several times
     #[arg(long, value_name = "FIELD=FORM", value_parser = parse_date)]
     date: Vec<ItemSpec>,
-    /// In which records a REDEFINES (or what it redefines) is what the bytes hold: CARD-PART:RECORD-TYPE=C,D; may be given
-    /// several times
+    /// In which records a REDEFINES (or what it redefines) is what the bytes hold: CARD-PART:RECORD-TYPE=C,D (or !=, or
+    /// =100..199, or a condition name of level 88: CARD-PART:IS-CARD); may be given several times
     #[arg(long, value_name = "ITEM:FIELD=VALUES", value_parser = parse_when)]
     when: Vec<ItemSpec>,
+    /// Values of a field that stand for none: close-date=0,99991231; may be given several times
+    #[arg(long, value_name = "FIELD=VALUES", value_parser = parse_null_if)]
+    null_if: Vec<ItemSpec>,
+    /// A table of variable length whose occurrences shall be columns, rather than rows of their own; may be given several times
+    #[arg(long, value_name = "TABLE", value_parser = parse_as_columns)]
+    as_columns: Vec<ItemSpec>,
+    /// What number fields and dates without a value (spaces, LOW-VALUES; dates of zeros or nines) are: null, or error
+    #[arg(long, value_name = "WORD", default_value = "null", value_parser = parse_blank)]
+    blank: Unset,
     /// How text is written: ascii, utf-8, latin-1, 037, 273, 500, 1047, 1140 [default: the dialect's]
     #[arg(long, short = 'p', value_name = "PAGE")]
     code_page: Option<CodePage>,
@@ -85,17 +98,67 @@ fn parse_date(text: &str) -> Result<ItemSpec, String> {
 
 fn parse_when(text: &str) -> Result<ItemSpec, String> {
     let parsed = text.split_once(':').and_then(|(item, rest)| {
-        let (field, values) = rest.split_once('=')?;
-        Some(ItemSpec {
+        let mut when = WhenSpec::default();
+        match rest.split_once('=') {
+            None => when.condition = Some(rest.trim().to_owned()),
+            Some((field, values)) => {
+                let (field, negated) = match field.strip_suffix('!') {
+                    Some(field) => (field, true),
+                    None => (field, false),
+                };
+                when.field = Some(field.trim().to_owned());
+                match (values.split_once(".."), negated) {
+                    (_, true) => when.is_not = Some(listed(values)),
+                    (Some((low, high)), false) => {
+                        let ends = [low, high].map(|it| it.trim().to_owned());
+                        when.between = Some(Values(ends.to_vec()));
+                    }
+                    (None, false) => when.is = Some(listed(values)),
+                }
+            }
+        }
+        (!item.trim().is_empty() && !rest.trim().is_empty()).then(|| ItemSpec {
             name: item.trim().to_owned(),
-            when: Some(WhenSpec {
-                field: field.trim().to_owned(),
-                is: values.split(',').map(|it| it.trim().to_owned()).collect(),
-            }),
+            when: Some(when.into()),
             ..ItemSpec::default()
         })
     });
-    parsed.ok_or_else(|| format!("{text:?} isn't of the form ITEM:FIELD=VALUE,VALUE"))
+    parsed.ok_or_else(|| {
+        format!(
+            "{text:?} isn't of the form ITEM:FIELD=VALUE,VALUE or ITEM:FIELD!=VALUE or ITEM:FIELD=LOW..HIGH or ITEM:CONDITION"
+        )
+    })
+}
+
+fn listed(values: &str) -> Values {
+    Values(values.split(',').map(|it| it.trim().to_owned()).collect())
+}
+
+fn parse_null_if(text: &str) -> Result<ItemSpec, String> {
+    match text.split_once('=') {
+        Some((name, values)) if !name.trim().is_empty() => Ok(ItemSpec {
+            name: name.trim().to_owned(),
+            null_if: Some(listed(values)),
+            ..ItemSpec::default()
+        }),
+        _ => Err(format!("{text:?} isn't of the form FIELD=VALUE,VALUE")),
+    }
+}
+
+fn parse_as_columns(text: &str) -> Result<ItemSpec, String> {
+    Ok(ItemSpec {
+        name: text.trim().to_owned(),
+        occurs: Some(OccursWord::Columns),
+        ..ItemSpec::default()
+    })
+}
+
+fn parse_blank(text: &str) -> Result<Unset, String> {
+    match text {
+        "null" => Ok(Unset::Null),
+        "error" => Ok(Unset::Error),
+        _ => Err("it is either null or error".to_owned()),
+    }
 }
 
 impl Form {
@@ -122,9 +185,20 @@ impl Form {
         Ok(dialect)
     }
 
-    /// What is in a record; `configured` is what the configuration says of it.
-    fn schema(&self, configured: Option<&RecordSchema>) -> Result<Arc<RecordSchema>> {
-        let mut schema = match (&self.copybook, configured) {
+    /// What is in a record of a file; `configured` is what the configuration says of it.
+    fn schema(
+        &self,
+        file: Option<&Path>,
+        configured: Option<&RecordSchema>,
+    ) -> Result<Arc<RecordSchema>> {
+        let beside = match (&self.copybook, configured, file) {
+            (None, None, Some(file)) => beside::find(file),
+            _ => None,
+        };
+        if let Some(copybook) = &beside {
+            eprintln!("read by {}, which lies beside it", copybook.display());
+        }
+        let mut schema = match (self.copybook.as_ref().or(beside.as_ref()), configured) {
             (Some(copybook), _) => self.of_copybook(copybook)?,
             (None, Some(schema)) => schema.clone(),
             (None, None) => bail!(
@@ -132,12 +206,20 @@ impl Form {
                  configuration (--config)"
             ),
         };
-        for (option, specs) in [("--date", &self.date), ("--when", &self.when)] {
+        for (option, specs) in [
+            ("--date", &self.date),
+            ("--when", &self.when),
+            ("--null-if", &self.null_if),
+            ("--as-columns", &self.as_columns),
+        ] {
             for spec in specs {
                 schema = schema
                     .with_item(spec)
                     .map_err(|error| anyhow::anyhow!("{option} {}: {error}", spec.name))?;
             }
+        }
+        if self.blank == Unset::Error {
+            schema = schema.with_blank(self.blank).map_err(anyhow::Error::msg)?;
         }
         Ok(Arc::new(schema))
     }
@@ -152,10 +234,8 @@ impl Form {
         for warning in &copybook.warnings {
             eprintln!("{warning}");
         }
-        let record = copybook.record(self.record_name.as_deref());
-        record
-            .cloned()
-            .map_err(|error| anyhow::anyhow!("{}: {error} (--record-name)", path.display()))
+        let record = copybook.records_named(self.record_name.as_deref());
+        record.map_err(|error| anyhow::anyhow!("{}: {error} (--record-name)", path.display()))
     }
 
     /// What the arguments say of a file, or else the configuration, or else what its size and first bytes fit.
@@ -165,7 +245,7 @@ impl Form {
             None => None,
         };
         let schema = rule.as_ref().and_then(|rule| rule.schema.as_ref());
-        let schema = self.schema(schema.map(|schema| &*schema.0))?;
+        let schema = self.schema(file, schema.map(|schema| &*schema.0))?;
         let size = self.record_size.unwrap_or_else(|| schema.len_max().into());
         let configured = rule
             .filter(|_| self.layout.is_none())
@@ -311,10 +391,24 @@ fn seen(file: &Path, size: u64, schema: &RecordSchema) -> Result<(RecordFormat, 
     if fits_lines {
         return Ok(lines());
     }
+    if line_len.is_some_and(|len| len as u64 == size) {
+        bail!(
+            "{} has text lines of {size} characters, as the copybook says, and text lines aren't in EBCDIC: leave out --code-page \
+             (and --dialect ibm), or write --layout if it is EBCDIC all the same",
+            file.display()
+        );
+    }
     bail!(
-        "how records lie in {} can't be seen: it has {len} bytes, which isn't a multiple of the copybook's {size}, and no text \
+        "how records lie in {} can't be seen: it has {len} bytes, which isn't a multiple of the copybook's {size}{}, and no text \
          lines. If the copybook is the right one, write --layout gnucobol (and --organization relative for slots), or \
          --layout plain with --record-size; `counterfoil init` on its directory says what it looks like",
-        file.display()
+        file.display(),
+        match len / size.max(1) {
+            0 => String::new(),
+            records => format!(
+                " (--layout plain reads its {records} whole records, and leaves {} bytes)",
+                len % size.max(1)
+            ),
+        }
     )
 }

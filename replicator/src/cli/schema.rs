@@ -70,7 +70,7 @@ struct Source {
     #[arg(long, short = 'I', requires = "copybook", value_name = "DIR")]
     copy_path: Vec<PathBuf>,
 
-    /// The record, if there are several in the copybook
+    /// The record, if there are several in the copybook; several with commas between, or *: the file has all of these
     #[arg(long, requires = "copybook", value_name = "NAME")]
     record: Option<String>,
 }
@@ -111,8 +111,8 @@ impl Source {
         }
         match &self.record {
             None => Ok(copybook.records),
-            Some(name) => match copybook.record(Some(name)) {
-                Ok(record) => Ok(vec![record.clone()]),
+            Some(name) => match copybook.records_named(Some(name)) {
+                Ok(record) => Ok(vec![record]),
                 Err(reason) => anyhow::bail!("{reason}"),
             },
         }
@@ -206,6 +206,8 @@ struct ShownItem<'a> {
     occurs_max: u32,
     depending_on: Option<&'a str>,
     redefines: Option<&'a str>,
+    /// In which records it is there; all of these hold.
+    when: Vec<String>,
     #[serde(rename = "type")]
     kind: Option<String>,
     file: &'a str,
@@ -246,6 +248,11 @@ impl<'a> Shown<'a> {
                     .and_then(|occurs| occurs.depending_on.as_ref())
                     .map(|counter| counter.name.as_str()),
                 redefines: item.redefines.as_ref().map(|target| target.name.as_str()),
+                when: item
+                    .when
+                    .iter()
+                    .map(|choice| format!("{} {}", choice.field.name, choice.test.words()))
+                    .collect(),
                 kind: item.field_type().map(ToString::to_string),
                 file: &item.place.file,
                 line: item.place.line,
@@ -335,9 +342,20 @@ fn add(table: &mut Table, schema: &RecordSchema, item: &Item, depth: usize) {
     if let Some(target) = &item.redefines {
         shown.push_str(&format!(" = {}", target.name));
     }
-    let kind = item
+    let mut kind = item
         .field_type()
         .map_or_else(String::new, ToString::to_string);
+    if !item.absent.is_default() {
+        kind.push_str(&format!(",{}", item.absent));
+    }
+    for choice in &item.when {
+        let comma = if kind.is_empty() { "" } else { ", " };
+        kind.push_str(&format!(
+            "{comma}when {} {}",
+            choice.field.name,
+            choice.test.words()
+        ));
+    }
     table.add_row([
         offset,
         item.len.to_string(),

@@ -3,7 +3,7 @@
 //! Values whose place matters for a later message are [`Spanned`]. Every table refuses unknown
 //! keys.
 
-use counterfoil_records::schema::{FieldSpec, ItemSpec};
+use counterfoil_records::schema::{FieldSpec, ItemSpec, UnsetWord};
 use counterfoil_records::{Layout, Organization};
 use counterfoil_sinks::mysql::Tls;
 use counterfoil_sinks::plan::{Ddl, Mode};
@@ -226,6 +226,7 @@ pub(super) struct FileTable {
     pub(super) copy_path: Vec<Spanned<String>>,
     pub(super) dialect: Option<Spanned<String>>,
     pub(super) record: Option<Spanned<String>>,
+    pub(super) blank: Option<Spanned<UnsetWord>>,
     #[serde(default)]
     pub(super) field: Vec<Spanned<FieldSpec>>,
     #[serde(default)]
@@ -286,6 +287,7 @@ pub(super) struct TableTable {
     pub(super) mask: BTreeMap<String, Spanned<MaskValue>>,
     #[serde(default)]
     pub(super) constants: BTreeMap<String, Spanned<Setting>>,
+    pub(super) key: Option<Spanned<Vec<String>>>,
     pub(super) drop_columns: Option<bool>,
     pub(super) on_refused_row: Option<RefusedWord>,
     pub(super) copybook: Option<Spanned<String>>,
@@ -294,6 +296,7 @@ pub(super) struct TableTable {
     pub(super) copy_path: Vec<Spanned<String>>,
     pub(super) dialect: Option<Spanned<String>>,
     pub(super) record: Option<Spanned<String>>,
+    pub(super) blank: Option<Spanned<UnsetWord>>,
     #[serde(default)]
     pub(super) field: Vec<Spanned<FieldSpec>>,
     #[serde(default)]
@@ -333,6 +336,7 @@ pub(super) struct SchemaKeys<'t> {
     pub(super) copy_path: &'t [Spanned<String>],
     pub(super) dialect: Option<&'t Spanned<String>>,
     pub(super) record: Option<&'t Spanned<String>>,
+    pub(super) blank: Option<&'t Spanned<UnsetWord>>,
     pub(super) field: &'t [Spanned<FieldSpec>],
     pub(super) item: &'t [Spanned<ItemSpec>],
 }
@@ -346,6 +350,7 @@ impl FileTable {
             copy_path: &self.copy_path,
             dialect: self.dialect.as_ref(),
             record: self.record.as_ref(),
+            blank: self.blank.as_ref(),
             field: &self.field,
             item: &self.item,
         }
@@ -361,6 +366,7 @@ impl TableTable {
             copy_path: &self.copy_path,
             dialect: self.dialect.as_ref(),
             record: self.record.as_ref(),
+            blank: self.blank.as_ref(),
             field: &self.field,
             item: &self.item,
         }

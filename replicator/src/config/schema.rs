@@ -47,6 +47,15 @@ impl Resolver<'_> {
                 }
             }
         }
+        if let Some(blank) = keys.blank {
+            match schema.with_blank((*blank.get_ref()).into()) {
+                Ok(changed) => schema = changed,
+                Err(message) => {
+                    self.problem(blank.span(), message, "see docs/copybooks.md");
+                    return Err(Refused);
+                }
+            }
+        }
         schema.root().visit(&mut |item| {
             let file = PathBuf::from(&*item.place.file);
             if file.is_absolute() {
@@ -78,6 +87,7 @@ impl Resolver<'_> {
             .flatten()
             .map(Spanned::span)
             .chain(keys.copy_path.first().map(Spanned::span))
+            .chain(keys.blank.map(Spanned::span))
             .chain(keys.item.first().map(Spanned::span));
         for span in spans {
             self.problem(
@@ -119,13 +129,13 @@ impl Resolver<'_> {
             Refused
         })?;
         let name = keys.record;
-        match copybook.record(name.map(|name| name.get_ref().as_str())) {
-            Ok(record) => Ok(record.clone()),
+        match copybook.records_named(name.map(|name| name.get_ref().as_str())) {
+            Ok(record) => Ok(record),
             Err(message) => {
                 self.problem(
                     name.unwrap_or(written).span(),
                     format!("in {}, {message}", path.display()),
-                    "say which with `record = \"NAME\"`",
+                    "say which with `record = \"NAME\"`, or `record = \"*\"` if the file has all of them",
                 );
                 Err(Refused)
             }

@@ -1091,3 +1091,116 @@ fn what_a_dba_cant_mean_is_refused_where_it_stands() {
         assert!(line > 12, "line {line}:\n{shown}");
     }
 }
+
+#[test]
+fn what_a_copybook_cant_say_is_said_of_its_items() {
+    let (directory, text) = with_copybook(CARDS);
+    let said = "record = '*'
+blank = 'error'
+[[group.file.item]]
+name = 'OPENED'
+date = 'YYYYMMDD'
+blank = 'null'
+null_if = [99991231]
+invalid = 'null'
+[[group.file.item]]
+name = 'OTHER'
+when = [{ field = 'CARD-NUMBER', between = ['A', 'C'] }, { field = 'CARD-NUMBER', is_not = 'B' }]
+";
+    let config =
+        load_in(&directory, &format!("{text}{said}")).unwrap_or_else(|error| panic!("{error}"));
+    let schema = &config.groups[0].files[0].schema.as_ref().unwrap().0;
+    assert_eq!(schema.len_max(), 44, "the longest of both");
+    let opened = schema
+        .columns()
+        .iter()
+        .find(|it| it.name == "opened")
+        .unwrap();
+    assert_eq!(opened.absent.values, ["99991231"]);
+    assert_eq!(
+        opened.absent.blank,
+        Some(counterfoil_records::value::Unset::Null)
+    );
+    let other = schema
+        .columns()
+        .iter()
+        .find(|it| it.name == "other")
+        .unwrap();
+    assert_eq!(other.when.len(), 2);
+    let shown = |said: &str| {
+        let (directory, text) = with_copybook(CARDS);
+        load_in(&directory, &format!("{text}{said}"))
+            .unwrap_err()
+            .to_string()
+    };
+    for (said, why) in [
+        (said.replace("is_not", "isnt"), "unknown key `isnt`"),
+        (
+            said.replace("99991231", "'never'"),
+            "\"never\" is no value of",
+        ),
+        (said.replace("blank = 'error'", "blank = 'zero'"), "zero"),
+        (
+            said.replace("['A', 'C']", "['A']"),
+            "`between` takes two values",
+        ),
+        (
+            said.replace("'CARD-NUMBER', is_not", "'CARD-NO', is_not"),
+            "CARD-NO, which isn't a field",
+        ),
+    ] {
+        let shown = shown(&said);
+        assert!(shown.contains(why), "{why}: {shown}");
+    }
+}
+
+#[test]
+fn a_key_names_fields_that_are_columns() {
+    let (directory, text) = with_copybook(CARDS);
+    let base = directory.path().canonicalize().unwrap();
+    let text = |kind: &str, key: &str| {
+        let database = match kind {
+            "sqlite" => "sqlite = { path = 'here.db' }",
+            _ => "files = { root = 'copies' }",
+        };
+        format!(
+            "{text}record = 'CARD'\n[[sink]]\nname = 'a'\n{database}\n[sink.table.cards]\nfile = '{}/data/*.dat'\n{key}\n",
+            base.display()
+        )
+    };
+    let config = load_in(
+        &directory,
+        &text("sqlite", "key = ['OPENED', 'card-number']"),
+    )
+    .unwrap_or_else(|error| panic!("{error}"));
+    let path = base.join("data/a.dat");
+    let (_, file) = config
+        .describe(path.as_os_str().as_encoded_bytes())
+        .unwrap();
+    let treatment = &config.sinks[0].treatment;
+    let described = treatment.describe("hq", &file, None).unwrap();
+    assert_eq!(
+        described.file.plan.unwrap().shape().key,
+        ["opened", "card_number"]
+    );
+    let refused = load_in(&directory, &text("files", "key = ['OPENED']")).unwrap_err();
+    assert!(refused.to_string().contains("makes no index"), "{refused}");
+    for (key, why) in [
+        ("key = ['NOPE']", "there is no field NOPE"),
+        (
+            "key = ['STREET']\nexclude_columns = ['STREET']",
+            "it is no column",
+        ),
+        (
+            "key = ['STREET']\ntypes = { STREET = 'text' }",
+            "more than 600 characters",
+        ),
+    ] {
+        let config = load_in(&directory, &text("sqlite", key)).unwrap();
+        let problems = config.sinks[0]
+            .treatment
+            .describe("hq", &file, None)
+            .unwrap_err();
+        assert!(problems.join("; ").contains(why), "{problems:?}");
+    }
+}

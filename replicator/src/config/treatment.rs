@@ -172,6 +172,16 @@ impl Resolver<'_> {
             .unwrap_or_default();
         let mut written: Vec<(&String, &Spanned<TableTable>)> = table.table.iter().collect();
         written.sort_by_key(|(_, rule)| rule.span().start);
+        for (_, rule) in &written {
+            let key = rule.get_ref().key.as_ref();
+            if let (Some(key), true) = (key, table.odbc.is_some() || table.files.is_some()) {
+                self.problem(
+                    key.span(),
+                    "this sink makes no index for a key",
+                    "leave `key` out, and make the index in the database",
+                );
+            }
+        }
         let mut tables = Some(Vec::new());
         for (name, rule) in written {
             match (
@@ -282,6 +292,10 @@ impl Resolver<'_> {
             masks: BTreeMap::new(),
             constants: BTreeMap::new(),
             may_drop: table.drop_columns.unwrap_or(default.may_drop),
+            key: table
+                .key
+                .as_ref()
+                .map_or_else(Vec::new, |key| key.get_ref().clone()),
         };
         for (field, kind) in &table.types {
             match kind.get_ref().parse::<ColumnKind>() {

@@ -346,3 +346,46 @@ fn what_cannot_be_decoded_is_absent_and_said() {
         Ok(serde_json::json!({ "card": "4711", "balance": "-123.45" }))
     );
 }
+
+#[test]
+fn a_variant_that_isn_t_there_isn_t_in_the_message_and_is_no_error() {
+    let specs: Vec<counterfoil_records::schema::FieldSpec> = serde_json::from_value(serde_json::json!([
+        { "name": "kind", "type": "text(1)" },
+        { "name": "person", "type": "text(6)", "when": { "field": "kind", "is": "P" } },
+        { "name": "firm", "fields": [
+            { "name": "count", "type": "zoned(1)" },
+            { "name": "share", "type": "zoned(2)", "occurs": { "max": 2, "depending_on": "count" } },
+          ], "redefines": "person", "when": { "field": "kind", "is_not": "P" } },
+        { "name": "day", "type": "zoned(8) as YYYYMMDD", "null_if": "99991231" },
+    ]))
+    .unwrap();
+    let schema = RecordSchema::of_fields("party", &specs, &Dialect::default()).unwrap();
+    let typed = TypedSchema::of(&Arc::new(schema), None);
+    let message = |record: &[u8]| {
+        let encoded = typed.encode(record, &mut Room::default());
+        assert_eq!(encoded.reason, "", "{}", String::from_utf8_lossy(record));
+        assert_eq!(encoded.undecodable, 0);
+        let pool = compile(&typed.proto());
+        let row = pool
+            .all_messages()
+            .find(|message| message.name() == typed.messages[0].name)
+            .unwrap();
+        let message = DynamicMessage::decode(row, &encoded.bytes[..]).unwrap();
+        assert_eq!(message.unknown_fields().count(), 0);
+        message.to_string()
+    };
+    let person = message(b"PSmith 99991231");
+    assert!(
+        person.contains("person:\"Smith\"") && !person.contains("count") && !person.contains("day"),
+        "{person}"
+    );
+    let firm = message(b"F20507 20260131");
+    assert!(
+        firm.contains("share:5") && firm.contains("share:7"),
+        "{firm}"
+    );
+    assert!(
+        !firm.contains("person") && firm.contains("2026-01-31"),
+        "{firm}"
+    );
+}

@@ -172,6 +172,8 @@ fn changes_columns(evolution: &Evolution) -> bool {
     !(evolution.drop.is_empty() && evolution.add.is_empty() && evolution.widen.is_empty())
         || evolution.drop_raw
         || evolution.add_undecoded
+        || evolution.drop_index
+        || evolution.make_index
 }
 
 fn contains(names: &[String], name: &str) -> bool {

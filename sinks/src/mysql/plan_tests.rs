@@ -1225,3 +1225,71 @@ fn a_history_is_loaded_and_filled_anew() {
     assert_eq!(there.len(), current.len());
     assert_eq!(texts(&there[..1]), ["3 put Bob"]);
 }
+
+/// A key has an index that isn't unique and follows the configuration; where others make tables, they make it.
+#[test]
+fn a_key_has_an_index() {
+    let keyed = |key: &[&str]| {
+        let spec = PlanSpec {
+            key: key.iter().map(|name| (*name).to_owned()).collect(),
+            ..PlanSpec::default()
+        };
+        planned("/srv/people", PERSON, &spec)
+    };
+    let database = Database::new(true);
+    let indexes = || {
+        let table = database.rows_table("people");
+        database.sql(&format!(
+            "SELECT index_name, column_name, non_unique FROM information_schema.statistics
+             WHERE table_schema = DATABASE() AND table_name = '{table}' AND index_name <> 'PRIMARY'
+             ORDER BY index_name, seq_in_index"
+        ))
+    };
+    let mut sink = MysqlSink::open(&database.config()).expect("opening");
+    let alike = || (1..=2).map(|id| (id, record(person("Ann", 1))));
+    apply(&mut sink, 1, [changes(&keyed(&["units", "name"]), alike())]);
+    assert_eq!(
+        indexes(),
+        "counterfoil_key\tunits\t1\ncounterfoil_key\tname\t1\n"
+    );
+    let table = database.rows_table("people");
+    database.run(&format!("CREATE INDEX mine ON {table} (units)"));
+    apply(&mut sink, 2, [changes(&keyed(&["name"]), [])]);
+    assert_eq!(indexes(), "counterfoil_key\tname\t1\nmine\tunits\t1\n");
+    assert_eq!(
+        database.sql("SELECT COUNT(*), COUNT(name) FROM people"),
+        "2\t2\n"
+    );
+    apply(&mut sink, 3, [changes(&keyed(&[]), [])]);
+    assert_eq!(indexes(), "mine\tunits\t1\n");
+    // What somebody dropped, or made, by hand is no obstacle.
+    apply(&mut sink, 4, [changes(&keyed(&["name"]), [])]);
+    let table = database.rows_table("people");
+    database.run(&format!("DROP INDEX counterfoil_key ON {table}"));
+    apply(&mut sink, 5, [changes(&keyed(&["units"]), [])]);
+    assert_eq!(indexes(), "counterfoil_key\tunits\t1\nmine\tunits\t1\n");
+    drop(sink);
+
+    let config = MysqlConfig {
+        ddl: Ddl::Check,
+        ..database.config()
+    };
+    let mut sink = MysqlSink::open(&config).expect("opening");
+    let next = batch(6, [changes(&keyed(&["name"]), [])]);
+    let error = sink
+        .apply(&next)
+        .expect_err("there is no such index")
+        .to_string();
+    assert!(
+        error.contains("ADD KEY counterfoil_key (`name`)"),
+        "{error}"
+    );
+    let table = database.rows_table("people");
+    database.run(&format!("CREATE INDEX other ON {table} (name, units)"));
+    sink.apply(&next).expect("now there is");
+    let printed = schema_sql(&config, &[(*keyed(&["name"])).clone()]).expect("statements");
+    assert!(
+        printed.join(";").contains("KEY counterfoil_key (`name`)"),
+        "{printed:?}"
+    );
+}

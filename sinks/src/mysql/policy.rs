@@ -4,12 +4,12 @@
 //! view's name. So they can be made with `ddl = "manage"` as well, and nothing changes when that is turned on or off later.
 
 use super::catalogue::content_view;
-use super::columns::{Definition, definitions, storage_kind};
+use super::columns::{Definition, definitions, storage_kind, stored_name};
 use super::config::MysqlConfig;
 use super::error::Doing;
 use super::schema::{
-    self, SCHEMA_VERSION, TABLES, create_content_view, create_file_view, create_own, create_rows,
-    create_shaped, create_tree_view, limited, quoted, rows_table,
+    self, INDEX_NAME, SCHEMA_VERSION, TABLES, create_content_view, create_file_view, create_own,
+    create_rows, create_shaped, create_tree_view, index_of, limited, quoted, rows_table,
 };
 use super::session::{Session, column};
 use super::structure::Make;
@@ -17,7 +17,7 @@ use crate::naming::{Names, wanted_name};
 use crate::plan::{ColumnKind, Mode, Shape};
 use crate::sql::permanent;
 use crate::{FileDescription, SinkError};
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// The statements that `ddl = "manage"` would run on an empty database for these files: Counterfoil's own tables first, then
 /// what each file needs, in their order. It needs no server.
@@ -249,7 +249,44 @@ pub(super) async fn check_rows(
             "the primary key is ({key}), and should be ({wanted}): ALTER TABLE {table} {dropping}ADD PRIMARY KEY ({wanted})"
         ));
     }
+    if let Some(index) = index_of(shape) {
+        let wanted: Vec<String> = shape
+            .key
+            .iter()
+            .map(|name| stored_name(name).to_lowercase())
+            .collect();
+        if !has_index(session, &table, &wanted).await? {
+            problems.push(format!(
+                "no index begins with its key ({}): ALTER TABLE {table} ADD KEY {INDEX_NAME} ({index})",
+                wanted.join(", ")
+            ));
+        }
+    }
     refuse(&checking(), &problems)
+}
+
+/// Whether an index begins with these columns.
+async fn has_index(
+    session: &mut Session,
+    table: &str,
+    wanted: &[String],
+) -> Result<bool, SinkError> {
+    let looking = || format!("looking at the indexes of {table}");
+    let rows = session
+        .rows(
+            "SELECT index_name, LOWER(column_name) FROM information_schema.statistics
+             WHERE table_schema = DATABASE() AND table_name = ? AND column_name IS NOT NULL
+             ORDER BY index_name, seq_in_index",
+            (table,),
+        )
+        .await
+        .doing(looking)?;
+    let mut indexes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for row in &rows {
+        let columns = indexes.entry(column(row, 0).doing(looking)?).or_default();
+        columns.push(column(row, 1).doing(looking)?);
+    }
+    Ok(indexes.values().any(|columns| columns.starts_with(wanted)))
 }
 
 /// The columns that every table of this shape has, and their types.

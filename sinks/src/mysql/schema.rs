@@ -199,6 +199,29 @@ pub(super) fn create_rows(number: u64, is_shared: bool) -> String {
     format!("CREATE TABLE IF NOT EXISTS {table} ({columns}) {KIND}")
 }
 
+/// The name of the index on a table's key.
+pub(super) const INDEX_NAME: &str = "counterfoil_key";
+
+/// The columns of the index on a table's key, as a definition has them; `None`: there is none.
+pub(super) fn index_of(shape: &Shape) -> Option<String> {
+    let definitions = definitions(shape);
+    let columns = shape.key.iter().map(|name| {
+        let stored = stored_name(name);
+        let mut all = definitions.iter();
+        let definition = all.find(|it| it.name.eq_ignore_ascii_case(&stored));
+        let kind = definition.map_or("", |it| it.kind.as_str());
+        // Of what is kept beside its row, an index has the beginning.
+        let begin = if kind.contains("TEXT") || kind.contains("BLOB") {
+            "(100)"
+        } else {
+            ""
+        };
+        format!("{}{begin}", quoted(&stored))
+    });
+    let columns: Vec<String> = columns.collect();
+    (!columns.is_empty()).then(|| columns.join(", "))
+}
+
 /// A table for a file's records that has more than their images.
 pub(super) fn create_shaped(number: u64, shape: &Shape) -> String {
     let mut columns = vec!["id BIGINT UNSIGNED NOT NULL".to_owned()];
@@ -219,6 +242,7 @@ pub(super) fn create_shaped(number: u64, shape: &Shape) -> String {
         });
     }
     columns.extend(definitions(shape).iter().map(Definition::sql));
+    columns.extend(index_of(shape).map(|index| format!("KEY {INDEX_NAME} ({index})")));
     format!(
         "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({key})) {KIND}",
         rows_table(number),
@@ -227,7 +251,13 @@ pub(super) fn create_shaped(number: u64, shape: &Shape) -> String {
 }
 
 /// What makes a table like another, with all that others have added to it, one of the shape that it evolves to.
-pub(super) fn alter_shape(number: u64, before: &Shape, evolution: &Evolution) -> Option<String> {
+/// `has_index`: it has an index on its key that Counterfoil made.
+pub(super) fn alter_shape(
+    number: u64,
+    before: &Shape,
+    evolution: &Evolution,
+    has_index: bool,
+) -> Option<String> {
     let mut changes = Vec::new();
     let dropped = evolution.drop.iter();
     for column in dropped {
@@ -254,6 +284,15 @@ pub(super) fn alter_shape(number: u64, before: &Shape, evolution: &Evolution) ->
             }
             _ => changes.push(format!("ADD COLUMN {}", wanted.sql())),
         }
+    }
+    // Made anew with any change, since columns may be kept in another way then.
+    let index = index_of(&evolution.shape);
+    if has_index && (!changes.is_empty() || evolution.drop_index || index.is_none()) {
+        changes.push(format!("DROP KEY {INDEX_NAME}"));
+    }
+    let is_kept = has_index && changes.is_empty();
+    if let Some(index) = index.filter(|_| !is_kept) {
+        changes.push(format!("ADD KEY {INDEX_NAME} ({index})"));
     }
     (!changes.is_empty())
         .then(|| format!("ALTER TABLE {} {}", rows_table(number), changes.join(", ")))

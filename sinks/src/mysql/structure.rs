@@ -15,7 +15,7 @@ use super::config::MysqlConfig;
 use super::entry::read_shape;
 use super::error::{Doing, ROW_TOO_LARGE, TOO_MANY_COLUMNS, is_code, transient};
 use super::schema::{
-    alter_shape, create_content_view, create_file_view, create_rows, create_shaped,
+    INDEX_NAME, alter_shape, create_content_view, create_file_view, create_rows, create_shaped,
     create_tree_view, limited, quoted, rows_table,
 };
 use super::session::{Session, column};
@@ -177,7 +177,16 @@ impl Structure {
                     rows_table(old)
                 );
                 self.define_table(&sql).await?;
-                if let Some(sql) = alter_shape(number, before, evolution) {
+                let index = self
+                    .session
+                    .first(
+                        "SELECT 1 FROM information_schema.statistics
+                         WHERE table_schema = DATABASE() AND table_name = ? AND index_name = ? LIMIT 1",
+                        (rows_table(number), INDEX_NAME),
+                    )
+                    .await
+                    .doing(making)?;
+                if let Some(sql) = alter_shape(number, before, evolution, index.is_some()) {
                     self.define_table(&sql).await?;
                 }
             }

@@ -44,6 +44,10 @@ const OWN_COLUMNS: &[&str] = &[
     "captured_at",
 ];
 
+/// Columns of a key, and characters of its texts together, in UTF-8 at most four bytes each: what every database has in an index.
+const KEY_COLUMNS_MAX: usize = 16;
+const KEY_CHARS_MAX: u32 = 600;
+
 /// What [`UNDECODED`] says at most, in bytes.
 const UNDECODED_BYTES_MAX: usize = 2000;
 
@@ -68,6 +72,8 @@ pub struct PlanSpec {
     pub constants: BTreeMap<String, Constant>,
     /// Columns that nothing fills any more may be dropped.
     pub may_drop: bool,
+    /// Fields that records are looked up by: their columns get an index. Empty: there is none.
+    pub key: Vec<String>,
 }
 
 impl Default for PlanSpec {
@@ -83,6 +89,7 @@ impl Default for PlanSpec {
             masks: BTreeMap::new(),
             constants: BTreeMap::new(),
             may_drop: false,
+            key: Vec::new(),
         }
     }
 }
@@ -209,6 +216,7 @@ impl Plan {
             });
         }
         plan.shape.decoded = !plan.fields.is_empty();
+        plan.take_key(spec, columns, &mut problems);
         for (name, constant) in &spec.constants {
             let (kind, constant) = match constant {
                 Constant::Text(text) => {
@@ -386,6 +394,53 @@ impl Plan {
         (!problem.is_empty()).then_some(problem)
     }
 
+    /// Finds the columns of the key.
+    fn take_key(&mut self, spec: &PlanSpec, columns: &[Column], problems: &mut Vec<String>) {
+        let mut chars = 0_u32;
+        for name in &spec.key {
+            let mut called = columns
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| c.name.eq_ignore_ascii_case(name));
+            let found = called.next().or_else(|| {
+                let mut called = columns
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, c)| c.is_called(name));
+                called.next()
+            });
+            // A name that is no field's is told with all others.
+            let Some((at, _)) = found else { continue };
+            let Some(place) = self.places[at] else {
+                problems.push(format!(
+                    "{name} is to be in the key, but it is no column: take it out of `key`, or leave it among the columns"
+                ));
+                continue;
+            };
+            let column = &self.shape.columns[place];
+            let own = match column.kind {
+                ColumnKind::Text { chars } | ColumnKind::Bytes { len: chars } => {
+                    chars.unwrap_or(u32::MAX)
+                }
+                _ => 0,
+            };
+            chars = chars.saturating_add(own);
+            if chars > KEY_CHARS_MAX {
+                problems.push(format!(
+                    "the texts of the key have more than {KEY_CHARS_MAX} characters with {name}, which databases don't have in an \
+                     index: take it out of `key`"
+                ));
+                return;
+            }
+            if !self.shape.key.contains(&column.name) {
+                self.shape.key.push(column.name.clone());
+            }
+        }
+        if self.shape.key.len() > KEY_COLUMNS_MAX {
+            problems.push(format!("a key has at most {KEY_COLUMNS_MAX} columns"));
+        }
+    }
+
     fn check_names(&self, problems: &mut Vec<String>) {
         let mut names: Vec<String> = Vec::new();
         for column in &self.shape.columns {
@@ -494,7 +549,8 @@ fn unknown_fields(spec: &PlanSpec, columns: &[Column]) -> Vec<String> {
     let names = selected
         .chain(spec.rename.keys())
         .chain(spec.kinds.keys())
-        .chain(spec.masks.keys());
+        .chain(spec.masks.keys())
+        .chain(&spec.key);
     let unknown = names.filter(|name| !columns.iter().any(|column| column.is_called(name)));
     let mut problems: Vec<String> = unknown
         .map(|name| {

@@ -258,6 +258,10 @@ fn divided(
         for (name, shown) in prefix.iter().zip(PREFIX) {
             of_rows.rename.insert(name.clone(), shown.to_owned());
         }
+        // It is what rows are joined by.
+        if of_rows.key.is_empty() {
+            of_rows.key = prefix[..1].to_vec();
+        }
         of_rows.raw = false;
         let item = schema.0.item(table.item);
         let most = item.and_then(|item| item.occurs.as_ref());
@@ -334,6 +338,7 @@ fn part(spec: &PlanSpec, is_meant: &dyn Fn(&str) -> bool) -> PlanSpec {
         rename: of_map(&spec.rename, is_meant),
         kinds: of_map(&spec.kinds, is_meant),
         masks,
+        key: of_list(&spec.key),
         ..spec.clone()
     }
 }

@@ -55,6 +55,10 @@ pub struct Shape {
     /// Columns that once were filled and are still there, with nothing in them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left: Vec<PlanColumn>,
+    /// Columns that records are looked up by, in order: they have an index that isn't unique, which others make where
+    /// they make the table. Empty: there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
     /// What decides how columns are filled, apart from the above: two with the same fill the same.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fill: String,
@@ -84,6 +88,7 @@ impl Default for Shape {
             columns: Vec::new(),
             decoded: false,
             left: Vec::new(),
+            key: Vec::new(),
             fill: String::new(),
         }
     }
@@ -104,6 +109,10 @@ pub struct Evolution {
     pub drop_raw: bool,
     /// The table gets a column [`UNDECODED`].
     pub add_undecoded: bool,
+    /// The index on [`Shape::key`] that is there is dropped before anything else is done.
+    pub drop_index: bool,
+    /// An index on the key of `shape` is made when all else is done.
+    pub make_index: bool,
     /// Rows that are there are to be filled anew from `data`. (Where there is none, they stay as they are.)
     pub refill: bool,
     /// What the table is then.
@@ -168,6 +177,8 @@ impl Shape {
             clear: Vec::new(),
             drop_raw: self.raw && !wanted.raw,
             add_undecoded: wanted.decoded && !self.decoded,
+            drop_index: false,
+            make_index: false,
             refill: false,
             shape: Shape {
                 decoded: wanted.decoded || self.decoded,
@@ -222,6 +233,22 @@ impl Shape {
                 evolution.shape.left.push(column.clone());
             }
         }
+        // Columns keep the names that they have.
+        for name in &mut evolution.shape.key {
+            let mut columns = evolution.shape.columns.iter();
+            if let Some(column) = columns.find(|there| there.name.eq_ignore_ascii_case(name)) {
+                name.clone_from(&column.name);
+            }
+        }
+        let is_made_anew = |name: &String| {
+            let mut dropped = evolution.drop.iter();
+            dropped.any(|column| column.name.eq_ignore_ascii_case(name))
+        };
+        let is_other = self.key != evolution.shape.key
+            || self.key.iter().any(is_made_anew)
+            || evolution.widen.iter().any(|it| self.key.contains(&it.name));
+        evolution.drop_index = is_other && !self.key.is_empty();
+        evolution.make_index = is_other && !evolution.shape.key.is_empty();
         evolution.refill =
             !wanted.columns.is_empty() && (!evolution.add.is_empty() || wanted.fill != self.fill);
         if problems.is_empty() {
@@ -241,6 +268,8 @@ impl Evolution {
             && self.clear.is_empty()
             && !self.drop_raw
             && !self.add_undecoded
+            && !self.drop_index
+            && !self.make_index
             && !self.refill
     }
 }

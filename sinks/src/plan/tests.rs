@@ -361,3 +361,45 @@ fn columns_that_trade_names_are_filled_anew() {
     let evolution = named("x", "y").shape().evolve(&named("y", "x"));
     assert!(evolution.expect("possible").refill);
 }
+
+/// A person or a firm in the same bytes, by the record's kind.
+fn variants() -> FileSchema {
+    let specs: Vec<FieldSpec> = serde_json::from_value(serde_json::json!([
+        { "name": "kind", "type": "text(1)" },
+        { "name": "person", "type": "text(6)", "when": { "field": "kind", "is": ["P"] } },
+        { "name": "shares", "type": "zoned(6,2)", "redefines": "person", "when": { "field": "kind", "is_not": "P" } },
+        { "name": "day", "type": "zoned(8) as YYYYMMDD", "null_if": "99991231" },
+    ]))
+    .expect("fields");
+    let schema = RecordSchema::of_fields("party", &specs, &Dialect::default());
+    FileSchema(Arc::new(schema.expect("a schema")))
+}
+
+#[test]
+fn columns_of_another_variant_are_null_and_nothing_is_undecoded() {
+    let plan = Plan::new(&PlanSpec::default(), Some(&variants()), &FORMAT, ORIGIN).expect("a plan");
+    let row = |data: &[u8]| cells(&plan, data);
+    assert_eq!(
+        row(b"PSmith 20260131"),
+        (
+            ["P", "Smith", "NULL", "2026-01-31"]
+                .map(str::to_owned)
+                .to_vec(),
+            None
+        )
+    );
+    assert_eq!(
+        row(b"F00125099991231"),
+        (
+            ["F", "NULL", "12.50", "NULL"].map(str::to_owned).to_vec(),
+            None
+        )
+    );
+    let (values, problem) = row(b"FSmith 20260132");
+    assert_eq!(values, ["F", "NULL", "NULL", "NULL"]);
+    let problem = problem.expect("two fields aren't decodable");
+    assert!(
+        problem.contains("shares:") && problem.contains("day:"),
+        "{problem}"
+    );
+}

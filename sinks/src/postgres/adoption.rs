@@ -244,6 +244,33 @@ async fn find_key(
     Ok(())
 }
 
+/// What is wrong with a table without an index that begins with its key's columns, if it has a key and no such index.
+pub(super) async fn lacks_index(
+    session: &mut Session,
+    table: &Table,
+) -> Result<Option<Difference>, SinkError> {
+    let Some(create) = table.create_index(None) else {
+        return Ok(None);
+    };
+    let key: Vec<&str> = table.shape.key.iter().map(|name| clipped(name)).collect();
+    let found = session
+        .query(
+            "SELECT 1 FROM pg_index AS i
+                 CROSS JOIN LATERAL (SELECT array_agg(a.attname::text ORDER BY k.at) AS names
+                     FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (number, at)
+                         JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.number) AS a
+             WHERE i.indrelid = to_regclass($1) AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL AND
+                 a.names[1:cardinality($2::text[])] = $2::text[]",
+            &[&table.place, &key],
+        )
+        .await
+        .doing(|| format!("looking at the indexes of {}", table.place))?;
+    Ok(found.is_empty().then(|| Difference {
+        says: format!("no index begins with its key ({})", key.join(", ")),
+        mend: Some(create),
+    }))
+}
+
 /// The columns of the primary key, where that has more of them than were wanted: they can't be NULL.
 async fn key_columns(
     session: &mut Session,

@@ -563,6 +563,8 @@ impl Memory {
             let create = chosen.table.create(Some(&key));
             let created = session.run(&create).await;
             created.doing(|| making(description, &chosen.table.name))?;
+            let doing = making(description, &chosen.table.name);
+            evolution::make_index(session, &chosen.table, &doing).await?;
         }
         Ok(chosen.table)
     }
@@ -609,8 +611,13 @@ impl Memory {
                 if found.columns.is_empty() && ddl == Ddl::Check {
                     found.differences = vec![adoption::Difference {
                         says: "it is not there".into(),
-                        mend: Some(table.create(None)),
+                        mend: Some(table.create_with_index()),
                     }];
+                }
+                if ddl == Ddl::Check && found.differences.is_empty() {
+                    found
+                        .differences
+                        .extend(adoption::lacks_index(session, &table).await?);
                 }
                 if found.has_rows {
                     found.differences.push(adoption::Difference {

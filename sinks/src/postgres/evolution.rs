@@ -52,12 +52,20 @@ pub(super) async fn evolve(
     let mut after = with(evolution.shape.clone());
     let may_change = table.is_made && session.ddl == Ddl::Manage;
     if may_change {
+        if evolution.drop_index {
+            drop_index(session, table, doing).await?;
+        }
         alter(session, table, &changes(table, evolution), doing).await?;
     } else if session.ddl != Ddl::None {
         // Somebody else changes it.
         let wanted: Vec<Wanted> = after.columns().into_iter().map(Wanted::from).collect();
         let (keys, key) = (Keys::of(table), after.key());
-        let found = adoption::look(session, &table.place, &wanted, &key, keys).await?;
+        let mut found = adoption::look(session, &table.place, &wanted, &key, keys).await?;
+        if session.ddl == Ddl::Check && found.differences.is_empty() {
+            found
+                .differences
+                .extend(adoption::lacks_index(session, &after).await?);
+        }
         if !found.differences.is_empty() {
             return Err(adoption::refusal(
                 doing.to_owned(),
@@ -111,7 +119,57 @@ pub(super) async fn evolve(
         let deleted = session.execute(&delete, &[&file_id]).await;
         deleted.doing(|| doing.to_owned())?;
     }
+    if evolution.make_index && may_change {
+        make_index(session, &after, doing).await?;
+    }
     Ok(after)
+}
+
+/// What the names of indexes begin with that Counterfoil makes. A table keeps them when it gets another name.
+const INDEX_PREFIX: &str = "counterfoil_key_";
+
+/// Makes the index on a table's key, if it has one.
+pub(super) async fn make_index(
+    session: &mut Session,
+    table: &Table,
+    doing: &str,
+) -> Result<(), SinkError> {
+    if table.shape.key.is_empty() {
+        return Ok(());
+    }
+    let doing = || doing.to_owned();
+    // No other table has this number.
+    let rows = session
+        .query("SELECT to_regclass($1)::oid::bigint", &[&table.place])
+        .await
+        .doing(doing)?;
+    let number: i64 = match rows.first() {
+        Some(row) => row.try_get(0).doing(doing)?,
+        None => return Ok(()),
+    };
+    match table.create_index(Some(&format!("{INDEX_PREFIX}{number}"))) {
+        Some(create) => session.run(&create).await.doing(doing),
+        None => Ok(()),
+    }
+}
+
+/// Drops the indexes on a table's key that Counterfoil made.
+async fn drop_index(session: &mut Session, table: &Table, doing: &str) -> Result<(), SinkError> {
+    let doing = || doing.to_owned();
+    let rows = session
+        .query(
+            "SELECT c.relname::text FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid
+             WHERE i.indrelid = to_regclass($1) AND starts_with(c.relname::text, $2)",
+            &[&table.place, &INDEX_PREFIX],
+        )
+        .await
+        .doing(doing)?;
+    for row in &rows {
+        let index: &str = row.try_get(0).doing(doing)?;
+        let drop = format!("DROP INDEX {}", session.name(index));
+        session.run(&drop).await.doing(doing)?;
+    }
+    Ok(())
 }
 
 /// Which of these columns a table has, that others changed or will.

@@ -54,6 +54,7 @@ pub fn schema_sql(
             let identity = file.format.identity_name();
             let table = Table::own(place, &name, identity, plan_of(file).shape().clone(), true);
             statements.push(table.create(None));
+            statements.extend(table.create_index(None));
         }
     }
     Ok(statements)

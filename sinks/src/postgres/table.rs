@@ -304,6 +304,21 @@ impl Table {
         )
     }
 
+    /// The statements that make it and its index, for somebody else to run.
+    pub(super) fn create_with_index(&self) -> String {
+        let index = self.create_index(None);
+        let index = index.map_or(String::new(), |index| format!("; {index}"));
+        format!("{}{index}", self.create(None))
+    }
+
+    /// The statement that makes the index on its key ([`Shape::key`]), if it has one; without a name the server gives it one.
+    pub(super) fn create_index(&self, index: Option<&str>) -> Option<String> {
+        let name = index.map_or(String::new(), |index| format!("{} ", quoted(index)));
+        let columns = names(self.shape.key.iter().map(String::as_str));
+        (!self.shape.key.is_empty())
+            .then(|| format!("CREATE INDEX {name}ON {} ({columns})", self.place))
+    }
+
     /// A query for the records that are there now: identity and the rest of `what`, of tables of either mode, in no order.
     pub(super) fn current(&self, what: &str) -> String {
         current(&self.place, &self.identity, self.is_history(), what)

@@ -1353,3 +1353,56 @@ fn a_history_evolves() {
         ["put|Brown|3"]
     );
 }
+
+/// A key has an index that isn't unique and follows the configuration; where others make tables, they make it.
+#[test]
+fn a_key_has_an_index() {
+    let keyed = |path: &str, key: &[&str]| {
+        let spec = PlanSpec {
+            key: key.iter().map(|name| (*name).to_owned()).collect(),
+            may_drop: true,
+            ..PlanSpec::default()
+        };
+        planned(path, None, CARDS, &spec)
+    };
+    let mut mirror = Mirror::new();
+    let indexes = |mirror: &mut Mirror, table: &str| {
+        mirror.sql(&format!(
+            "SELECT substring(indexdef from '\\(.*$') FROM pg_indexes
+             WHERE schemaname = current_schema() AND tablename = '{table}' AND indexdef NOT LIKE '%UNIQUE%' ORDER BY 1"
+        ))
+    };
+    // Two records alike are no problem.
+    let alike = || (1..=2).map(|id| (id, record("Smith 0042101112")));
+    mirror.apply([changes(&keyed("/srv/cards", &["amount", "name"]), alike())]);
+    assert_eq!(indexes(&mut mirror, "cards"), ["(amount, name)"]);
+    mirror.sql("CREATE INDEX mine ON cards (clock)");
+    mirror.apply([changes(&keyed("/srv/cards", &["name"]), [])]);
+    assert_eq!(indexes(&mut mirror, "cards"), ["(clock)", "(name)"]);
+    mirror.apply([FileChanges {
+        renamed_from: Some("/srv/cards".into()),
+        ..changes(&keyed("/srv/renamed", &["name"]), [])
+    }]);
+    mirror.apply([changes(&keyed("/srv/cards", &["name"]), alike())]);
+    assert_eq!(indexes(&mut mirror, "cards"), ["(name)"]);
+    assert_eq!(indexes(&mut mirror, "renamed"), ["(clock)", "(name)"]);
+    mirror.reopen();
+    mirror.apply([changes(&keyed("/srv/renamed", &[]), [])]);
+    assert_eq!(indexes(&mut mirror, "renamed"), ["(clock)"]);
+    assert_eq!(indexes(&mut mirror, "cards"), ["(name)"]);
+
+    let (plain, key) = (keyed("/srv/cards", &[]), keyed("/srv/cards", &["amount"]));
+    let mut mirror = made_by_others(Ddl::Check, &[&plain]);
+    mirror.apply([changes(&plain, alike())]);
+    let error = mirror.refuse([changes(&key, [])]).to_string();
+    assert!(
+        error.contains("CREATE INDEX ON") && error.contains("(\"amount\")"),
+        "{error}"
+    );
+    mirror.sql("CREATE INDEX mine ON cards (amount, name)");
+    mirror.reopen();
+    mirror.apply([changes(&key, [])]);
+    let mut mirror = made_by_others(Ddl::Check, &[&key]);
+    mirror.apply([changes(&key, alike())]);
+    assert_eq!(indexes(&mut mirror, "cards"), ["(amount)"]);
+}

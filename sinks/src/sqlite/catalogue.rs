@@ -401,9 +401,10 @@ impl Catalogue {
         let name = if self.ddl == Ddl::Manage {
             let name = self.free_name(connection, description)?;
             connection.execute(&create(&name)?, []).doing(creating)?;
+            structure::make_index(connection, &name, &shape)?;
             name
         } else {
-            structure::take_table(connection, self.ddl, description, &create)?
+            structure::take_table(connection, self.ddl, description, &shape.key, &create)?
         };
         Ok(Table::own(name, identity, shape))
     }
@@ -567,7 +568,8 @@ impl Catalogue {
             return Ok(free);
         }
         let create = |name: &str| create_table(name, &table.identity, &table.shape);
-        let name = structure::take_table(connection, self.ddl, description, &create)?;
+        let name =
+            structure::take_table(connection, self.ddl, description, &table.shape.key, &create)?;
         let to = Table::own(name, &table.identity, table.shape.clone());
         let nowhen = Moment::default();
         history::copy_current(connection, table, &to, nowhen)
@@ -633,7 +635,8 @@ impl Catalogue {
                     (name, view)
                 } else {
                     let create = |name: &str| Ok(create_shared_table(name));
-                    let name = structure::take_table(connection, self.ddl, description, &create)?;
+                    let name =
+                        structure::take_table(connection, self.ddl, description, &[], &create)?;
                     let view = format!("{name}_files");
                     (name, view)
                 };

@@ -3,6 +3,7 @@
 use super::columns::{Filler, sql_type};
 use super::error::Doing;
 use super::file::Table;
+use super::structure;
 use crate::SinkError;
 use crate::plan::{Evolution, Plan, Shape, UNDECODED};
 use crate::sql::quoted;
@@ -23,6 +24,11 @@ pub(super) fn evolve(
     let changing = || format!("changing the columns of table {}", table.name);
     let run = |sql: String| connection.execute_batch(&sql).doing(changing);
     let name = quoted(&table.name);
+    if evolution.drop_index {
+        for index in structure::own_indexes(connection, &table.name)? {
+            run(format!("DROP INDEX {}", quoted(&index)))?;
+        }
+    }
     for column in &evolution.drop {
         run(format!(
             "ALTER TABLE {name} DROP COLUMN {}",
@@ -80,6 +86,9 @@ pub(super) fn evolve(
             "ALTER TABLE {name} DROP COLUMN data; ALTER TABLE {name} DROP COLUMN rest;
              DELETE FROM counterfoil_residue WHERE file_id = {file_id}"
         ))?;
+    }
+    if evolution.make_index {
+        structure::make_index(connection, &table.name, &evolution.shape)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use super::error::Doing;
 use super::file::Table;
 use super::schema::{SCHEMA_VERSION, create_shared_table, create_table, create_view, own_tables};
 use crate::naming::{Names, numbered, wanted_name};
-use crate::plan::{Ddl, Evolution};
+use crate::plan::{Ddl, Evolution, Shape};
 use crate::sql::{permanent, quoted};
 use crate::{FileDescription, SinkError};
 use counterfoil_proto::path_text;
@@ -57,6 +57,7 @@ pub fn schema_sql(
         let shape = file.plan.as_ref().map(|plan| plan.shape().clone());
         let shape = shape.unwrap_or_default();
         statements.push(create_table(&name, file.format.identity_name(), &shape)?);
+        statements.extend(create_index(&format!("{name}_key"), &name, &shape.key));
     }
     Ok(statements)
 }
@@ -98,6 +99,7 @@ pub(super) fn take_table(
     connection: &Connection,
     ddl: Ddl,
     description: &FileDescription,
+    key: &[String],
     create: &dyn Fn(&str) -> Result<String, SinkError>,
 ) -> Result<String, SinkError> {
     let wanted = wanted_name(description)?;
@@ -129,6 +131,9 @@ pub(super) fn take_table(
             break;
         }
         let mut lines = differences(connection, &name, &create(&name)?)?;
+        if is_there {
+            lines.extend(lacks_index(connection, &name, key)?);
+        }
         if lines.is_empty() {
             if !has_rows(connection, &name)? {
                 return Ok(name);
@@ -194,7 +199,8 @@ pub(super) fn leave_to_others(
     if ddl == Ddl::Check {
         let identity = description.format.identity_name();
         let create = create_table(&table.name, identity, &evolution.shape)?;
-        let lines = differences(connection, &table.name, &create)?;
+        let mut lines = differences(connection, &table.name, &create)?;
+        lines.extend(lacks_index(connection, &table.name, &evolution.shape.key)?);
         if !lines.is_empty() {
             let doing = format!("{} for {}", checking(), path_text(&description.path));
             return Err(permanent(doing, lines.join("; "), NEXT));
@@ -208,6 +214,8 @@ pub(super) fn leave_to_others(
     evolution.add.clear();
     evolution.widen.clear();
     evolution.add_undecoded = false;
+    evolution.drop_index = false;
+    evolution.make_index = false;
     if evolution.drop_raw {
         evolution.drop_raw = false;
         connection
@@ -218,6 +226,92 @@ pub(super) fn leave_to_others(
             .doing(checking)?;
     }
     Ok(raw)
+}
+
+/// What the names of indexes begin with that Counterfoil makes. A table keeps them when it gets another name.
+const INDEX_PREFIX: &str = "counterfoil_key_";
+
+/// The statement that makes an index on these columns, if there are any.
+fn create_index(index: &str, table: &str, key: &[String]) -> Option<String> {
+    let columns: Vec<String> = key.iter().map(|name| quoted(name)).collect();
+    (!key.is_empty()).then(|| {
+        format!(
+            "CREATE INDEX {} ON {} ({})",
+            quoted(index),
+            quoted(table),
+            columns.join(", ")
+        )
+    })
+}
+
+/// Makes the index on a table's key, if it has one, by a name that nothing has.
+pub(super) fn make_index(
+    connection: &Connection,
+    table: &str,
+    shape: &Shape,
+) -> Result<(), SinkError> {
+    let making = || format!("making an index of table {table}");
+    let used: i64 = connection
+        .query_row(
+            "SELECT COALESCE(MAX(CAST(SUBSTR(name, ?1) AS INTEGER)), 0) FROM sqlite_schema
+             WHERE type = 'index' AND name GLOB ?2",
+            rusqlite::params![INDEX_PREFIX.len() as i64 + 1, format!("{INDEX_PREFIX}*")],
+            |row| row.get(0),
+        )
+        .doing(making)?;
+    let index = format!("{INDEX_PREFIX}{}", used.saturating_add(1));
+    match create_index(&index, table, &shape.key) {
+        Some(create) => connection.execute(&create, []).map(drop).doing(making),
+        None => Ok(()),
+    }
+}
+
+/// The indexes of a table that Counterfoil made.
+pub(super) fn own_indexes(connection: &Connection, table: &str) -> Result<Vec<String>, SinkError> {
+    connection
+        .prepare("SELECT name FROM pragma_index_list(?1) WHERE name GLOB ?2")
+        .and_then(|mut select| {
+            select
+                .query_map([table, &format!("{INDEX_PREFIX}*")], |row| row.get(0))?
+                .collect()
+        })
+        .doing(|| format!("looking at the indexes of table {table}"))
+}
+
+/// A line that says that no index begins with the columns of a key, with the statement that makes one.
+fn lacks_index(
+    connection: &Connection,
+    table: &str,
+    key: &[String],
+) -> Result<Option<String>, SinkError> {
+    let Some(create) = create_index(&format!("{table}_key"), table, key) else {
+        return Ok(None);
+    };
+    let indexes: Vec<String> = connection
+        .prepare(
+            "SELECT (SELECT group_concat(lower(c.name), char(0)) FROM
+                 (SELECT name FROM pragma_index_info(i.name) ORDER BY seqno) AS c)
+             FROM pragma_index_list(?1) AS i WHERE i.partial = 0",
+        )
+        .and_then(|mut select| {
+            select
+                .query_map([table], |row| {
+                    Ok(row.get::<_, Option<String>>(0)?.unwrap_or_default())
+                })?
+                .collect()
+        })
+        .doing(|| format!("looking at the indexes of table {table}"))?;
+    let wanted: Vec<String> = key.iter().map(|name| name.to_lowercase()).collect();
+    let is_there = indexes.iter().any(|columns| {
+        let columns: Vec<&str> = columns.split('\0').collect();
+        columns.len() >= wanted.len() && columns.iter().zip(&wanted).all(|(a, b)| a == b)
+    });
+    Ok((!is_there).then(|| {
+        format!(
+            "no index of table {table} begins with its key ({}): {create}",
+            key.join(", ")
+        )
+    }))
 }
 
 /// Sets these columns of all rows to NULL.

@@ -5,6 +5,7 @@
 )]
 
 mod columns;
+mod keys;
 mod structure;
 
 use super::*;

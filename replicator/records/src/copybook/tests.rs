@@ -515,7 +515,7 @@ fn records_are_chosen_by_name() {
     assert_eq!(copybook.record(Some("b")).unwrap().len_max(), 2);
     assert_eq!(
         copybook.record(None).unwrap_err(),
-        "there are several records; name one of: A, B, D"
+        "there are several records; name one of: A, B, D (or several with commas between, or \"*\" for all)"
     );
     assert!(copybook.record(Some("X")).is_err());
     let FieldType::Text { len: 1, .. } = copybook.records[0].columns()[0].field else {

@@ -1,6 +1,6 @@
 //! The flat form of a schema: columns and tables, with names that every database and protobuf take.
 
-use super::{Choice, Content, FieldType, Item, ItemId, SchemaError};
+use super::{Absent, Content, FieldType, Item, ItemId, SchemaError, Test};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use twox_hash::XxHash3_128;
@@ -52,15 +52,17 @@ pub struct Column {
     pub nullable: bool,
     /// In which records it has a value; all of these hold. Empty: in all.
     pub when: Vec<ChoiceOf>,
+    /// Which of its bytes are no value.
+    pub absent: Absent,
 }
 
-/// [`Choice`] of a column: the field, and its values.
+/// [`super::Choice`] of a column: the field, and what it has to be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ChoiceOf {
     /// The field that decides.
     pub field: ItemId,
-    /// One of these is its value.
-    pub values: Vec<String>,
+    /// What it has to be.
+    pub test: Test,
 }
 
 /// Rows: of the records themselves, or of the occurrences of an item.
@@ -130,12 +132,11 @@ impl Flat {
     fn item(&mut self, item: &Item, begin: Option<u32>) -> Result<(), SchemaError> {
         let outer = (self.nullable, self.choices.len());
         self.nullable |= item.is_variant;
-        if let Some(Choice { field, values }) = &item.when {
-            self.choices.push(ChoiceOf {
-                field: field.id,
-                values: values.clone(),
-            });
-        }
+        self.nullable |= item.occurs.as_ref().is_some_and(|it| it.min < it.max);
+        self.choices.extend(item.when.iter().map(|choice| ChoiceOf {
+            field: choice.field.id,
+            test: choice.test.clone(),
+        }));
         let done = match &item.occurs {
             None => self.occurrence(item, begin),
             Some(_) if is_table(item) => self.rows(item),
@@ -220,21 +221,23 @@ impl Flat {
             occurrences: self.occurrences.clone(),
             nullable: self.nullable,
             when: self.choices.clone(),
+            absent: item.absent.clone(),
         });
         Ok(())
     }
 }
 
 /// Whether the occurrences of an item are rows of their own.
-fn is_table(item: &Item) -> bool {
+pub(super) fn is_table(item: &Item) -> bool {
     item.occurs.as_ref().is_some_and(|occurs| {
-        occurs.depending_on.is_some()
-            || width(item).saturating_mul(occurs.max as usize) > FLATTENED_MAX
+        !item.as_columns
+            && (occurs.depending_on.is_some()
+                || width(item).saturating_mul(occurs.max as usize) > FLATTENED_MAX)
     })
 }
 
 /// How many columns one occurrence of an item has.
-fn width(item: &Item) -> usize {
+pub(super) fn width(item: &Item) -> usize {
     match &item.content {
         Content::Field(_) => usize::from(item.name.is_some()),
         Content::Group(items) => items.iter().fold(0, |sum: usize, child| {
@@ -348,8 +351,9 @@ pub(super) fn schema_id(tables: &[Table]) -> String {
             for choice in &column.when {
                 // Items are numbered by the source; what isn't a column doesn't count here.
                 let field = columns_of(tables, choice.field);
-                let _ = write!(text, " when {field:?} is {:?}", choice.values);
+                let _ = write!(text, " when {field:?} {}", choice.test);
             }
+            let _ = write!(text, "{}", column.absent);
             text.push('\n');
         }
     }

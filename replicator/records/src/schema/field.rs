@@ -315,19 +315,25 @@ impl FromStr for CodePage {
 }
 
 /// How a date or time is written: a pattern of `YYYY`, `YY`, `MM`, `DD`, `DDD` (day of the year), `HH`, `MI` (or `MM`
-/// behind `HH`), `SS`, `F` (digits of a second's fraction, up to 9) and characters that stand for themselves.
+/// behind `HH`), `SS`, `F` (digits of a second's fraction, up to 9) and characters that stand for themselves. Behind it,
+/// ` from 1940` says which hundred years `YY` is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DateFormat {
     pattern: String,
     parts: Vec<DatePart>,
+    /// First of the hundred years that years of two digits are of.
+    window: u16,
 }
+
+/// First of the hundred years that years of two digits are of, unless said.
+const WINDOW: u16 = 1970;
 
 /// A part of a [`DateFormat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DatePart {
     /// A year of four digits.
     Year4,
-    /// A year of two digits: 70 to 99 are of the 20th century, 00 to 69 of the 21st.
+    /// A year of two digits, of the hundred years of [`DateFormat::year_of_two_digits`].
     Year2,
     /// A century of one digit, 0 for 19xx and 1 for 20xx (`CYYMMDD` of IBM i).
     Century,
@@ -384,6 +390,12 @@ impl DateFormat {
         &self.parts
     }
 
+    /// The year that two digits say: from 1970 to 2069, unless the format says which hundred years.
+    pub fn year_of_two_digits(&self, digits: u16) -> u16 {
+        let first = self.window % 100;
+        self.window - first + digits + if digits < first { 100 } else { 0 }
+    }
+
     /// How many characters or digits it takes.
     pub fn chars(&self) -> usize {
         self.parts.iter().map(|part| part.chars()).sum()
@@ -417,9 +429,23 @@ impl FromStr for DateFormat {
 
     /// Reads a pattern, and refuses one that doesn't determine a day or a time.
     fn from_str(pattern: &str) -> Result<DateFormat, String> {
-        let upper = pattern.to_ascii_uppercase();
+        let mut upper = pattern.trim().to_ascii_uppercase();
         if upper.len() > 64 {
             return Err("a date format has 64 characters at most".to_owned());
+        }
+        let mut window = None;
+        if let Some((form, year)) = upper.split_once(" FROM ") {
+            let year = year
+                .trim()
+                .parse()
+                .ok()
+                .filter(|year| (1..=9900).contains(year));
+            window = Some(year.ok_or_else(|| {
+                format!(
+                    "in {pattern:?}, the first of the hundred years that YY is of comes behind `from`, as in \"YYMMDD from 1940\""
+                )
+            })?);
+            upper = form.trim_end().to_owned();
         }
         let mut parts: Vec<DatePart> = Vec::new();
         let mut rest = upper.as_str();
@@ -483,9 +509,18 @@ impl FromStr for DateFormat {
         if has(DatePart::Century) && !has(DatePart::Year2) {
             return Err(format!("C in {pattern:?} goes with YY"));
         }
+        if window.is_some() && (!has(DatePart::Year2) || has(DatePart::Century)) {
+            return Err(format!(
+                "{pattern:?} has no YY whose century isn't known, so there is nothing to say `from`"
+            ));
+        }
+        if let Some(year) = window {
+            upper = format!("{upper} from {year}");
+        }
         Ok(DateFormat {
             pattern: upper,
             parts,
+            window: window.unwrap_or(WINDOW),
         })
     }
 }

@@ -73,16 +73,34 @@ impl RecordSchema {
         });
         counters.sort();
         counters.dedup();
+        let (mut guarded, mut deciders) = (Vec::new(), Vec::new());
+        root.visit(&mut |item| {
+            if !item.when.is_empty() && has_tables(item) {
+                guarded.push(item.id);
+                deciders.extend(item.when.iter().map(|choice| choice.field.id));
+            }
+        });
         Ok(RecordSchema {
             name: root.name_or_filler().to_owned(),
             dialect,
             root,
             renames,
             counters,
+            guarded,
+            deciders,
             tables,
             schema_id,
         })
     }
+}
+
+/// Whether what is in an item can't be told from its place alone: tables whose occurrences are rows, or are counted.
+fn has_tables(item: &Item) -> bool {
+    let is_counted = item
+        .occurs
+        .as_ref()
+        .is_some_and(|occurs| occurs.depending_on.is_some());
+    is_counted || columns::is_table(item) || item.items().iter().any(has_tables)
 }
 
 /// Gives each item its identity, and checks what doesn't take others.
@@ -136,6 +154,7 @@ struct Known {
     groups: Vec<String>,
     /// Tables it is in, itself included, the outermost first.
     tables: Vec<ItemId>,
+    is_field: bool,
     is_number: bool,
 }
 
@@ -154,6 +173,7 @@ fn note(item: &Item, groups: &mut Vec<String>, tables: &mut Vec<ItemId>, known: 
         name: item.name.clone(),
         groups: groups.iter().rev().cloned().collect(),
         tables: tables.clone(),
+        is_field: item.field_type().is_some(),
         is_number: item
             .field_type()
             .and_then(FieldType::decimal)
@@ -239,11 +259,11 @@ fn resolve_in(item: &mut Item, known: &[Known]) -> Result<(), SchemaError> {
         }
         depending_on.id = found;
     }
-    if let Some(choice) = &mut item.when {
+    for choice in &mut item.when {
         let name = choice.field.name.clone();
         let Some(found) = meant(known, &name).find(|found| {
             let tables = &known[found.0 as usize].tables;
-            within.starts_with(tables)
+            known[found.0 as usize].is_field && within.starts_with(tables)
         }) else {
             return failed(format!(
                 "which records have {own} is to be told from {name}, which isn't a field that each of them has once"

@@ -37,7 +37,7 @@ impl RecordSchema {
         let mut occurrence = item.clone();
         occurrence.occurs = None;
         occurrence.redefines = None;
-        occurrence.when = None;
+        occurrence.when = Vec::new();
         occurrence.align = 1;
         let prefix = |name: &str, bytes| {
             let field = FieldType::full_binary(bytes, true, Endian::Big);

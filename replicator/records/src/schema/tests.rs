@@ -344,10 +344,7 @@ fn a_field_list_is_a_schema() {
         spec("amount", "packed(9,2) signed"),
         FieldSpec {
             redefines: Some("amount".to_owned()),
-            when: Some(WhenSpec {
-                field: "kind".to_owned(),
-                is: vec!["B".to_owned()],
-            }),
+            when: Some(WhenSpec::is("kind", vec!["B".to_owned()]).into()),
             ..spec("code", "text(5)")
         },
         FieldSpec {
@@ -363,7 +360,7 @@ fn a_field_list_is_a_schema() {
         names(&schema),
         ["kind", "amount", "code", "n_1", "t_1", "n_2", "t_2"]
     );
-    assert_eq!(schema.columns()[2].when[0].values, ["B"]);
+    assert_eq!(schema.columns()[2].when[0].test.values, ["B"]);
     for (field, part) in [
         (
             FieldSpec {

@@ -1,6 +1,6 @@
 //! Going through one record: where each value lies, tables of variable length included.
 
-use super::{Content, FieldType, Item, ItemId, RecordSchema};
+use super::{Choice, Content, FieldType, Item, ItemId, RecordSchema, columns};
 
 /// A value of one record, at its place there.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,23 @@ impl RecordSchema {
         count: &mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
         visit: &mut dyn FnMut(Placed<'_>),
     ) -> Result<u32, WalkError> {
-        self.walk_rows(count, visit, &mut |_| {})
+        self.walk_chosen(count, &mut |_, _, _| true, visit)
+    }
+
+    /// The same, but an item that isn't there by [`Item::when`], and has tables in it, is passed over: its bytes are of
+    /// something else, so nothing in it can be counted.
+    ///
+    /// `holds` reads the field of a choice (its type) at an offset in the record, and says whether the choice is so.
+    ///
+    /// # Errors
+    /// As of [`RecordSchema::walk`].
+    pub fn walk_chosen(
+        &self,
+        count: &mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
+        holds: &mut dyn FnMut(&Choice, &FieldType, u32) -> bool,
+        visit: &mut dyn FnMut(Placed<'_>),
+    ) -> Result<u32, WalkError> {
+        self.walk_rows(count, holds, visit, &mut |_| {})
     }
 
     /// The same, and calls `each_row` for each occurrence of a table, behind the values in it.
@@ -69,15 +85,18 @@ impl RecordSchema {
     pub fn walk_rows(
         &self,
         count: &mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
+        holds: &mut dyn FnMut(&Choice, &FieldType, u32) -> bool,
         visit: &mut dyn FnMut(Placed<'_>),
         each_row: &mut dyn FnMut(Occurrence<'_>),
     ) -> Result<u32, WalkError> {
         let mut walk = Walk {
             schema: self,
             count,
+            holds,
             visit,
             each_row,
             counters: self.counters.iter().map(|id| (*id, 0)).collect(),
+            deciders: self.deciders.iter().map(|id| (*id, None)).collect(),
             row: Vec::new(),
             table: 0,
             column: 0,
@@ -89,10 +108,13 @@ impl RecordSchema {
 struct Walk<'s, 'f> {
     schema: &'s RecordSchema,
     count: &'f mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
+    holds: &'f mut dyn FnMut(&Choice, &FieldType, u32) -> bool,
     visit: &'f mut dyn FnMut(Placed<'_>),
     each_row: &'f mut dyn FnMut(Occurrence<'_>),
     /// Fields that count, and where the last one of them was.
     counters: Vec<(ItemId, u32)>,
+    /// Fields that decide what is there, and where the last one of them was, if it was.
+    deciders: Vec<(ItemId, Option<u32>)>,
     row: Vec<u32>,
     /// The table whose row this is, and its next column.
     table: usize,
@@ -102,6 +124,9 @@ struct Walk<'s, 'f> {
 impl Walk<'_, '_> {
     /// All occurrences of an item that begins at `begin`; returns where they end.
     fn item(&mut self, item: &Item, begin: u32) -> Result<u32, WalkError> {
+        if self.schema.guarded.contains(&item.id) && !self.is_there(item) {
+            return Ok(self.pass_over(item, begin));
+        }
         let Some(occurs) = &item.occurs else {
             return self.occurrence(item, begin);
         };
@@ -120,6 +145,7 @@ impl Walk<'_, '_> {
                 for _ in 0..times {
                     at = self.occurrence(item, at)?;
                 }
+                self.column += columns::width(item) * (occurs.max - times) as usize;
             }
             Some(table) => {
                 let outer = (self.table, self.column);
@@ -147,12 +173,49 @@ impl Walk<'_, '_> {
         Ok(begin.saturating_add(item.len_occurrences()))
     }
 
+    /// Whether an item is what the bytes hold, as far as that can be told here.
+    fn is_there(&mut self, item: &Item) -> bool {
+        item.when.iter().all(|choice| {
+            let Some(decider) = self.schema.item(choice.field.id) else {
+                return true;
+            };
+            let seen = self.deciders.iter().find(|(id, _)| *id == decider.id);
+            let at = seen.and_then(|(_, at)| *at).or(decider.offset);
+            match (at, decider.field_type()) {
+                (Some(at), Some(field)) => (self.holds)(choice, field, at),
+                // It comes behind the item, at a place that isn't known before the item's length is.
+                _ => true,
+            }
+        })
+    }
+
+    /// Passes over an item that isn't there; returns where it ends.
+    fn pass_over(&mut self, item: &Item, begin: u32) -> u32 {
+        if !columns::is_table(item) {
+            let times = item.occurs.as_ref().map_or(1, |occurs| occurs.max as usize);
+            self.column += columns::width(item) * times;
+        }
+        if !self.schema.dialect().odo_slides {
+            return begin.saturating_add(item.len_occurrences());
+        }
+        match (item.is_variant, &item.occurs) {
+            // What is there instead says how long it is.
+            (true, _) => begin,
+            (false, Some(occurs)) => begin.saturating_add(item.len_min.saturating_mul(occurs.min)),
+            (false, None) => begin.saturating_add(item.len_min),
+        }
+    }
+
     /// One occurrence; returns where it ends.
     fn occurrence(&mut self, item: &Item, begin: u32) -> Result<u32, WalkError> {
         let items = match &item.content {
             Content::Field(field) => {
                 if let Some(counter) = self.counters.iter_mut().find(|(id, _)| *id == item.id) {
                     counter.1 = begin;
+                }
+                let decider = self.deciders.iter_mut().find(|(id, _)| *id == item.id);
+                if let Some(decider) = decider {
+                    decider.1 = Some(begin);
                 }
                 if item.name.is_some() {
                     (self.visit)(Placed {

@@ -1,7 +1,7 @@
 //! A field's bytes to its value and back, by its [`FieldType`].
 
 use super::{Misfit, Number, Reason, Value, binary, float, moment, packed, text, zoned};
-use crate::schema::{BinaryRange, Decimal, Endian, FieldType, NationalEncoding};
+use crate::schema::{Absent, BinaryRange, Decimal, Endian, FieldType, NationalEncoding};
 use std::borrow::Cow;
 
 /// What becomes of fields that programs leave without a value.
@@ -101,6 +101,81 @@ pub fn decode<'a>(
     match decoded {
         Ok(number) => Ok(Value::Number(number)),
         Err(reason) => unfilled(bytes, field, policy, reason),
+    }
+}
+
+/// The same, but for what is said of this field's bytes that are no value.
+pub fn decode_or_absent<'a>(
+    bytes: &'a [u8],
+    field: &FieldType,
+    absent: &Absent,
+    policy: Policy,
+    room: &'a mut String,
+) -> Result<Value<'a>, Reason> {
+    if absent.is_default() {
+        return decode(bytes, field, policy, room);
+    }
+    let policy = match absent.blank {
+        None => policy,
+        Some(blank) => Policy {
+            blank,
+            no_date: blank,
+        },
+    };
+    if !absent.values.is_empty() {
+        // A date's placeholder may be no date.
+        let written = decode(bytes, carrier(field), Policy::default(), room);
+        if written.is_ok_and(|value| absent.is_placeholder(&value)) {
+            return Ok(Value::Null);
+        }
+    }
+    match decode(bytes, field, policy, room) {
+        Err(reason) if reason != Reason::Blank && absent.invalid == Some(Unset::Null) => {
+            Ok(Value::Null)
+        }
+        decoded => decoded,
+    }
+}
+
+/// What holds a date's characters, or the field itself.
+fn carrier(field: &FieldType) -> &FieldType {
+    match field {
+        FieldType::DateTime { carrier, .. } => carrier,
+        other => other,
+    }
+}
+
+/// Puts a value into the bytes of a field; NULL as its first placeholder, if it has one. On an error they are as before.
+pub fn encode_or_absent(
+    value: &Value<'_>,
+    field: &FieldType,
+    absent: &Absent,
+    out: &mut [u8],
+) -> Result<(), Misfit> {
+    match (value, absent.values.first()) {
+        (Value::Null, Some(placeholder)) => encode_placeholder(placeholder, field, out),
+        _ => encode(value, field, out),
+    }
+}
+
+/// Puts what stands for no value into the bytes of a field: text or a number, whatever the field's own form is.
+pub(crate) fn encode_placeholder(
+    written: &str,
+    field: &FieldType,
+    out: &mut [u8],
+) -> Result<(), Misfit> {
+    let field = carrier(field);
+    match field.decimal() {
+        // Blank bytes are the policy's.
+        Some(_) if written.trim().is_empty() => encode(&Value::Null, field, out),
+        Some(_) => {
+            let number = written.trim().parse().map_err(|_| Misfit::Kind {
+                given: "text",
+                wanted: "numbers",
+            })?;
+            encode(&Value::Number(number), field, out)
+        }
+        None => encode(&Value::Text(written), field, out),
     }
 }
 

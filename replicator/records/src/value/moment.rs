@@ -40,9 +40,6 @@ pub struct Timestamp {
 #[error("no date as 2026-01-31, time as 23:59:59, or both with a T or space between")]
 pub struct MomentError;
 
-/// Years of two digits from this one on are of the 20th century, those before of the 21st.
-const WINDOW: u16 = 70;
-
 /// Digits of nanoseconds.
 const NANOS_DIGITS: u32 = 9;
 
@@ -283,10 +280,9 @@ fn read(text: &[u8], format: &DateFormat) -> Option<Value<'static>> {
         return None;
     }
     if format.parts().contains(&DatePart::Year2) {
-        year += match century {
-            Some(century) => 1900 + 100 * century,
-            None if year >= WINDOW => 1900,
-            None => 2000,
+        year = match century {
+            Some(century) => 1900 + 100 * century + year,
+            None => format.year_of_two_digits(year),
         };
     }
     let date = || match of_year {
@@ -369,6 +365,10 @@ mod tests {
         for (text, pattern, value) in [
             ("20240229", "YYYYMMDD", "2024-02-29"),
             ("691231", "YYMMDD", "2069-12-31"),
+            ("391231", "YYMMDD from 1940", "2039-12-31"),
+            ("400101", "YYMMDD from 1940", "1940-01-01"),
+            ("99001", "yyddd FROM 1900", "1999-01-01"),
+            ("00001", "YYDDD from 2000", "2000-01-01"),
             ("700101", "YYMMDD", "1970-01-01"),
             ("1240229", "CYYMMDD", "2024-02-29"),
             ("2024366", "YYYYDDD", "2024-12-31"),

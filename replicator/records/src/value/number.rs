@@ -1,5 +1,6 @@
 //! Exact decimal numbers.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
@@ -70,6 +71,23 @@ impl Number {
             unscaled: self.unscaled / power,
             scale,
         })
+    }
+
+    /// Which is the greater of two numbers, whatever their scales.
+    pub fn compare(self, other: Number) -> Ordering {
+        let scale = self.scale.max(other.scale);
+        if let (Some(a), Some(b)) = (self.rescaled(scale), other.rescaled(scale)) {
+            return a.unscaled.cmp(&b.unscaled);
+        }
+        // One of them has far more digits before its point than the other.
+        let size = |number: Number| {
+            let digits = number.unscaled.unsigned_abs().checked_ilog10().unwrap_or(0);
+            (i64::from(digits) - i64::from(number.scale)) * number.unscaled.signum() as i64
+        };
+        match self.unscaled.signum().cmp(&other.unscaled.signum()) {
+            Ordering::Equal => size(self).cmp(&size(other)),
+            order => order,
+        }
     }
 
     /// Whether both are the same number, whatever their scales.

@@ -157,3 +157,99 @@ fn a_host_name_makes_a_usable_site_name() {
                 .all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
     );
 }
+
+fn sample_of_cards(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("records/tests/data/carddemo")
+        .join(name)
+}
+
+/// Data, and its copybook in one of the places where copybooks lie.
+#[test]
+fn a_copybook_beside_the_data_is_used() {
+    for (place, name, data, dialect) in [
+        ("data", "acctdata.CPY", "ebcdic/acctdata.dat", Some("ibm")),
+        ("data/copybooks", "acctdata.cpy", "ascii/acctdata.txt", None),
+        ("Copy", "CUSTDATA.cbl", "ebcdic/custdata.dat", Some("ibm")),
+        ("data", "custdata.cob", "ascii/custdata.txt", None),
+    ] {
+        let directory = TempDir::new().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("data")).unwrap();
+        fs::create_dir_all(root.join(place)).unwrap();
+        let file = root.join("data").join(Path::new(data).file_name().unwrap());
+        fs::copy(sample_of_cards(data), &file).unwrap();
+        let stem = file.file_stem().unwrap().to_str().unwrap();
+        let copybook = root.join(place).join(name);
+        fs::copy(sample_of_cards(&format!("copybooks/{stem}.cpy")), &copybook).unwrap();
+        let output = root.join("counterfoil.toml");
+        let (text, config) = init(&root.join("data"), &output).unwrap();
+        let rule = config.rule(file.as_os_str().as_bytes()).expect("a rule");
+        let schema = rule
+            .schema
+            .as_ref()
+            .unwrap_or_else(|| panic!("no copybook in\n{text}"));
+        assert!(text.contains("all fields can be decoded"), "{text}");
+        assert!(text.contains(copybook.to_str().unwrap()), "{text}");
+        match dialect {
+            Some(dialect) => assert!(text.contains(&format!("dialect = \"{dialect}\"")), "{text}"),
+            None => assert!(!text.contains("dialect"), "{text}"),
+        }
+        if data.starts_with("ebcdic") {
+            assert_eq!(
+                rule.format.record_size,
+                Some(schema.0.len_max().into()),
+                "{text}"
+            );
+            assert!(!text.contains("\nrecord_size"), "{text}");
+        }
+        assert!(
+            config.rule(copybook.as_os_str().as_bytes()).is_none(),
+            "{text}"
+        );
+    }
+}
+
+/// A copybook that isn't one, or not of this file, is a remark.
+#[test]
+fn a_copybook_that_doesn_t_fit_is_a_comment() {
+    let directory = TempDir::new().unwrap();
+    let data = directory.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let sample = fs::read(sample_of_cards("ebcdic/acctdata.dat")).unwrap();
+    for name in ["broken.dat", "size.dat", "other.dat"] {
+        fs::write(data.join(name), &sample).unwrap();
+    }
+    fs::write(
+        data.join("broken.cpy"),
+        "       01 REC.\n          05 A PIC Q(8).\n",
+    )
+    .unwrap();
+    fs::write(
+        data.join("size.cpy"),
+        "       01 REC.\n          05 A PIC X(7001).\n",
+    )
+    .unwrap();
+    let numbers = "       01 REC.\n          05 A PIC S9(9) COMP-3 OCCURS 60.\n";
+    fs::write(data.join("other.cpy"), numbers).unwrap();
+    let output = directory.path().join("counterfoil.toml");
+    let (text, config) = init(&data, &output).unwrap();
+    for (name, why) in [
+        ("broken", "'Q' isn't a symbol"),
+        ("size", "its records have 7001 bytes"),
+        ("other", "can't be decoded"),
+    ] {
+        let line = text
+            .lines()
+            .find(|line| line.contains(&format!("{name}.cpy has its name")));
+        assert!(
+            line.is_some_and(|line| line.contains(why)),
+            "{name}: {text}"
+        );
+    }
+    let schemas = config.groups[0]
+        .files
+        .iter()
+        .filter(|rule| rule.schema.is_some());
+    assert_eq!(schemas.count(), 0, "{text}");
+}

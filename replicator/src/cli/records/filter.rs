@@ -126,7 +126,7 @@ impl Condition {
             };
         }
         let order = match (value, self.operand.parse::<Number>()) {
-            (Value::Number(number), Ok(operand)) => compared(number, operand),
+            (Value::Number(number), Ok(operand)) => Some(number.compare(operand)),
             (Value::Float32(number), _) => {
                 let operand: Option<f64> = self.operand.parse().ok();
                 operand.and_then(|operand| f64::from(number).partial_cmp(&operand))
@@ -147,29 +147,6 @@ impl Condition {
             Operator::Above => order == Some(Ordering::Greater),
             Operator::Contains => false,
         }
-    }
-}
-
-/// Exactly, where both fit 38 digits at one scale; otherwise by the sign of the numbers, or their size.
-fn compared(a: Number, b: Number) -> Option<Ordering> {
-    let scale = a.scale().max(b.scale());
-    if let (Some(a), Some(b)) = (a.rescaled(scale), b.rescaled(scale)) {
-        return Some(a.unscaled().cmp(&b.unscaled()));
-    }
-    // One of them has far more digits before its point than the other.
-    let size = |number: Number| {
-        let digits = i64::from(
-            number
-                .unscaled()
-                .unsigned_abs()
-                .checked_ilog10()
-                .unwrap_or(0),
-        );
-        (digits - i64::from(number.scale())) * number.unscaled().signum() as i64
-    };
-    match a.unscaled().signum().cmp(&b.unscaled().signum()) {
-        Ordering::Equal => Some(size(a).cmp(&size(b))),
-        order => Some(order),
     }
 }
 
