@@ -100,8 +100,10 @@ impl Columns {
             filled.push(Column::own("data", Content::Data));
             filled.push(Column::own("rest", Content::Rest));
         }
+        // (No index is made here, so what it would be of makes no difference.)
         let physical = Shape {
             fill: String::new(),
+            key: Vec::new(),
             ..shape.clone()
         };
         Columns {
