@@ -189,6 +189,22 @@ pub struct FileChanges {
     pub attributes: Attributes,
 }
 
+impl FileChanges {
+    /// Whether the log tells of a record.
+    #[cfg(any(feature = "odbc", feature = "sqlite"))]
+    pub(crate) fn logs_records(&self) -> bool {
+        self.log.iter().any(|logged| {
+            matches!(
+                logged.change,
+                LoggedChange::Image {
+                    image: Image::Record { .. },
+                    ..
+                }
+            )
+        })
+    }
+}
+
 /// Whole units of work, folded; applied atomically together with `position`.
 #[derive(Clone, Debug)]
 pub struct Batch {

@@ -1,8 +1,11 @@
 //! Databases by ODBC as the target: from captured writes to rows and back to files, through Debian's drivers.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::{Mariadb, Postgres};
-use counterfoil_tests::{Group, Site, mirrors_cobol, outlives_kills, waits_for_server};
+use counterfoil_tests::{
+    CARD_COLUMNS, Group, Site, cards_config, cobol, mirrors_cobol, outlives_kills,
+    waits_for_server, written_cards,
+};
 use std::path::{Path, PathBuf};
 
 /// A driver, by the path of its library: nothing has to be registered then.
@@ -15,8 +18,13 @@ fn driver(library: &str) -> PathBuf {
 
 /// The card switch's site, with one sink in a file of its own.
 fn site(name: &str, connection: &str, more: &str) -> Result<Site> {
+    site_of(name, Group::card_switch(), connection, more)
+}
+
+/// A site of these files, with one sink in a file of its own.
+fn site_of(name: &str, group: Group, connection: &str, more: &str) -> Result<Site> {
     let site = Site::new(name)?;
-    let text = site.config_text(&[Group::card_switch()]);
+    let text = site.config_text(&[group]);
     site.configure_text(&format!(
         "{text}\n[sinks]\ninclude = [\"sinks.d/*.toml\"]\n"
     ))?;
@@ -62,6 +70,41 @@ fn a_cobol_program_is_mirrored_and_restored() -> Result<()> {
         "SELECT COUNT(*) FROM cards_dat",
         "UPDATE accounts_dat SET data = overlay(data placing 'X'::bytea from 3) WHERE record_number = 2",
     )?;
+    site.finish();
+    Ok(())
+}
+
+#[test]
+fn a_history_has_every_version_of_a_card() -> Result<()> {
+    let server = Mariadb::shared()?;
+    let database = server.create_database()?;
+    let site = site_of(
+        "odbc-history",
+        Group::new("cards", "none").file_as("cards.dat", &cards_config()),
+        &in_mariadb(server, &database),
+        "username = \"root\"\n[table.card_history]\nfile = \"../data/cards.dat\"\nmode = \"history\"\n",
+    )?;
+    let finished = site.exec_to_end(&cobol("typed_cards")?, &[""; 0])?;
+    let written = written_cards(&finished.stdout)?;
+    site.settle()?;
+    let told = server.sql(
+        &database,
+        &format!(
+            "SELECT CASE op WHEN 'put' THEN CONCAT({}) ELSE op END FROM card_history ORDER BY slot_number, epoch, lsn, idx",
+            CARD_COLUMNS.join(", '|', ")
+        ),
+    )?;
+    let versions: Vec<String> = written
+        .values()
+        .flatten()
+        .map(|version| match version {
+            Some(fields) => fields.join("|"),
+            None => "delete".to_owned(),
+        })
+        .collect();
+    let told: Vec<&str> = told.lines().collect();
+    ensure!(told == versions, "it has {told:#?}, not {versions:#?}");
+    ensure!(site.verify()?.equal, "the last version of each is the file");
     site.finish();
     Ok(())
 }

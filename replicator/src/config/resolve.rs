@@ -20,8 +20,6 @@ use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFor
 use counterfoil_sinks::mysql::Tls;
 #[cfg(feature = "odbc")]
 use counterfoil_sinks::odbc::{Dialect, OdbcConfig};
-#[cfg(feature = "odbc")]
-use counterfoil_sinks::plan::Mode;
 use counterfoil_sinks::{FileSchema, FilesConfig, MysqlConfig, PostgresConfig, SqliteConfig};
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -861,7 +859,7 @@ impl Resolver<'_> {
             targets.push((mysql.span(), self.mysql(mysql.get_ref())));
         }
         if let Some(odbc) = &table.odbc {
-            targets.push((odbc.span(), self.odbc(odbc, table)));
+            targets.push((odbc.span(), self.odbc(odbc)));
         }
         if let Some(files) = &table.files {
             targets.push((files.span(), self.files(files, table)));
@@ -1091,7 +1089,7 @@ impl Resolver<'_> {
     }
 
     #[cfg(not(feature = "odbc"))]
-    fn odbc(&mut self, written: &Spanned<OdbcTable>, _sink: &SinkTable) -> Option<Target> {
+    fn odbc(&mut self, written: &Spanned<OdbcTable>) -> Option<Target> {
         self.problem(
             written.span(),
             "this counterfoil was built without ODBC",
@@ -1102,19 +1100,7 @@ impl Resolver<'_> {
     }
 
     #[cfg(feature = "odbc")]
-    fn odbc(&mut self, written: &Spanned<OdbcTable>, sink: &SinkTable) -> Option<Target> {
-        let keeps_history = sink.mode == Some(Mode::History)
-            || sink
-                .table
-                .values()
-                .any(|table| table.get_ref().mode == Some(Mode::History));
-        if keeps_history {
-            self.problem(
-                written.span(),
-                "an [odbc] sink keeps no history of changes",
-                "leave `mode` out, or write `mode = \"mirror\"`",
-            );
-        }
+    fn odbc(&mut self, written: &Spanned<OdbcTable>) -> Option<Target> {
         let table = written.get_ref();
         let made = match (&table.connection, &table.dsn) {
             (Some(connection), None) => (OdbcConfig::new(connection.get_ref()), connection),

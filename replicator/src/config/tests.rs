@@ -268,10 +268,6 @@ fn an_odbc_sink_is_read_from_its_own_file() {
         ("dsn = \"a\"\ndialect = \"informix\"", "no dialect"),
         ("dsn = \"a\"\nlock_wait_timeout_ms = 0", "1 to"),
         ("dsn = \"a\"\nshema = \"x\"", "shema"),
-        (
-            "dsn = \"a\"\n[table.a]\nfile = \"/srv/a\"\nmode = \"history\"",
-            "no history",
-        ),
     ] {
         let shown = load(lines).expect_err(what).to_string();
         assert!(

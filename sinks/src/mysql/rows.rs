@@ -17,7 +17,7 @@ use super::schema::rows_table;
 use super::session::{PACKET_REST_BYTES, Session, column};
 use crate::SinkError;
 use crate::plan::{CellRoom, Shape};
-use crate::sql::permanent;
+use crate::sql::{permanent, utc_micros};
 use bytes::Bytes;
 use counterfoil_proto::Position;
 use mysql_async::Value;
@@ -478,39 +478,8 @@ impl Stamp {
 
     /// In UTC, to the microsecond.
     pub(super) fn captured_at(self) -> String {
-        let micros = self.captured_ns.div_euclid(1000);
-        let (days, of_day) = (
-            micros.div_euclid(86_400_000_000),
-            micros.rem_euclid(86_400_000_000),
-        );
-        let (year, month, day) = day_of(days);
-        let seconds = of_day / 1_000_000;
-        format!(
-            "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{:06}",
-            seconds / 3600,
-            seconds / 60 % 60,
-            seconds % 60,
-            of_day % 1_000_000
-        )
+        utc_micros(self.captured_ns)
     }
-}
-
-/// The year, month and day that is so many days after the first of 1970. (What 64 bits of nanoseconds hold is in the years
-/// 1677 to 2262.)
-fn day_of(days: i64) -> (i64, i64, i64) {
-    // Years begin in March, so that the leap day is the last of its year, and 400 of them are alike.
-    let from_0000 = days + 719_468;
-    let (era, day) = (from_0000.div_euclid(146_097), from_0000.rem_euclid(146_097));
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (year + era * 400 + next, month, day)
 }
 
 /// Bytes as a load takes them: all but four stand for themselves.

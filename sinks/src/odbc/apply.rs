@@ -3,10 +3,11 @@
 use super::catalogue::{File, Work};
 use super::dialect::{Statement, one_of};
 use super::error::{Doing, Fault, transient};
+use super::history::{self, Stamp};
 use super::rows::{self, Record};
 use super::session::{Kind, Session, Value};
 use crate::sql::{bounds, integer, permanent, unsigned};
-use crate::{Batch, FileChanges, FileFate, FileKind, Image, SinkError};
+use crate::{Batch, FileChanges, FileFate, FileKind, Image, LoggedChange, SinkError};
 use counterfoil_proto::{Position, path_text};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -35,7 +36,7 @@ pub(super) fn apply(
     work.look_up(&paths)?;
     work.require_tables(&batch.files)?;
     for changes in &batch.files {
-        change_file(work, changes)?;
+        change_file(work, batch, changes)?;
     }
     work.known.position = Some(batch.position);
     Ok(())
@@ -118,18 +119,23 @@ fn advance(
     }
 }
 
-fn change_file(work: &mut Work<'_>, changes: &FileChanges) -> Result<(), SinkError> {
+fn change_file(work: &mut Work<'_>, batch: &Batch, changes: &FileChanges) -> Result<(), SinkError> {
     let path = &changes.file.path;
     if let Some(from) = &changes.renamed_from
         && from != path
     {
-        work.rename(from, &changes.file)?;
+        work.rename(from, &changes.file, &moment_of_renaming(changes, batch)?)?;
     }
     if changes.fate == FileFate::Removed {
-        return work.remove(path);
+        end_history(work, batch, changes)?;
+        let end = work.end.clone();
+        return work.remove(path, &end);
     }
     work.ensure(&changes.file, &changes.attributes)?;
     let (session, file) = work.at(path)?;
+    if file.is_history() {
+        history::write(session, file, changes, batch.is_amendment())?;
+    }
     for range in &changes.cleared {
         clear(session, file, range)?;
     }
@@ -137,14 +143,44 @@ fn change_file(work: &mut Work<'_>, changes: &FileChanges) -> Result<(), SinkErr
     set_attributes(session, file, changes)
 }
 
-/// Deletes the rows and the residue of a range of identities.
+/// When a file got its path; of what the log says nothing, the batch's end.
+fn moment_of_renaming(changes: &FileChanges, batch: &Batch) -> Result<Stamp, SinkError> {
+    let mut log = changes.log.iter();
+    match log.find(|logged| logged.change == LoggedChange::Renamed) {
+        Some(logged) => Stamp::of(logged.position, logged.captured_ns),
+        None => Stamp::of(batch.position, batch.captured_ns),
+    }
+}
+
+/// Adds to the history of a file that goes what happened to it before. It may come and go in one batch.
+fn end_history(work: &mut Work<'_>, batch: &Batch, changes: &FileChanges) -> Result<(), SinkError> {
+    let path = &changes.file.path;
+    match work.is_history(path)? {
+        Some(false) => return Ok(()),
+        None if !changes.logs_records() => return Ok(()),
+        _ => work.ensure(&changes.file, &changes.attributes)?,
+    }
+    let number = work.at(path)?.1.rows.number;
+    let is_missing = work.structure.is_missing(number);
+    let (session, file) = work.at(path)?;
+    if file.is_history()
+        && !is_missing
+        && let Err(error) = history::write(session, file, changes, batch.is_amendment())
+    {
+        work.structure.suspect = Some(number);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Deletes the rows and the residue of a range of identities. (A history's rows are never deleted.)
 fn clear(session: &mut Session, file: &mut File, range: &Range<u64>) -> Result<(), SinkError> {
     // There is nothing beyond what the database's integers hold.
     let Some((begin, last)) = bounds(range) else {
         return Ok(());
     };
     let path = || path_text(&file.description.path);
-    if file.last != Some(None) {
+    if file.last != Some(None) && !file.is_history() {
         let clear = session.sql.clear(&file.rows, (begin, last));
         session
             .change(&clear, &[])
@@ -176,13 +212,14 @@ fn clear(session: &mut Session, file: &mut File, range: &Range<u64>) -> Result<(
     Ok(())
 }
 
-/// Writes the last images.
+/// Writes the last images; of a history, whose rows are written already, the residue.
 fn write_images(
     session: &mut Session,
     file: &mut File,
     images: &BTreeMap<u64, Image>,
 ) -> Result<(), SinkError> {
-    if images.is_empty() {
+    let is_history = file.is_history();
+    if images.is_empty() || (is_history && !file.shape.raw) {
         return Ok(());
     }
     let place = format!(
@@ -201,6 +238,7 @@ fn write_images(
         })?;
         ids.push(id);
         match image {
+            Image::Record { .. } if is_history => {}
             Image::Record { data, rest } => {
                 if file.rows.file_id.is_some() && !rest.is_empty() {
                     return Err(permanent(
@@ -209,7 +247,12 @@ fn write_images(
                         "report this: it is a fault of Counterfoil",
                     ));
                 }
-                records.push(Record { id, data, rest });
+                records.push(Record {
+                    id,
+                    data,
+                    rest,
+                    stamp: None,
+                });
             }
             Image::Residue { bytes, reason } => {
                 gone.push(id);
@@ -222,13 +265,17 @@ fn write_images(
         }
     }
     let last = match file.last {
+        _ if is_history => None,
         Some(last) => last,
         None => rows::last(session, &file.rows)?,
     };
-    file.last = Some(last);
-    // What lies beyond the last row has none.
-    gone.truncate(last.map_or(0, |last| gone.partition_point(|&id| id <= last)));
-    rows::delete(session, &file.rows, &gone).doing(|| format!("deleting records of {place}"))?;
+    if !is_history {
+        file.last = Some(last);
+        // What lies beyond the last row has none.
+        gone.truncate(last.map_or(0, |last| gone.partition_point(|&id| id <= last)));
+        rows::delete(session, &file.rows, &gone)
+            .doing(|| format!("deleting records of {place}"))?;
+    }
     if file.has_residue != Some(false) {
         delete_residue(session, file, &ids, &place)?;
     }
@@ -286,6 +333,13 @@ fn delete_residue(
             .change(&delete, &[])
             .doing(|| format!("deleting residue of {place}"))?;
     }
+    Ok(())
+}
+
+/// Deletes all residue of a file.
+pub(super) fn delete_all_residue(session: &mut Session, file_id: i64) -> Result<(), Fault> {
+    let delete = session.sql.own("DELETE FROM {residue} WHERE file_id = ?");
+    session.change(&delete, &[Value::Number(Some(file_id))])?;
     Ok(())
 }
 

@@ -3,15 +3,17 @@
 //! What is remembered holds as long as the stored position is the one that this sink stored last: then
 //! nobody else has applied anything. After an error it is forgotten.
 
+use super::apply::delete_all_residue;
 use super::columns::Columns;
 use super::dialect::{Rows, Sql};
 use super::entry::{self, Entry, hash};
 use super::error::Doing;
+use super::history::Stamp;
 use super::rows;
 use super::session::{Kind, Session, Value};
 use super::tables::Structure;
 use crate::naming::wanted_name;
-use crate::plan::{Plan, Shape};
+use crate::plan::{Mode, Plan, Shape};
 use crate::sql::{FormatWords, integer, permanent};
 use crate::{Attributes, FileChanges, FileDescription, FileFate, FileKind, SinkError};
 use counterfoil_proto::{Position, path_text};
@@ -67,6 +69,15 @@ pub(super) struct Work<'a> {
     pub(super) structure: &'a mut Structure,
     pub(super) stream: &'a str,
     pub(super) now_ns: i64,
+    /// Of the batch's last change.
+    pub(super) end: Stamp,
+}
+
+/// A table that has what a plan wants.
+pub(super) struct Fitted {
+    pub(super) rows: Rows,
+    pub(super) shape: Shape,
+    drops_raw: bool,
 }
 
 impl File {
@@ -81,6 +92,11 @@ impl File {
             has_residue: None,
             last: None,
         }
+    }
+
+    /// Whether its table keeps every change.
+    pub(super) fn is_history(&self) -> bool {
+        self.rows.columns.is_history()
     }
 }
 
@@ -97,22 +113,15 @@ impl Known {
 }
 
 /// The shape of a new table for a file.
-pub(super) fn wanted_shape(description: &FileDescription) -> Result<Shape, SinkError> {
-    let Some(plan) = description
-        .plan
-        .as_ref()
-        .filter(|_| description.tree.is_none())
-    else {
-        return Ok(Shape::default());
-    };
-    if plan.is_history() {
-        return Err(permanent(
-            format!("making a table for {}", path_text(&description.path)),
-            "an ODBC sink keeps no history of changes",
-            "set `mode = \"mirror\"` for this file, or leave it out of this sink",
-        ));
-    }
-    Ok(plan.shape().clone())
+pub(super) fn wanted_shape(description: &FileDescription) -> Shape {
+    let plan = description.plan.as_ref();
+    let plan = plan.filter(|_| description.tree.is_none());
+    plan.map_or_else(Shape::default, |plan| plan.shape().clone())
+}
+
+/// Whether the table of a file keeps every change.
+fn wants_history(description: &FileDescription) -> bool {
+    wanted_shape(description).mode == Mode::History
 }
 
 /// A number of the catalogue's; all of them are below what databases hold.
@@ -151,6 +160,27 @@ impl Work<'_> {
         for changes in files {
             let is_there = |path: &[u8]| self.known.files.get(path).is_some_and(Option::is_some);
             let from = changes.renamed_from.as_deref();
+            if wants_history(&changes.file) {
+                // It keeps its table when its file goes or is renamed away, so each name has one of its own.
+                // (One that is configured for both names goes with the file.)
+                let configured = &changes.file.table;
+                let goes_with_it = from.is_some_and(|from| {
+                    let from = self.known.files.get(from).and_then(Option::as_ref);
+                    configured.is_some()
+                        && from.is_some_and(|it| it.description.table == *configured)
+                });
+                let is_needed = changes.fate == FileFate::Present || changes.logs_records();
+                if is_needed
+                    && !goes_with_it
+                    && !is_there(&changes.file.path)
+                    && seen.insert((false, changes.file.path.as_slice()))
+                    && self.find_kept(&changes.file)?.is_none()
+                {
+                    let shape = wanted_shape(&changes.file);
+                    wanted.push(Arc::new(Columns::of(&shape, &self.session.sql)));
+                }
+                continue;
+            }
             if changes.fate == FileFate::Removed
                 || is_there(&changes.file.path)
                 || from.is_some_and(is_there)
@@ -165,19 +195,43 @@ impl Work<'_> {
                 }
                 None => {
                     if seen.insert((false, changes.file.path.as_slice())) {
-                        let shape = wanted_shape(&changes.file)?;
+                        let shape = wanted_shape(&changes.file);
                         wanted.push(Arc::new(Columns::of(&shape, &self.session.sql)));
                     }
                 }
             }
         }
-        self.structure.require(self.session, self.stream, wanted)
+        self.structure.require(self.session, self.stream, wanted)?;
+        for changes in files {
+            let from = changes.renamed_from.as_deref();
+            let paths = from.into_iter().chain([changes.file.path.as_slice()]);
+            for path in paths {
+                let file = self.known.files.get(path).and_then(Option::as_ref);
+                if let Some(file) = file
+                    && (changes.fate == FileFate::Present || file.is_history())
+                {
+                    self.structure
+                        .use_table(&file.rows, || path_text(&file.description.path));
+                }
+            }
+        }
+        self.structure.require_checks()
     }
 
     /// The file with this path, if there is one.
-    fn find(&mut self, path: &[u8]) -> Result<Option<&mut File>, SinkError> {
+    pub(super) fn find(&mut self, path: &[u8]) -> Result<Option<&mut File>, SinkError> {
         self.look_up(&[path])?;
         Ok(self.known.files.get_mut(path).and_then(Option::as_mut))
+    }
+
+    /// Whether the table of the file with this path keeps every change, if there is such a file.
+    pub(super) fn is_history(&mut self, path: &[u8]) -> Result<Option<bool>, SinkError> {
+        Ok(self.find(path)?.map(|file| file.is_history()))
+    }
+
+    /// What is known of a file, which is known not to be there from now on.
+    pub(super) fn take_known(&mut self, path: &[u8]) -> Option<File> {
+        self.known.files.insert(path.to_vec(), None).flatten()
     }
 
     /// The file with this description: made if it isn't there, changed if it was described otherwise.
@@ -204,90 +258,104 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Makes a file's table what its plan wants. One with other columns is another table, and the rows go there: so it is
-    /// part of the batch's transaction, and takes no word that only some databases have.
-    fn reshape(&mut self, description: &Arc<FileDescription>) -> Result<(), SinkError> {
-        if description.tree.is_some() {
-            return Ok(());
-        }
-        let raw = Plan::raw();
-        let plan = description.plan.as_deref().unwrap_or(&raw);
+    /// Makes a file's table what its plan wants.
+    pub(super) fn reshape(&mut self, description: &Arc<FileDescription>) -> Result<(), SinkError> {
         let path = &description.path;
         let Some(file) = self.find(path)? else {
             return Ok(());
         };
+        let file_id = file.file_id;
+        let (rows, shape, table) = (file.rows.clone(), file.shape.clone(), file.table.clone());
+        let Some(fitted) = self.fit(&rows, &shape, &table, description)? else {
+            return Ok(());
+        };
         let changing = || format!("changing the table of {}", path_text(path));
-        let evolution = file.shape.evolve(plan).map_err(|problems| {
+        if fitted.drops_raw {
+            delete_all_residue(self.session, file_id).doing(changing)?;
+        }
+        let text = fitted.shape.text();
+        let update = self
+            .session
+            .sql
+            .own("UPDATE {files} SET shape = ?, rows_table = ? WHERE file_id = ?");
+        let values = [
+            Value::Text(Some(&text)),
+            Value::Number(Some(fitted.rows.number)),
+            Value::Number(Some(file_id)),
+        ];
+        self.session.change(&update, &values).doing(changing)?;
+        if let Some(file) = self.find(path)? {
+            if fitted.drops_raw {
+                file.has_residue = Some(false);
+            }
+            file.rows = fitted.rows;
+            file.shape = fitted.shape;
+        }
+        Ok(())
+    }
+
+    /// A table that has what a file's plan wants, with the rows of this one, which is shown as `table`; `None`: it is this
+    /// one. One with other columns is another table, and the rows go there: so it is part of the batch's transaction, and takes
+    /// no word that only some databases have.
+    pub(super) fn fit(
+        &mut self,
+        old: &Rows,
+        shape: &Shape,
+        table: &str,
+        description: &Arc<FileDescription>,
+    ) -> Result<Option<Fitted>, SinkError> {
+        if description.tree.is_some() {
+            return Ok(None);
+        }
+        let raw = Plan::raw();
+        let plan = description.plan.as_deref().unwrap_or(&raw);
+        let path = &description.path;
+        let changing = || format!("changing the table of {}", path_text(path));
+        let evolution = shape.evolve(plan).map_err(|problems| {
             permanent(
                 changing(),
                 problems.join("; "),
                 "correct what the sink's configuration says of this file",
             )
         })?;
-        if evolution.is_nothing() && evolution.shape == file.shape {
-            return Ok(());
+        if evolution.is_nothing() && evolution.shape == *shape {
+            return Ok(None);
         }
-        let old = file.rows.clone();
-        let (file_id, table) = (file.file_id, file.table.clone());
-        let refill = evolution.refill && file.shape.raw;
+        let refill = evolution.refill && shape.raw;
         let columns = Arc::new(Columns::of(&evolution.shape, &self.session.sql));
+        let mut rows = old.clone();
         if refill || columns.structure != old.columns.structure {
             let number = self
                 .structure
                 .take_table(self.session, self.stream, &columns)?;
-            let new = Rows {
+            rows = Rows {
                 number,
                 file_id: None,
                 columns,
             };
-            if refill {
-                rows::refill(
-                    self.session,
-                    &old,
-                    rows::Target {
-                        rows: &new,
-                        shape: &evolution.shape,
-                        plan: Some(plan),
-                    },
-                    changing,
-                )?;
-            } else {
-                let copy = self.session.sql.copy(&old, &new);
-                self.session.change(&copy, &[]).doing(changing)?;
+            let target = rows::Target {
+                rows: &rows,
+                shape: &evolution.shape,
+                plan: Some(plan),
+            };
+            match refill {
+                true if old.columns.is_history() => {
+                    rows::fill_history(self.session, old, target, changing)?;
+                }
+                true => rows::fill(self.session, old, target, None, changing)?,
+                false => {
+                    let copy = self.session.sql.copy(old, &rows);
+                    self.session.change(&copy, &[]).doing(changing)?;
+                }
             }
-            self.structure.empty_table(self.session, &old, changing)?;
-            self.structure.mark(self.session, self.stream, &table)?;
-            if let Some(file) = self.find(path)? {
-                file.rows = new;
-            }
+            self.structure.empty_table(self.session, old, changing)?;
+            self.structure.mark(self.session, self.stream, table)?;
         }
-        if evolution.drop_raw {
-            let delete = self
-                .session
-                .sql
-                .own("DELETE FROM {residue} WHERE file_id = ?");
-            self.session
-                .change(&delete, &[Value::Number(Some(file_id))])
-                .doing(changing)?;
-        }
-        let text = evolution.shape.text();
-        let update = self
-            .session
-            .sql
-            .own("UPDATE {files} SET shape = ?, rows_table = ? WHERE file_id = ?");
-        if let Some(file) = self.known.files.get_mut(path).and_then(Option::as_mut) {
-            let values = [
-                Value::Text(Some(&text)),
-                Value::Number(Some(file.rows.number)),
-                Value::Number(Some(file_id)),
-            ];
-            self.session.change(&update, &values).doing(changing)?;
-            if evolution.drop_raw {
-                file.has_residue = Some(false);
-            }
-            file.shape = evolution.shape;
-        }
-        Ok(())
+        Ok(Some(Fitted {
+            rows,
+            shape: evolution.shape,
+            drops_raw: evolution.drop_raw,
+        }))
     }
 
     /// The file with this path, which was looked up before, and the connection.
@@ -308,8 +376,12 @@ impl Work<'_> {
         &mut self,
         from: &[u8],
         description: &Arc<FileDescription>,
+        at: &Stamp,
     ) -> Result<(), SinkError> {
-        self.remove(&description.path)?;
+        if self.is_history(from)? == Some(true) {
+            return self.rename_history(from, description, at);
+        }
+        self.remove(&description.path, at)?;
         if self.find(from)?.is_some() {
             self.redescribe(from, description)?;
             self.reshape(description)?;
@@ -317,16 +389,19 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Empties a file's table and lets go of it, and deletes its residue and its entry. No such file: nothing to do.
-    pub(super) fn remove(&mut self, path: &[u8]) -> Result<(), SinkError> {
+    /// Empties a file's table and lets go of it, and deletes its residue and its entry. A history is kept, and its records
+    /// are deleted at that moment. No such file: nothing to do.
+    pub(super) fn remove(&mut self, path: &[u8], at: &Stamp) -> Result<(), SinkError> {
         if self.find(path)?.is_none() {
             return Ok(());
         }
-        let Some(file) = self.known.files.insert(path.to_vec(), None).flatten() else {
+        let Some(file) = self.take_known(path) else {
             return Ok(());
         };
         let removing = || format!("removing {}", path_text(path));
-        if file.rows.file_id.is_some() {
+        if file.is_history() {
+            self.end_history(&file, at)?;
+        } else if file.rows.file_id.is_some() {
             let clear = self.session.sql.clear(&file.rows, (0, i64::MAX));
             self.session.change(&clear, &[]).doing(removing)?;
         } else {
@@ -335,19 +410,22 @@ impl Work<'_> {
             self.structure
                 .empty_table(self.session, &file.rows, removing)?;
         }
-        let id = [Value::Number(Some(file.file_id))];
+        self.forget(&file)
+    }
+
+    /// Deletes the residue and the entry of a file, and leaves its table alone.
+    pub(super) fn forget(&mut self, file: &File) -> Result<(), SinkError> {
+        let removing = || format!("removing {}", path_text(&file.description.path));
         if file.has_residue != Some(false) {
-            let delete = self
-                .session
-                .sql
-                .own("DELETE FROM {residue} WHERE file_id = ?");
-            self.session.change(&delete, &id).doing(removing)?;
+            delete_all_residue(self.session, file.file_id).doing(removing)?;
         }
         let delete = self
             .session
             .sql
             .own("DELETE FROM {files} WHERE file_id = ?");
-        self.session.change(&delete, &id).doing(removing)?;
+        self.session
+            .change(&delete, &[Value::Number(Some(file.file_id))])
+            .doing(removing)?;
         Ok(())
     }
 
@@ -357,7 +435,12 @@ impl Work<'_> {
         attributes: &Attributes,
     ) -> Result<(), SinkError> {
         let creating = || format!("making the entry of {}", path_text(&description.path));
-        let shape = wanted_shape(description)?;
+        let mut shape = wanted_shape(description);
+        let kept = match wants_history(description) {
+            true => self.take_kept(description)?,
+            false => None,
+        };
+        let is_kept = kept.is_some();
         let (tree_id, number, table, columns) = match &description.tree {
             Some(root) => {
                 let tree = self.tree(root, description)?;
@@ -367,6 +450,14 @@ impl Work<'_> {
                     tree.table,
                     Arc::new(Columns::shared()),
                 )
+            }
+            None if is_kept => {
+                let (number, table, columns);
+                (number, table, columns, shape) = match kept {
+                    Some(kept) => (kept.rows.number, kept.table, kept.rows.columns, kept.shape),
+                    None => return Ok(()),
+                };
+                (None, number, table, columns)
             }
             None => {
                 let table = self.take_name(description)?;
@@ -426,16 +517,19 @@ impl Work<'_> {
             shape,
             attributes: *attributes,
             has_residue: Some(false),
-            last: Some(None),
+            last: (!is_kept).then_some(None),
         };
         self.known
             .files
             .insert(description.path.clone(), Some(file));
+        if is_kept {
+            self.reshape(description)?;
+        }
         Ok(())
     }
 
     /// Gives the file at `from` another description, and its view the name that follows from it.
-    fn redescribe(
+    pub(super) fn redescribe(
         &mut self,
         from: &[u8],
         description: &Arc<FileDescription>,
@@ -446,7 +540,8 @@ impl Work<'_> {
         let tree = known.description.tree.clone();
         if tree != description.tree {
             // What its rows are is something else from now on.
-            self.remove(from)?;
+            let end = self.end.clone();
+            self.remove(from, &end)?;
             return self.create(description, &Attributes::default());
         }
         if let Some(root) = &tree {
@@ -456,13 +551,6 @@ impl Work<'_> {
         }
         let Some(mut file) = self.known.files.insert(from.to_vec(), None).flatten() else {
             return Ok(());
-        };
-        let changing = || {
-            format!(
-                "changing the entry of {} to {}",
-                path_text(from),
-                path_text(&description.path)
-            )
         };
         let identity = description.format.identity_name();
         if tree.is_none() {
@@ -476,6 +564,24 @@ impl Work<'_> {
                     .mark(self.session, self.stream, &file.table)?;
             }
         }
+        self.store(file, description)
+    }
+
+    /// Gives a file that was taken from what is known this description, and stores where its rows are and what they are.
+    pub(super) fn store(
+        &mut self,
+        mut file: File,
+        description: &Arc<FileDescription>,
+    ) -> Result<(), SinkError> {
+        let changing = || {
+            format!(
+                "changing the entry of {} to {}",
+                path_text(&file.description.path),
+                path_text(&description.path)
+            )
+        };
+        let shape = file.shape.text();
+        let identity = description.format.identity_name();
         let format = FormatWords::of(&description.format)?;
         let path_hash = hash(&description.path);
         let path_text = path_text(&description.path);
@@ -491,12 +597,14 @@ impl Work<'_> {
             Value::Text(Some(identity)),
             Value::Text(Some(&file.table)),
             Value::Text(description.table.as_deref()),
+            Value::Number(Some(file.rows.number)),
+            Value::Text(Some(&shape)),
             Value::Number(Some(file.file_id)),
         ];
         let update = self.session.sql.own(
             "UPDATE {files} SET path_hash = ?, path = ?, path_text = ?, file_group = ?, organization = ?, layout = ?,
-                 record_size = ?, varseq_format = ?, identity_name = ?, table_name = ?, table_configured = ?
-             WHERE file_id = ?",
+                 record_size = ?, varseq_format = ?, identity_name = ?, table_name = ?, table_configured = ?, rows_table = ?,
+                 shape = ? WHERE file_id = ?",
         );
         self.session.change(&update, &values).doing(changing)?;
         file.description = Arc::clone(description);
@@ -624,7 +732,7 @@ impl Work<'_> {
     }
 
     /// A name for the view of a file, or a tree, that nothing in the database has yet.
-    fn take_name(&mut self, description: &FileDescription) -> Result<String, SinkError> {
+    pub(super) fn take_name(&mut self, description: &FileDescription) -> Result<String, SinkError> {
         let wanted = wanted_name(description)?;
         let name = self
             .structure

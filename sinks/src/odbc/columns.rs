@@ -1,9 +1,10 @@
 //! The columns of a table with rows: what they are called, what types they have, and what goes into them.
 
+use super::check::{Holds, Needed};
 use super::dialect::{Dialect, Sql, Types};
 use super::session::Kind;
 use crate::naming::numbered_within;
-use crate::plan::{CellRoom, ColumnKind, Plan, PlanColumn, Shape, UNDECODED};
+use crate::plan::{CellRoom, ColumnKind, Mode, Plan, PlanColumn, Shape, UNDECODED};
 use counterfoil_records::value::Value;
 use odbc_api::DataType;
 use std::fmt::Write as _;
@@ -15,13 +16,20 @@ const NAMES_SHOWN: usize = 12;
 /// What tells shared tables from others.
 const SHARED: &str = "shared";
 
-/// The columns of a table, beside the identity.
+/// The column of a field that is named `id`, in a table; its view has the name.
+const ID_OF_RECORD: &str = "counterfoil_id";
+
+/// When a change was captured.
+pub(super) const CAPTURED: ColumnKind = ColumnKind::Timestamp { digits: 6 };
+
+/// The columns of a table, beside the identity and what says which change a row is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Columns {
     /// Those that are filled, in order: what a plan fills, [`UNDECODED`], `data`, `rest`.
     filled: Vec<Column>,
     /// Those that nothing fills any more.
     left: Vec<Column>,
+    is_history: bool,
     /// What tells tables with these columns from others.
     pub(super) structure: String,
 }
@@ -31,6 +39,8 @@ pub(super) struct Columns {
 pub(super) struct Column {
     /// As SQL wants it.
     pub(super) name: String,
+    /// What people call it, if that is something else.
+    shown: Option<String>,
     content: Content,
 }
 
@@ -58,6 +68,7 @@ impl Columns {
         Columns {
             filled: vec![Column::own("data", Content::Data)],
             left: Vec::new(),
+            is_history: false,
             structure: SHARED.into(),
         }
     }
@@ -65,9 +76,19 @@ impl Columns {
     /// The columns of a file's table with this shape.
     pub(super) fn of(shape: &Shape, sql: &Sql) -> Columns {
         let planned = |columns: &[PlanColumn]| -> Vec<Column> {
-            let columns = columns.iter().map(|column| Column {
-                name: sql.quoted(&sql.column_name(&column.name)),
-                content: Content::Planned(column.kind),
+            let columns = columns.iter().map(|column| {
+                let shown = sql.quoted(&sql.column_name(&column.name));
+                // The table has a column of that name, which is the identity.
+                let is_taken = column.name.eq_ignore_ascii_case("id");
+                let name = match is_taken {
+                    true => sql.quoted(&sql.column_name(ID_OF_RECORD)),
+                    false => shown.clone(),
+                };
+                Column {
+                    name,
+                    shown: is_taken.then_some(shown),
+                    content: Content::Planned(column.kind),
+                }
             });
             columns.collect()
         };
@@ -79,13 +100,16 @@ impl Columns {
             filled.push(Column::own("data", Content::Data));
             filled.push(Column::own("rest", Content::Rest));
         }
+        // (No index is made here, so what it would be of makes no difference.)
         let physical = Shape {
             fill: String::new(),
+            key: Vec::new(),
             ..shape.clone()
         };
         Columns {
             filled,
             left: planned(&shape.left),
+            is_history: shape.mode == Mode::History,
             structure: physical.text(),
         }
     }
@@ -93,6 +117,11 @@ impl Columns {
     /// Whether rows of several files are in one table.
     pub(super) fn is_shared(&self) -> bool {
         self.structure == SHARED
+    }
+
+    /// Whether there is a row for each change.
+    pub(super) fn is_history(&self) -> bool {
+        self.is_history
     }
 
     /// Those that are filled.
@@ -119,6 +148,25 @@ impl Columns {
             let _ = write!(text, "{} {kind}, ", column.name);
         }
         text
+    }
+
+    /// What a table needs for those that are filled.
+    pub(super) fn needed(&self, dialect: Dialect, types: Types) -> Vec<Needed> {
+        let needed = self.filled.iter().map(|column| {
+            let (kind, holds) = match column.content {
+                Content::Planned(kind) => (dialect.type_of(kind, types), dialect.holds(kind)),
+                Content::Undecoded => (types.text.to_owned(), Holds::Text(None)),
+                Content::Data | Content::Rest => (types.bytes.to_owned(), Holds::Bytes(None)),
+            };
+            Needed {
+                name: column.name.clone(),
+                kind,
+                holds,
+                // A record has bytes, if only none; that it was deleted has not.
+                takes_null: column.content != Content::Data || self.is_history,
+            }
+        });
+        needed.collect()
     }
 
     /// The names of those that are in both tables, as SQL wants them.
@@ -148,10 +196,14 @@ impl Columns {
         kinds.collect()
     }
 
-    /// Names of the columns that people read, as SQL wants them.
-    pub(super) fn shown(&self) -> Vec<&str> {
+    /// The columns that people read, under the names that they know, as SQL wants them.
+    pub(super) fn shown(&self) -> Vec<String> {
         let columns = self.filled.iter().chain(&self.left);
-        columns.map(|column| column.name.as_str()).collect()
+        let shown = columns.map(|column| match &column.shown {
+            Some(shown) => format!("{} AS {shown}", column.name),
+            None => column.name.clone(),
+        });
+        shown.collect()
     }
 }
 
@@ -159,6 +211,7 @@ impl Column {
     fn own(name: &str, content: Content) -> Column {
         Column {
             name: name.to_owned(),
+            shown: None,
             content,
         }
     }
@@ -234,7 +287,7 @@ impl Sql {
 
 impl Dialect {
     /// The type of a column of this kind. Where the database has none that holds all such values, it is text or bytes.
-    fn type_of(self, kind: ColumnKind, types: Types) -> String {
+    pub(super) fn type_of(self, kind: ColumnKind, types: Types) -> String {
         use Dialect::{Db2, Generic, Mysql, Oracle, Postgresql, SqlServer, Sqlite};
         match kind {
             ColumnKind::SmallInt | ColumnKind::Integer | ColumnKind::BigInt => match (self, kind) {
@@ -308,7 +361,7 @@ impl Dialect {
         }
     }
 
-    fn holds_decimal(self, precision: u16) -> bool {
+    pub(super) fn holds_decimal(self, precision: u16) -> bool {
         match self {
             // It would make floating-point numbers of them.
             Dialect::Sqlite => false,
@@ -319,7 +372,7 @@ impl Dialect {
         }
     }
 
-    fn holds_time(self, digits: u8) -> bool {
+    pub(super) fn holds_time(self, digits: u8) -> bool {
         match self {
             Dialect::Sqlite | Dialect::Oracle => false,
             Dialect::Db2 | Dialect::Generic => digits == 0,
@@ -328,7 +381,7 @@ impl Dialect {
         }
     }
 
-    fn holds_timestamp(self, digits: u8) -> bool {
+    pub(super) fn holds_timestamp(self, digits: u8) -> bool {
         match self {
             Dialect::Sqlite => false,
             Dialect::Db2 | Dialect::Oracle => true,
@@ -340,7 +393,7 @@ impl Dialect {
     }
 
     /// How a value of this kind is handed over.
-    fn kind_of(self, kind: ColumnKind) -> Kind {
+    pub(super) fn kind_of(self, kind: ColumnKind) -> Kind {
         let text = |data_type| Kind::As(data_type);
         match kind {
             ColumnKind::SmallInt | ColumnKind::Integer | ColumnKind::BigInt => Kind::Number,

@@ -3,7 +3,9 @@
 //! Most of what this sink says is SQL that all databases have in common; what isn't, is here. The
 //! text of every statement in every dialect is in `snapshots/`, and a test compares.
 
-use super::columns::Columns;
+use super::check::{Holds, Needed};
+use super::columns::{CAPTURED, Columns};
+use super::history::{OWN_VALUES, POSITION};
 use crate::naming::{numbered, numbered_within};
 use counterfoil_records::STATIC_BLOCK_BYTES;
 use std::fmt::Write as _;
@@ -409,7 +411,7 @@ type OwnTable = (
 );
 
 /// Counterfoil's own tables, without the names of types.
-const TABLES: [OwnTable; 7] = [
+const TABLES: [OwnTable; 8] = [
     (
         "counterfoil_position",
         &[
@@ -483,6 +485,22 @@ const TABLES: [OwnTable; 7] = [
             ("structure", Column::Text),
             ("is_made", Column::Number),
             ("is_used", Column::Number),
+        ],
+        "rows_table",
+    ),
+    // Every history whose file isn't there any more.
+    (
+        "counterfoil_histories",
+        &[
+            ("rows_table", Column::Number),
+            ("stream", Column::Key),
+            ("path_hash", Column::Key),
+            ("path", Column::Bytes),
+            ("path_text", Column::Text),
+            ("table_name", Column::Text),
+            ("table_configured", Column::Text),
+            ("identity_name", Column::Text),
+            ("shape", Column::Text),
         ],
         "rows_table",
     ),
@@ -595,7 +613,76 @@ impl Sql {
 
     /// The table with this number.
     pub(super) fn rows_table(&self, number: i64) -> String {
-        self.placed(&format!("counterfoil_rows_{number}"))
+        self.placed(&Sql::rows_name(number))
+    }
+
+    /// Its name alone.
+    pub(super) fn rows_name(number: i64) -> String {
+        format!("counterfoil_rows_{number}")
+    }
+
+    /// A column's name without its quotes.
+    pub(super) fn bare(&self, name: &str) -> String {
+        let quote = self.quote;
+        match name
+            .strip_prefix(quote)
+            .and_then(|name| name.strip_suffix(quote))
+        {
+            Some(name) => name.replace(&format!("{quote}{quote}"), &quote.to_string()),
+            None => name.to_owned(),
+        }
+    }
+
+    /// Counterfoil's own tables: the name of each, what its columns have to be, and its key.
+    pub(super) fn own_columns(
+        &self,
+        types: Types,
+    ) -> Vec<(&'static str, Vec<Needed>, &'static str)> {
+        let tables = TABLES.iter().map(|(name, columns, key)| {
+            let needed = columns.iter().map(|(name, column)| {
+                let integer = self.dialect.integer_type();
+                let (kind, holds) = match column {
+                    Column::Key => {
+                        let kind = format!("{} NOT NULL", self.dialect.key_type());
+                        (kind, Holds::Text(Some(255)))
+                    }
+                    Column::Number => (format!("{integer} NOT NULL"), Holds::Integer(64)),
+                    Column::NumberOrNot => (integer.to_owned(), Holds::Integer(64)),
+                    Column::Text => (types.text.to_owned(), Holds::Text(None)),
+                    Column::Bytes => (types.bytes.to_owned(), Holds::Bytes(None)),
+                };
+                Needed {
+                    name: (*name).to_owned(),
+                    kind,
+                    holds,
+                    takes_null: !matches!(column, Column::Key | Column::Number),
+                }
+            });
+            (*name, needed.collect(), *key)
+        });
+        tables.collect()
+    }
+
+    /// What the columns of a table with rows have to be that come before those of the record.
+    pub(super) fn key_columns(&self, columns: &Columns, types: Types) -> Vec<Needed> {
+        let mut needed = Vec::new();
+        let mut add = |name: &str, kind: &str, holds| {
+            needed.push(Needed {
+                name: name.to_owned(),
+                kind: format!("{kind} NOT NULL"),
+                holds,
+                takes_null: false,
+            });
+        };
+        for name in key(columns).split(", ") {
+            add(name, self.dialect.integer_type(), Holds::Integer(64));
+        }
+        if columns.is_history() {
+            add("op", OP_TYPE, Holds::Text(Some(10)));
+            let kind = self.dialect.type_of(CAPTURED, types);
+            add("captured_at", &kind, self.dialect.holds(CAPTURED));
+        }
+        needed
     }
 
     /// The `number`th choice for a name that is wanted, as far as databases take it: not too long, no character beyond the
@@ -680,13 +767,23 @@ impl Sql {
     pub(super) fn create_rows(&self, number: i64, columns: &Columns, types: Types) -> String {
         let (table, integer) = (self.rows_table(number), self.dialect.integer_type());
         let values = columns.definitions(self.dialect, types);
-        let (file, key) = if columns.is_shared() {
-            (format!("file_id {integer} NOT NULL, "), "file_id, id")
+        let file = if columns.is_shared() {
+            format!("file_id {integer} NOT NULL, ")
         } else {
-            (String::new(), "id")
+            String::new()
+        };
+        let change = if columns.is_history() {
+            format!(
+                "epoch {integer} NOT NULL, lsn {integer} NOT NULL, idx {integer} NOT NULL, op {OP_TYPE} NOT NULL, \
+                 captured_at {} NOT NULL, ",
+                self.dialect.type_of(CAPTURED, types)
+            )
+        } else {
+            String::new()
         };
         format!(
-            "CREATE TABLE {table} ({file}id {integer} NOT NULL, {values}PRIMARY KEY ({key})){}",
+            "CREATE TABLE {table} ({file}id {integer} NOT NULL, {change}{values}PRIMARY KEY ({})){}",
+            key(columns),
             self.dialect.table_kind()
         )
     }
@@ -694,6 +791,9 @@ impl Sql {
     /// Copies the rows of one file's table into another's, with the columns that both have.
     pub(super) fn copy(&self, from: &Rows, to: &Rows) -> String {
         let mut names = vec!["id"];
+        if to.columns.is_history() {
+            names.extend([POSITION, "op, captured_at"]);
+        }
         names.extend(to.columns.common(&from.columns));
         let names = names.join(", ");
         format!(
@@ -708,10 +808,20 @@ impl Sql {
         format!("DROP TABLE {}", self.rows_table(number))
     }
 
-    /// A row that is new: its identity, then its values.
+    /// A row that is new: its identity, then its values. In a history its position and time are between them.
     pub(super) fn insert(&self, rows: &Rows) -> Statement {
         let values = rows.values();
         let names: String = values.iter().flat_map(|value| [", ", value]).collect();
+        if rows.columns.is_history() {
+            return Statement {
+                sql: format!(
+                    "INSERT INTO {} (id, {POSITION}, op, captured_at{names}) VALUES (?, ?, ?, ?, 'put', ?{})",
+                    self.rows_table(rows.number),
+                    ", ?".repeat(values.len()),
+                ),
+                order: (0..OWN_VALUES + values.len()).collect(),
+            };
+        }
         Statement {
             sql: format!(
                 "INSERT INTO {} ({}id{names}) VALUES ({}?{})",
@@ -878,8 +988,11 @@ impl Sql {
         )
     }
 
-    /// Rows from an identity on, in order: so many at most, where that can be said.
+    /// Records from an identity on, in order: so many at most, where that can be said.
     pub(super) fn page(&self, rows: &Rows, count: usize) -> String {
+        if rows.columns.is_history() {
+            return self.current_page(rows, count);
+        }
         let values = if rows.file_id.is_some() {
             "data"
         } else {
@@ -903,7 +1016,7 @@ impl Sql {
 
     /// A query of so many rows at most; the word SELECT isn't in `query` yet. The generic dialect has no words for it, and
     /// whoever reads stops.
-    fn limited_to(&self, query: &str, count: usize) -> String {
+    pub(super) fn limited_to(&self, query: &str, count: usize) -> String {
         match self.dialect {
             Dialect::SqlServer => format!("SELECT TOP ({count}) {query}"),
             Dialect::Oracle | Dialect::Db2 => {
@@ -918,10 +1031,14 @@ impl Sql {
 
     /// The view of a file's table, which has the name that follows from the file's.
     pub(super) fn file_view(&self, number: i64, identity: &str, columns: &Columns) -> String {
+        let mut names = vec![format!("id AS {}", self.quoted(&self.folded(identity)))];
+        if columns.is_history() {
+            names.extend([POSITION, "op, captured_at"].map(str::to_owned));
+        }
+        names.extend(columns.shown());
         format!(
-            "SELECT id AS {}, {} FROM {}",
-            self.quoted(&self.folded(identity)),
-            columns.shown().join(", "),
+            "SELECT {} FROM {}",
+            names.join(", "),
             self.rows_table(number)
         )
     }
@@ -975,6 +1092,17 @@ impl Sql {
         }
     }
 
+    /// What says in which schema names without one are; `None`: there is but one, or nobody knows.
+    pub(super) fn current_schema(&self) -> Option<&'static str> {
+        match self.dialect {
+            Dialect::Oracle => Some("SELECT SYS_CONTEXT('USERENV', 'CURRENT_SCHEMA') FROM dual"),
+            Dialect::Db2 => Some("SELECT CURRENT SCHEMA FROM sysibm.sysdummy1"),
+            Dialect::SqlServer => Some("SELECT SCHEMA_NAME()"),
+            Dialect::Postgresql => Some("SELECT current_schema()"),
+            Dialect::Mysql | Dialect::Sqlite | Dialect::Generic => None,
+        }
+    }
+
     /// The names of all tables and views where ours are; `None`: the driver is asked.
     pub(super) fn list_names(&self) -> Option<String> {
         let schema = |otherwise: &str| match &self.schema {
@@ -1020,6 +1148,20 @@ impl Sql {
     }
 }
 
+/// What a history's row says has happened: `put` or `delete`.
+const OP_TYPE: &str = "VARCHAR(10)";
+
+/// The columns that are the key of a table with rows.
+pub(super) fn key(columns: &Columns) -> &'static str {
+    if columns.is_shared() {
+        "file_id, id"
+    } else if columns.is_history() {
+        "id, epoch, lsn, idx"
+    } else {
+        "id"
+    }
+}
+
 /// A condition: the identity is one of these.
 pub(super) fn one_of(ids: &[i64]) -> String {
     let mut condition = String::with_capacity(8 + ids.len() * 8);
@@ -1034,8 +1176,10 @@ pub(super) fn one_of(ids: &[i64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::history::Stamp;
     use super::*;
-    use crate::plan::{ColumnKind, PlanColumn, Shape};
+    use crate::plan::{ColumnKind, Mode, PlanColumn, Shape};
+    use counterfoil_proto::Position;
     use std::path::Path;
 
     /// A column of every kind, and what is near the limits of some database.
@@ -1097,6 +1241,17 @@ mod tests {
                 ..Shape::default()
             };
             let bare = rows(20, None, Columns::of(&no_raw, &sql));
+            let history = |number, raw| {
+                let shape = Shape {
+                    mode: Mode::History,
+                    raw,
+                    columns: typed().columns.drain(..2).collect(),
+                    decoded: true,
+                    ..Shape::default()
+                };
+                rows(number, None, Columns::of(&shape, &sql))
+            };
+            let (history, other) = (history(21, true), history(22, false));
             let mut says = |what: &str, statement: &str| {
                 let _ = writeln!(text, "{what}: {statement}");
             };
@@ -1126,6 +1281,7 @@ mod tests {
                 }
             }
             says("names", &sql.list_names().unwrap_or_default());
+            says("schema", sql.current_schema().unwrap_or_default());
             says(
                 "lock",
                 &sql.own("UPDATE {position} SET idx = idx WHERE stream = ?"),
@@ -1148,6 +1304,57 @@ mod tests {
                 says("page", &sql.page(rows, 256));
             }
             says("copy", &sql.copy(&alone, &planned));
+            let needed = &planned.columns.needed(dialect, types)[3];
+            says("column added", &sql.add_column(&sql.rows_table(19), needed));
+            says(
+                "column changed",
+                &sql.change_type(&sql.rows_table(19), needed),
+            );
+            says(
+                "column null",
+                &sql.let_be_null(&sql.rows_table(19), &needed.name, &needed.kind),
+            );
+            says(
+                "key added",
+                &sql.add_key(
+                    &sql.rows_table(21),
+                    key(&history.columns),
+                    "CREATE TABLE ...",
+                ),
+            );
+            let at = Position {
+                epoch: 1,
+                lsn: 1234,
+                index: 5,
+            };
+            let at = Stamp::of(at, 1_700_000_000_123_456_789).expect("a moment");
+            let mut with_order = |what: &str, statement: Statement| {
+                says(what, &format!("{} {:?}", statement.sql, statement.order));
+            };
+            let create = sql.create_rows(21, &history.columns, types);
+            with_order("put", sql.insert(&history));
+            with_order("put without raw", sql.insert(&other));
+            with_order("deletion", sql.insert_deletion(&history));
+            with_order("late", sql.delete_change(&history));
+            for (what, statement) in [
+                ("history", create),
+                ("late clearing", sql.delete_changes(&history, (3, 9), &at)),
+                ("current", sql.which_are_current(&history, &[1, 2, 3])),
+                ("end", sql.end(&history, (3, 9), &at)),
+                ("end all", sql.end(&history, (0, i64::MAX), &at)),
+                ("end others", sql.end_others(&history, &other, &at)),
+                ("copy current", sql.copy_current(&history, &other, &at)),
+                ("copy deletions", sql.copy_deletions(&history, &other)),
+                ("copy history", sql.copy(&history, &other)),
+                ("current page", sql.page(&history, 256)),
+                ("page of changes", sql.changes_page(&history, 256)),
+                (
+                    "view of a history",
+                    sql.file_view(21, "record_number", &history.columns),
+                ),
+            ] {
+                says(what, &statement);
+            }
             says("residue", &sql.residue_page(64));
             says("drop table", &sql.drop_rows(17));
             for (name, query) in [

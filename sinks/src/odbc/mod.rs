@@ -22,11 +22,13 @@
 mod apply;
 mod arrays;
 mod catalogue;
+mod check;
 mod columns;
 mod config;
 mod dialect;
 mod entry;
 mod error;
+mod history;
 mod rows;
 mod schema;
 mod session;
@@ -46,11 +48,13 @@ use apply::applying;
 use arrays::Arrays;
 use catalogue::{Known, Work};
 use counterfoil_proto::Position;
-use dialect::Sql;
+use dialect::{Rows, Sql};
 use error::{Doing, transient};
+use history::Stamp;
 use session::Session;
 use snapshot::OdbcSnapshot;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tables::{Left, Structure};
 
@@ -89,6 +93,8 @@ struct Target {
     /// `None` after it was lost: the next call connects anew.
     session: Option<Session>,
     known: HashMap<String, Known>,
+    /// The numbers of tables that were found to be what they have to be; `None`: nobody looks.
+    checked: Option<Arc<HashSet<i64>>>,
     /// A batch that was being committed when the connection was lost.
     in_doubt: Option<(String, Position)>,
     /// When to look again after views, if there is something left to do.
@@ -180,6 +186,7 @@ impl OdbcSink {
                 arrays: Arrays::Never,
                 session: None,
                 known: HashMap::new(),
+                checked: (config.ddl == Ddl::Check).then(Arc::default),
                 in_doubt: None,
                 upkeep: None,
             },
@@ -340,16 +347,18 @@ impl Target {
             ));
         }
         let mut missing = HashSet::new();
+        let mut is_checked_again = false;
         for _ in 0..ROUNDS_MAX {
             let (mut session, stored) = self.writing(&batch.stream)?;
             let mut known = self.known.remove(&batch.stream).unwrap_or_default();
-            let mut structure = Structure::without(&missing);
+            let mut structure = Structure::new(&missing, self.checked.clone());
             let mut work = Work {
                 session: &mut session,
                 known: &mut known,
                 structure: &mut structure,
                 stream: &batch.stream,
                 now_ns: now_ns(),
+                end: Stamp::of(batch.position, batch.captured_ns)?,
             };
             let Err(error) = apply::apply(&mut work, batch, stored) else {
                 return Ok((session, known, structure));
@@ -365,7 +374,27 @@ impl Target {
                     continue;
                 }
             }
+            if !structure.unchecked.is_empty() {
+                let checked = self.check(&mut session, &structure.unchecked);
+                if !session.is_broken() {
+                    self.session = Some(session);
+                }
+                checked?;
+                continue;
+            }
             if structure.lacking.is_empty() {
+                // Somebody may have changed a table since it was checked, and then it isn't the rows that are wrong.
+                if let Some(checked) = &mut self.checked
+                    && !checked.is_empty()
+                    && !is_checked_again
+                    && !matches!(error, SinkError::NotAfter { .. })
+                {
+                    *checked = Arc::default();
+                    if !error.is_transient() {
+                        is_checked_again = true;
+                        continue;
+                    }
+                }
                 // What the database refused may have left the connection in any state.
                 if matches!(error, SinkError::NotAfter { .. }) {
                     self.session = Some(session);
@@ -383,6 +412,21 @@ impl Target {
             applying(batch),
             "tables were made for it again and again, and somebody else took them",
         ))
+    }
+
+    /// Looks whether tables are what they have to be.
+    fn check(
+        &mut self,
+        session: &mut Session,
+        unchecked: &[(Rows, String)],
+    ) -> Result<(), SinkError> {
+        for (rows, whose) in unchecked {
+            check::check_rows(session, rows, whose)?;
+            if let Some(checked) = &mut self.checked {
+                Arc::make_mut(checked).insert(rows.number);
+            }
+        }
+        Ok(())
     }
 
     /// A batch that wasn't applied; or was it, before?

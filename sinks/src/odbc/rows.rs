@@ -10,6 +10,7 @@ use super::arrays::Arrays;
 use super::columns::{Cell, add_cells};
 use super::dialect::{Dialect, Rows, Statement};
 use super::error::{Doing, Fault, transient};
+use super::history::{OWN_VALUES, Stamp, own_kinds, own_value};
 use super::session::{Kind, Session, Value};
 use crate::SinkError;
 use crate::plan::{CellRoom, Plan, Shape};
@@ -31,6 +32,8 @@ pub(super) struct Record<'a> {
     pub(super) id: i64,
     pub(super) data: &'a [u8],
     pub(super) rest: &'a [u8],
+    /// Of a history's row.
+    pub(super) stamp: Option<&'a Stamp>,
 }
 
 /// What becomes of records: their table, and the plan that fills it.
@@ -103,6 +106,62 @@ pub(super) fn write(
     run(session, target, &insert, new, &doing)
 }
 
+/// Adds records to a history.
+pub(super) fn append(
+    session: &mut Session,
+    target: Target<'_>,
+    records: &[Record<'_>],
+    doing: impl Fn(i64) -> String,
+) -> Result<(), SinkError> {
+    let insert = session.sql.insert(target.rows);
+    run(session, target, &insert, records, &doing)
+}
+
+/// Adds rows to a history that say that records were deleted.
+pub(super) fn append_deletions(
+    session: &mut Session,
+    rows: &Rows,
+    records: &[Record<'_>],
+    doing: impl Fn(i64) -> String,
+) -> Result<(), SinkError> {
+    let insert = session.sql.insert_deletion(rows);
+    let kinds = own_kinds(session.sql.dialect);
+    for records in records.chunks(RECORDS_MAX) {
+        let value = |row: usize, column| own_value(records[row].id, records[row].stamp, column);
+        let doing = || doing(records.first().map_or(0, |first| first.id));
+        let changed = session
+            .array(&insert, &kinds, records.len(), value)
+            .map_err(|fault| fault.of_rows(doing()))?;
+        require_count(session, records.len(), changed, doing)?;
+    }
+    Ok(())
+}
+
+/// Refuses to go on where the driver counts fewer rows than it was given.
+fn require_count(
+    session: &mut Session,
+    count: usize,
+    changed: Option<usize>,
+    doing: impl Fn() -> String,
+) -> Result<(), SinkError> {
+    let is_wrong = match session.arrays {
+        Arrays::Counted => changed != Some(count),
+        Arrays::Never => changed.is_some_and(|changed| changed < count),
+        Arrays::Trusted => false,
+    };
+    if !is_wrong {
+        return Ok(());
+    }
+    session.arrays = Arrays::Never;
+    Err(transient(
+        doing(),
+        format!(
+            "{count} rows were handed over, and the driver counts {}",
+            changed.map_or("none".to_owned(), |changed| changed.to_string()),
+        ),
+    ))
+}
+
 fn run(
     session: &mut Session,
     target: Target<'_>,
@@ -112,7 +171,9 @@ fn run(
 ) -> Result<(), SinkError> {
     let dialect = session.sql.dialect;
     let columns = &target.rows.columns;
-    let mut kinds = vec![Kind::Number];
+    let mut kinds = own_kinds(dialect).to_vec();
+    kinds.truncate(if columns.is_history() { OWN_VALUES } else { 1 });
+    let own = kinds.len();
     kinds.extend(columns.kinds(dialect));
     let planned = columns.planned();
     // MySQL counts rows that it changed, which may be twice or not at all for an upsert.
@@ -135,8 +196,8 @@ fn run(
             }
             cells.resize(begin + planned, Cell::Null);
         }
-        let value = |row: usize, column: usize| match column.checked_sub(1) {
-            None => Value::Number(Some(records[row].id)),
+        let value = |row: usize, column: usize| match column.checked_sub(own) {
+            None => own_value(records[row].id, records[row].stamp, column),
             Some(at) if at < planned => value_of(&cells[row * planned + at], kinds[column]),
             Some(at) if at == planned => Value::Bytes(Some(records[row].data)),
             Some(_) => {
@@ -155,21 +216,8 @@ fn run(
                 },
                 other => other,
             })?;
-        let is_wrong = match session.arrays {
-            Arrays::Counted => changed != Some(records.len()),
-            Arrays::Never => changed.is_some_and(|changed| changed < records.len()),
-            Arrays::Trusted => false,
-        };
-        if is_counted && is_wrong {
-            session.arrays = Arrays::Never;
-            return Err(transient(
-                doing(),
-                format!(
-                    "{} rows were handed over, and the driver counts {}",
-                    records.len(),
-                    changed.map_or("none".to_owned(), |changed| changed.to_string()),
-                ),
-            ));
+        if is_counted {
+            require_count(session, records.len(), changed, doing)?;
         }
     }
     Ok(())
@@ -190,11 +238,13 @@ fn value_of(cell: &Cell, kind: Kind) -> Value<'_> {
     }
 }
 
-/// Writes all rows of a table into another one, with the values that its plan has for them.
-pub(super) fn refill(
+/// Writes all records of a table into another one, with the values that its plan has for them; into a history, as changes
+/// of a moment.
+pub(super) fn fill(
     session: &mut Session,
     from: &Rows,
     to: Target<'_>,
+    at: Option<&Stamp>,
     doing: impl Fn() -> String,
 ) -> Result<(), SinkError> {
     let insert = session.sql.insert(to.rows);
@@ -225,6 +275,7 @@ pub(super) fn refill(
                 id: *id,
                 data,
                 rest,
+                stamp: at,
             })
             .collect();
         run(session, to, &insert, &records, &|id| {
@@ -232,4 +283,64 @@ pub(super) fn refill(
         })?;
     }
     Ok(())
+}
+
+/// Writes all rows of a history into another one, with the values that its plan has for them.
+pub(super) fn fill_history(
+    session: &mut Session,
+    from: &Rows,
+    to: Target<'_>,
+    doing: impl Fn() -> String,
+) -> Result<(), SinkError> {
+    let copy = session.sql.copy_deletions(from, to.rows);
+    session.change(&copy, &[]).doing(&doing)?;
+    let insert = session.sql.insert(to.rows);
+    let select = session.sql.changes_page(from, REFILLED_ROWS);
+    let kinds = [
+        Kind::Number,
+        Kind::Bytes,
+        Kind::Bytes,
+        Kind::Number,
+        Kind::Number,
+        Kind::Number,
+        Kind::Text,
+    ];
+    let mut behind = [-1; 4];
+    loop {
+        let [id, epoch, lsn, idx] = behind;
+        let values = [id, id, epoch, epoch, lsn, lsn, idx].map(|key| Value::Number(Some(key)));
+        let mut page: Vec<(i64, Vec<u8>, Vec<u8>, Stamp)> = Vec::new();
+        let mut bytes = 0;
+        session
+            .walk(&select, &values, &kinds, |mut row| {
+                if let Some(id) = row.number(0) {
+                    let (data, rest) = (row.bytes(1), row.bytes(2));
+                    bytes += data.len() + rest.len();
+                    let stamp = Stamp {
+                        position: [3, 4, 5].map(|at| row.number(at).unwrap_or_default()),
+                        captured_at: row.text(6).unwrap_or_default(),
+                    };
+                    page.push((id, data, rest, stamp));
+                }
+                page.len() < REFILLED_ROWS && bytes < REFILLED_BYTES
+            })
+            .doing(&doing)?;
+        let Some((id, .., last)) = page.last() else {
+            return Ok(());
+        };
+        let [epoch, lsn, idx] = last.position;
+        behind = [*id, epoch, lsn, idx];
+        let records: Vec<Record<'_>> = page
+            .iter()
+            .map(|(id, data, rest, stamp)| Record {
+                id: *id,
+                data,
+                rest,
+                stamp: Some(stamp),
+            })
+            .collect();
+        run(session, to, &insert, &records, &|id| {
+            format!("{}: record {id}", doing())
+        })?;
+    }
 }

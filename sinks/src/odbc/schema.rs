@@ -1,5 +1,6 @@
 //! Counterfoil's own tables: made where there are none, and looked at.
 
+use super::check::check_own;
 use super::dialect::{Sql, Types};
 use super::error::{Doing, Fault};
 use super::session::{Kind, Session, Value};
@@ -7,11 +8,12 @@ use crate::SinkError;
 use crate::sql::permanent;
 
 /// Version of Counterfoil's own tables; grows when they change.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Makes the tables where there are none. Whoever is faster makes them: each step can be done twice.
 pub(super) fn prepare(session: &mut Session) -> Result<(), SinkError> {
-    if check(session)?.is_ok() {
+    let version = check(session)?.ok();
+    if version == Some(i64::from(SCHEMA_VERSION)) {
         return Ok(());
     }
     let creating = || "creating Counterfoil's tables".to_owned();
@@ -34,9 +36,11 @@ pub(super) fn prepare(session: &mut Session) -> Result<(), SinkError> {
             }
         }
     }
-    let insert = session
-        .sql
-        .own("INSERT INTO {state} (only_row, version, next_number) VALUES (1, ?, 1)");
+    // What is new in a version is tables, so far.
+    let insert = session.sql.own(match version {
+        None => "INSERT INTO {state} (only_row, version, next_number) VALUES (1, ?, 1)",
+        Some(_) => "UPDATE {state} SET version = ?",
+    });
     let version = Value::Number(Some(i64::from(SCHEMA_VERSION)));
     let inserted = session
         .change(&insert, &[version])
@@ -62,10 +66,31 @@ pub(super) fn statements(sql: &Sql) -> Vec<String> {
     statements
 }
 
-/// Refuses to go on where there are none, and says how to make them.
+/// Refuses to go on where there are none, or other ones, and says how to make or mend them.
 pub(super) fn require(session: &mut Session) -> Result<(), SinkError> {
-    if check(session)?.is_ok() {
-        return Ok(());
+    if let Ok(version) = check(session)? {
+        if version < i64::from(SCHEMA_VERSION) {
+            let created = session.sql.create_own(session.sql.dialect.usual_types());
+            let mut mends = Vec::new();
+            for (table, makes) in created {
+                if !is_there(session, &table)? {
+                    mends.extend(makes);
+                }
+            }
+            mends.push(
+                session
+                    .sql
+                    .own(&format!("UPDATE {{state}} SET version = {SCHEMA_VERSION}")),
+            );
+            return Err(permanent(
+                "looking for Counterfoil's tables",
+                format!(
+                    "they are of version {version}, this Counterfoil needs {SCHEMA_VERSION}, and `ddl` says that nothing is to be made"
+                ),
+                format!("have them made: {}", mends.join("; ")),
+            ));
+        }
+        return check_own(session);
     }
     let statements = statements(&session.sql);
     Err(permanent(

@@ -98,6 +98,45 @@ impl Row {
     }
 }
 
+/// A column of a table, as the driver has it.
+#[derive(Clone, Debug)]
+pub(super) struct Shown {
+    pub(super) name: String,
+    /// ODBC's number for its type.
+    pub(super) data_type: i64,
+    /// The database's name for it.
+    pub(super) type_name: String,
+    /// Digits, characters or bytes.
+    pub(super) size: Option<i64>,
+    /// Digits behind the point.
+    pub(super) digits: Option<i64>,
+    /// It may not be NULL.
+    pub(super) is_required: bool,
+    pub(super) has_default: bool,
+}
+
+impl Shown {
+    /// Its type for people.
+    pub(super) fn kind(&self) -> String {
+        let has_size = matches!(self.data_type, 1..=3 | 12 | -9..=-8 | -3..=-2);
+        match (self.size, self.digits) {
+            _ if !has_size || self.type_name.contains('(') => self.type_name.clone(),
+            (Some(size), Some(digits)) if self.data_type == 2 || self.data_type == 3 => {
+                format!("{}({size},{digits})", self.type_name)
+            }
+            (Some(size), _) => format!("{}({size})", self.type_name),
+            (None, _) => self.type_name.clone(),
+        }
+    }
+}
+
+/// A column of a table's key, as the driver has it.
+#[derive(Clone, Debug)]
+pub(super) struct KeyColumn {
+    pub(super) name: String,
+    pub(super) place: i64,
+}
+
 /// A connection. After a fault of the driver's or the database's it is to be thrown away.
 pub(super) struct Session {
     /// `None` only while it is being dropped.
@@ -385,6 +424,121 @@ impl Session {
             Err(Failure::Odbc(error)) => self.noted(Err(error)),
             Err(Failure::Odd(what)) => Err(Fault::odd(what, dialect)),
         }
+    }
+
+    /// The catalog and the schema that a table without a schema is in, as far as that is known.
+    fn whereabouts(&mut self) -> Result<(String, Option<String>), Fault> {
+        let schema = match (self.sql.schema.clone(), self.sql.current_schema()) {
+            (Some(schema), _) => Some(schema),
+            (None, Some(select)) => {
+                let row = self.first(select, &[], &[Kind::Text])?;
+                row.and_then(|mut row| row.text(0))
+                    .map(|name| name.trim_end().to_owned())
+            }
+            (None, None) => None,
+        };
+        let catalog = self.link()?.current_catalog().unwrap_or_default();
+        Ok((catalog, schema))
+    }
+
+    /// What the driver says of tables with this name, row by row. Where there are some in several schemas, and which of them
+    /// is ours isn't known, it is nothing.
+    fn told_of(
+        &mut self,
+        table: &str,
+        columns: usize,
+        ask: impl Fn(
+            &Connection<'static>,
+            &str,
+            Option<&str>,
+            &str,
+            &mut dyn FnMut(Row),
+        ) -> Result<(), Failure>,
+    ) -> Result<Vec<Vec<Option<String>>>, Fault> {
+        let dialect = self.sql.dialect;
+        let (catalog, schema) = self.whereabouts()?;
+        // Names that aren't quoted are upper case in some databases.
+        for table in [table.to_owned(), table.to_uppercase()] {
+            let mut found: Vec<Vec<Option<String>>> = Vec::new();
+            let asked = ask(
+                self.link()?,
+                &catalog,
+                schema.as_deref(),
+                &table,
+                &mut |mut row| {
+                    found.push((0..columns).map(|at| row.text(at)).collect());
+                },
+            );
+            match asked {
+                Ok(()) => {}
+                Err(Failure::Odbc(error)) => return self.noted(Err(error)),
+                Err(Failure::Odd(what)) => return Err(Fault::odd(what, dialect)),
+            }
+            // The driver takes a name for a pattern.
+            found.retain(|row| {
+                let is = |at: usize, name: &str| {
+                    let there = row[at].as_deref().unwrap_or_default();
+                    there.is_empty() || there.eq_ignore_ascii_case(name)
+                };
+                is(2, &table) && schema.as_ref().is_none_or(|schema| is(1, schema))
+            });
+            if found.is_empty() {
+                continue;
+            }
+            let is_ambiguous = found.iter().any(|row| row[1] != found[0][1]);
+            return Ok(if is_ambiguous { Vec::new() } else { found });
+        }
+        Ok(Vec::new())
+    }
+
+    /// The columns of a table without its schema, as far as the driver says: none where it doesn't.
+    pub(super) fn columns_shown(&mut self, table: &str) -> Result<Vec<Shown>, Fault> {
+        let dialect = self.sql.dialect;
+        let any = if dialect == Dialect::Mysql { "" } else { "%" };
+        let found = self.told_of(table, 13, |link, catalog, schema, table, each| {
+            let schema = schema.unwrap_or(any);
+            let statement = link.preallocate()?;
+            let cursor = statement.into_columns_cursor(catalog, schema, table, "%")?;
+            walk_rows(cursor, &[Kind::Text; 13], dialect, |row| {
+                each(row);
+                true
+            })
+        })?;
+        let columns = found.into_iter().map(|mut row| {
+            let number = |at: usize| row[at].as_deref().and_then(|text| text.trim().parse().ok());
+            Shown {
+                data_type: number(4).unwrap_or_default(),
+                size: number(6),
+                digits: number(8),
+                is_required: number(10) == Some(0),
+                has_default: row[12].as_deref().is_some_and(|text| text != "NULL"),
+                name: row[3].take().unwrap_or_default(),
+                type_name: row[5].take().unwrap_or_default(),
+            }
+        });
+        Ok(columns.collect())
+    }
+
+    /// The columns of a table's key, as far as the driver says.
+    pub(super) fn key_shown(&mut self, table: &str) -> Result<Vec<KeyColumn>, Fault> {
+        let dialect = self.sql.dialect;
+        let found = self.told_of(table, 5, |link, catalog, schema, table, each| {
+            let catalog = Some(catalog).filter(|catalog| !catalog.is_empty());
+            let statement = link.preallocate()?;
+            let cursor = statement.into_primary_keys_cursor(catalog, schema, table)?;
+            walk_rows(cursor, &[Kind::Text; 5], dialect, |row| {
+                each(row);
+                true
+            })
+        })?;
+        let columns = found.into_iter().map(|mut row| KeyColumn {
+            place: row[4]
+                .as_deref()
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or_default(),
+            name: row[3].take().unwrap_or_default(),
+        });
+        Ok(columns.collect())
     }
 
     /// Runs a statement once for each of `count` rows of values, an array of them at a time. `value` gives the value of a

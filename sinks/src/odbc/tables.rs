@@ -40,6 +40,10 @@ pub(super) struct Structure {
     pub(super) suspect: Option<i64>,
     /// Whether views have to be made anew after the batch.
     pub(super) has_stale_views: bool,
+    /// The numbers of tables that are known to be what they have to be; `None`: nobody looks.
+    checked: Option<Arc<HashSet<i64>>>,
+    /// Those that aren't, and whose they are. The batch can't be applied until somebody has looked.
+    pub(super) unchecked: Vec<(Rows, String)>,
 }
 
 /// Whose tables are that somebody made before there was a stream.
@@ -56,7 +60,7 @@ pub(super) fn statements(sql: &Sql, files: &[FileDescription]) -> Result<Vec<Str
     })) {
         let columns = match &file.tree {
             Some(_) => Columns::shared(),
-            None => Columns::of(&wanted_shape(file)?, sql),
+            None => Columns::of(&wanted_shape(file), sql),
         };
         statements.push(sql.create_rows(number, &columns, sql.dialect.usual_types()));
         // A structure has braces of its own.
@@ -91,11 +95,37 @@ pub(super) fn lacking() -> SinkError {
 }
 
 impl Structure {
-    /// Of a database in which these tables aren't there any more.
-    pub(super) fn without(missing: &HashSet<i64>) -> Structure {
+    /// Of a database in which some tables aren't there any more, and some are known to be what they have to be.
+    pub(super) fn new(missing: &HashSet<i64>, checked: Option<Arc<HashSet<i64>>>) -> Structure {
         Structure {
             missing: missing.clone(),
+            checked,
             ..Structure::default()
+        }
+    }
+
+    /// Notes that a table is used, so that it is checked before, where that is wanted.
+    pub(super) fn use_table(&mut self, rows: &Rows, whose: impl FnOnce() -> String) {
+        let is_checked = match &self.checked {
+            None => true,
+            Some(checked) => checked.contains(&rows.number) || self.is_missing(rows.number),
+        };
+        if !is_checked
+            && !self
+                .unchecked
+                .iter()
+                .any(|(there, _)| there.number == rows.number)
+        {
+            self.unchecked.push((rows.clone(), whose()));
+        }
+    }
+
+    /// Breaks the batch off where tables have to be checked before.
+    pub(super) fn require_checks(&self) -> Result<(), SinkError> {
+        if self.unchecked.is_empty() {
+            Ok(())
+        } else {
+            Err(transient("taking tables", "some have to be checked before"))
         }
     }
 
@@ -108,6 +138,20 @@ impl Structure {
     ) -> Result<(), SinkError> {
         if wanted.is_empty() {
             return Ok(());
+        }
+        if self.checked.is_some() {
+            let mut spare = self.spare(session, stream)?.clone();
+            for columns in &wanted {
+                let same = |(_, structure): &(i64, String)| *structure == columns.structure;
+                if let Some(at) = spare.iter().rposition(same) {
+                    let rows = Rows {
+                        number: spare.remove(at).0,
+                        file_id: None,
+                        columns: Arc::clone(columns),
+                    };
+                    self.use_table(&rows, || stream.to_owned());
+                }
+            }
         }
         let mut there: HashMap<String, usize> = HashMap::new();
         for (_, structure) in self.spare(session, stream)?.iter() {
@@ -167,6 +211,13 @@ impl Structure {
             return Err(lacking());
         };
         let (number, _) = spare.remove(at);
+        let rows = Rows {
+            number,
+            file_id: None,
+            columns: Arc::clone(columns),
+        };
+        self.use_table(&rows, || stream.to_owned());
+        self.require_checks()?;
         let take = session
             .sql
             .own("UPDATE {tables} SET is_used = 1, stream = ? WHERE rows_table = ?");
@@ -186,12 +237,8 @@ impl Structure {
         rows: &Rows,
         doing: impl FnOnce() -> String,
     ) -> Result<(), SinkError> {
-        if self.missing.contains(&rows.number) {
-            let forget = session.sql.own("DELETE FROM {tables} WHERE rows_table = ?");
-            session
-                .change(&forget, &[Value::Number(Some(rows.number))])
-                .doing(doing)?;
-            return Ok(());
+        if self.is_missing(rows.number) {
+            return self.forget_table(session, rows);
         }
         let clear = session.sql.clear(rows, (0, i64::MAX));
         if let Err(fault) = session.change(&clear, &[]) {
@@ -199,6 +246,24 @@ impl Structure {
             return Err(fault.at(doing()));
         }
         self.release_table(session, rows)
+    }
+
+    /// Whether somebody dropped the table with this number.
+    pub(super) fn is_missing(&self, number: i64) -> bool {
+        self.missing.contains(&number)
+    }
+
+    /// Forgets a table that somebody dropped.
+    pub(super) fn forget_table(
+        &mut self,
+        session: &mut Session,
+        rows: &Rows,
+    ) -> Result<(), SinkError> {
+        let forget = session.sql.own("DELETE FROM {tables} WHERE rows_table = ?");
+        session
+            .change(&forget, &[Value::Number(Some(rows.number))])
+            .doing(|| format!("forgetting the table with number {}", rows.number))?;
+        Ok(())
     }
 
     /// Gives a table back, which is empty.
@@ -278,6 +343,7 @@ impl Structure {
         let mut ours = Vec::new();
         for select in [
             "SELECT table_name FROM {files} WHERE tree_id IS NULL",
+            "SELECT table_name FROM {histories}",
             "SELECT table_name FROM {trees}",
             "SELECT view_name FROM {trees}",
         ] {
@@ -678,6 +744,7 @@ fn queries(
     // Names are text of any length, which not all databases compare.
     for (n, select) in [
         "SELECT rows_table, tree_id, table_name, identity_name, shape FROM {files} WHERE tree_id IS NULL",
+        "SELECT rows_table, rows_table, table_name, identity_name, shape FROM {histories}",
         "SELECT rows_table, tree_id, table_name FROM {trees}",
         "SELECT rows_table, tree_id, view_name FROM {trees}",
     ]
@@ -686,7 +753,7 @@ fn queries(
     {
         let select = session.sql.own(select);
         let kinds = [Kind::Number, Kind::Number, Kind::Text, Kind::Text, Kind::Text];
-        let kinds = if n == 0 { &kinds[..] } else { &kinds[..3] };
+        let kinds = if n < 2 { &kinds[..] } else { &kinds[..3] };
         session
             .walk(&select, &[], kinds, |mut row| {
                 if let (Some(number), tree_id, Some(name)) =
@@ -713,11 +780,11 @@ fn queries(
         .map(|(n, name, number, tree_id, identity, shape)| {
             let query = match n {
                 // A shape that can't be read is told of where the file is looked up.
-                0 => {
+                0 | 1 => {
                     let shape = Shape::parse(shape.as_deref()).unwrap_or_default();
                     sql.file_view(number, &identity, &Columns::of(&shape, sql))
                 }
-                1 => sql.tree_view(number),
+                2 => sql.tree_view(number),
                 _ => sql.content_view(number, tree_id),
             };
             (name, query)

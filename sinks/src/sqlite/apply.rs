@@ -192,13 +192,7 @@ fn is_history_to_end(
     Ok(
         match catalogue.find(connection, stream, &changes.file.path)? {
             Some(file) => file.table.is_history(),
-            None => changes.log.iter().any(|logged| {
-                let image = match &logged.change {
-                    LoggedChange::Image { image, .. } => image,
-                    LoggedChange::Cleared(_) | LoggedChange::Renamed => return false,
-                };
-                matches!(image, Image::Record { .. })
-            }),
+            None => changes.logs_records(),
         },
     )
 }
