@@ -34,12 +34,13 @@ def blocked(name):
         records = [b"record %06d.%d %s" % (n, part, b"x" * (n % 50)) for part in range(1 + n % 5)]
         at_end(fd, block(records))
     if not is_new:
-        # The content of a record in the middle of the first blocks; then two records become one.
+        # A record's content; then the records of a block become one.
         os.pwrite(fd, b"REWRITE", 8)
-        os.pwrite(fd, block([b"1" * 40]), 0) if os.pread(fd, 2, 0) == struct.pack(">H", 48) else None
-        size = struct.unpack(">H", os.pread(fd, 2, 0))[0]
-        second = struct.unpack(">H", os.pread(fd, 2, size))[0]
-        os.pwrite(fd, block([b"m" * (second - 8)]), size)
+        block_at = 0
+        for _ in range(4):
+            block_at += struct.unpack(">H", os.pread(fd, 2, block_at))[0]
+        size = struct.unpack(">H", os.pread(fd, 2, block_at))[0]
+        os.pwrite(fd, block([b"m" * (size - 8)]), block_at)
         os.ftruncate(fd, os.fstat(fd).st_size - 7)
     os.close(fd)
 
@@ -82,7 +83,6 @@ def quoted(name):
         os.pwrite(fd, b"?", place)
         os.pwrite(fd, b'"', place)
         os.pwrite(fd, b" ", os.pread(fd, 200, 0).index(b"one\n") + 3)
-        os.pwrite(fd, b"?", os.fstat(fd).st_size // 2)
     os.close(fd)
 
 

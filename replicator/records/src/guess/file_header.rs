@@ -55,7 +55,7 @@ pub(super) fn guess(sample: &Sample<'_>) -> Option<Guess> {
                 unix
             };
             let confidence = match (variable, damage(&best, sample)) {
-                (1, 0) => Confidence::Certain,
+                (1, 0) if sample.len > FileHeader::LEN as u64 => Confidence::Certain,
                 (_, 0) => Confidence::Likely,
                 _ => Confidence::Possible,
             };
