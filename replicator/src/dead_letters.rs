@@ -53,12 +53,25 @@ pub struct Letter {
     /// The file's table keeps every change, so what comes later doesn't make up for this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub history: bool,
+    /// In such a table: where the record was deleted next, if a later change of it was that, as [`Letter::position`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub deleted_at: String,
+    /// When that was captured, nanoseconds since 1970.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub deleted_ns: i64,
+    /// In such a table: a later change of the record has come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub followed: bool,
     /// When it was last tried in vain, nanoseconds since 1970; 0 for never.
     #[serde(default)]
     pub tried_ns: i64,
     /// Somebody has asked for it to be tried again, and that hasn't been done.
     #[serde(default)]
     pub asked: bool,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
 }
 
 impl Letter {

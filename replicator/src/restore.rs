@@ -4,6 +4,7 @@
 //! when it is complete. Of trees, directories come first and their attributes last, since what is put into a directory
 //! changes its time; links come when there is nothing left that could be put through them.
 
+use counterfoil_sinks::plan::rows::is_of_rows;
 use counterfoil_sinks::{Attributes, FileKind, Image, Sink, SinkError, Snapshot, StoredFile};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 use std::collections::HashSet;
@@ -97,6 +98,9 @@ pub fn restore(
     let (mut directories, mut links) = (Vec::new(), Vec::new());
     for stream in streams {
         for file in snapshot.files(stream)? {
+            if is_of_rows(&file.description.path) {
+                continue;
+            }
             if !file.shape.raw {
                 if force {
                     continue;

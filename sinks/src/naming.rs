@@ -6,6 +6,7 @@
 
 use crate::{FileDescription, SinkError};
 use counterfoil_proto::path_text;
+use sha2::{Digest as _, Sha256};
 #[cfg(any(
     feature = "files",
     feature = "mysql",
@@ -19,6 +20,9 @@ pub const OWN_PREFIX: &str = "counterfoil_";
 
 /// PostgreSQL cuts identifiers at 63 bytes, MySQL at 64; the rest is room for a suffix.
 const NAME_LEN_MAX: usize = 52;
+
+/// With less room, since it is longer.
+const JOINED_LEN_MAX: usize = 58;
 
 /// The table name that a file asks for: the configured one, else one made from its path, or from the
 /// root of its tree. It may be taken already: see [`numbered`].
@@ -67,6 +71,23 @@ fn name_of_path(path: &[u8]) -> String {
     } else {
         name
     }
+}
+
+/// The name of a table in the records of another one's file. It is no longer than databases take, with room for a number.
+pub fn joined(table: &str, part: &str) -> String {
+    let name = format!("{table}_{part}");
+    if name.len() <= JOINED_LEN_MAX {
+        return name;
+    }
+    let digest = Sha256::digest(name.as_bytes());
+    let hash: String = digest
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let room = JOINED_LEN_MAX - hash.len() - 1;
+    let end = (0..=room).rev().find(|&end| name.is_char_boundary(end));
+    format!("{}_{hash}", &name[..end.unwrap_or_default()])
 }
 
 /// The `number`th choice for a name that is wanted: itself, then `name_2`, `name_3` and so on.

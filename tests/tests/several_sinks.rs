@@ -1,6 +1,7 @@
 //! Several targets at once: one that is stuck holds up no other, and gets everything when it goes on.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use counterfoil_servers::Postgres;
 use counterfoil_tests::{Group, Shape, Site, c, wait_until};
 use rusqlite::Connection;
 
@@ -79,6 +80,63 @@ fn one_stuck_target_holds_up_no_other() -> Result<()> {
         assert!(rows.concat() == file, "{name} differs from the file");
         site.run(&["verify", "--sink", name])?.expect_code(0)?;
     }
+    site.finish();
+    Ok(())
+}
+
+/// What is to be sent to all of them waits for the one that is away; until then everything else goes on.
+#[test]
+fn reading_again_waits_for_a_target_that_is_away() -> Result<()> {
+    let server = Postgres::start("")?;
+    let site = Site::new("away-sink")?;
+    let mut text = site.config_text(&[Group::new("group", "none").file("records.dat", RECORD)]);
+    text.push_str(&format!(
+        "\n[[sink]]\nname = \"default\"\nsqlite = {{ path = {:?} }}\n\
+         \n[[sink]]\nname = \"server\"\npostgres = {{ url = {:?} }}\n",
+        site.database(),
+        server.url("postgres"),
+    ));
+    site.configure_text(&text)?;
+    let writer = c("record_writer")?;
+    site.exec_to_end(&writer, &["records.dat", "10"])?;
+    site.settle()?;
+    server.kill()?;
+    // Somebody deletes a row: only reading everything again brings it back.
+    let here = site.sqlite()?;
+    here.execute("DELETE FROM records_dat WHERE record_number = 3", [])?;
+    let rows = || {
+        let count = "SELECT count(*) FROM records_dat";
+        here.query_row(count, [], |row| row.get::<_, u32>(0))
+            .map_err(|error| error.to_string())
+    };
+    let mut replicator = site.start(site.counterfoil(&["run", "--read-again"]))?;
+    site.wait_until_up(&mut replicator)?;
+    site.exec_to_end(&writer, &["records.dat", "10"])?;
+    wait_until("what is written meanwhile", || match rows()? {
+        19 => Ok(()),
+        other => Err(other.to_string()),
+    })?;
+    let status = site.status()?.to_string();
+    ensure!(status.contains("tried again"), "the status says: {status}");
+    server.raise()?;
+    wait_until("everything to be read again", || match rows()? {
+        20 => Ok(()),
+        other => Err(other.to_string()),
+    })?;
+    wait_until("everything in the server", || {
+        let verdict = site.run(&["verify", "--sink", "server", "--json"]);
+        let verdict = verdict.map_err(|error| format!("{error:#}"))?;
+        (verdict.status.code() == Some(0))
+            .then_some(())
+            .ok_or(verdict.stdout)
+    })?;
+    ensure!(
+        replicator.is_running()?,
+        "it has ended: {}",
+        replicator.stderr()
+    );
+    site.stop(replicator)?;
+    site.run(&["verify", "--sink", "default"])?.expect_code(0)?;
     site.finish();
     Ok(())
 }

@@ -132,6 +132,19 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
                 ],
                 &[],
             )?;
+            // What takes a C compiler only.
+            cargo::run(
+                &[
+                    "clippy",
+                    "--package",
+                    "counterfoil",
+                    "--no-default-features",
+                    "--",
+                    "-D",
+                    "warnings",
+                ],
+                &[],
+            )?;
             cargo::run(
                 &["doc", "--workspace", "--no-deps"],
                 &[("RUSTDOCFLAGS", "-D warnings")],

@@ -247,25 +247,58 @@ impl RecordDecoder {
     /// Decodes a record: `each` is given every column of every row, in the order of the record.
     pub fn decode(&self, record: &[u8], room: &mut Room, mut each: impl FnMut(Cell<'_>)) -> Read {
         let Room { text, padded } = room;
-        let len_max = self.schema.len_max() as usize;
-        let record = match self.padding {
-            Some(padding) if record.len() < len_max => {
-                padded.clear();
-                padded.extend_from_slice(record);
-                padded.resize(len_max, padding);
-                padded.as_slice()
-            }
-            _ => record,
-        };
+        let record = self.padded(record, padded);
         match &self.fixed {
             Some(steps) => {
                 self.decode_fixed(steps, record, text, &mut each);
                 Read {
-                    end: len_max,
+                    end: self.schema.len_max() as usize,
                     problem: None,
                 }
             }
             None => self.decode_walking(record, text, &mut each),
+        }
+    }
+
+    /// The rows of a record's tables, without those of tables within tables: `each` is given the table, which occurrence it
+    /// is, from 1, and its bytes, as far as they are in the record.
+    ///
+    /// # Errors
+    /// Why not all could be found. `each` was given those that could.
+    pub fn rows(
+        &self,
+        record: &[u8],
+        room: &mut Room,
+        mut each: impl FnMut(usize, u32, &[u8]),
+    ) -> Result<(), WalkError> {
+        let record = self.padded(record, &mut room.padded);
+        let walked = self.schema.walk_rows(
+            &mut |_, field, offset| count(record, field, offset, self.policy),
+            &mut |_| {},
+            &mut |occurrence| {
+                let (begin, end) = (occurrence.begin as usize, occurrence.end as usize);
+                if let &[row] = occurrence.row
+                    && begin < record.len().max(1)
+                {
+                    let bytes = &record[begin.min(record.len())..end.min(record.len())];
+                    each(occurrence.table, row, bytes);
+                }
+            },
+        );
+        walked.map(drop)
+    }
+
+    /// The record as if it went on to the end of the schema, if it is to be read like that.
+    fn padded<'r>(&self, record: &'r [u8], room: &'r mut Vec<u8>) -> &'r [u8] {
+        let len_max = self.schema.len_max() as usize;
+        match self.padding {
+            Some(padding) if record.len() < len_max => {
+                room.clear();
+                room.extend_from_slice(record);
+                room.resize(len_max, padding);
+                room.as_slice()
+            }
+            _ => record,
         }
     }
 

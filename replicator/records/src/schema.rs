@@ -20,6 +20,7 @@ mod field;
 mod layout;
 mod list;
 mod notation;
+mod rows;
 mod walk;
 
 pub use columns::{COLUMNS_MAX, ChoiceOf, Column, NAME_BYTES_MAX, Table};
@@ -30,7 +31,8 @@ pub use field::{
 };
 pub use layout::{DEPTH_MAX, ITEMS_MAX, SchemaError};
 pub use list::{DependingSpec, FieldSpec, ItemSpec, OccursSpec, WhenSpec};
-pub use walk::{Placed, WalkError};
+pub use rows::{ROW_PREFIX_BYTES, row_record};
+pub use walk::{Occurrence, Placed, WalkError};
 
 use std::sync::Arc;
 

@@ -1,7 +1,9 @@
 //! Bringing to the sink what it refused before, without moving its position: see decision 0030.
 
 use super::applier::Applier;
+use super::letters::position_of;
 use super::mapping::Verdict;
+use crate::dead_letters::Letter;
 use crate::event::{Change, Event};
 use crate::transport::wire::{Content, Decoder};
 use anyhow::Context as _;
@@ -51,7 +53,7 @@ impl Applier {
             after: Some(applied),
             position: applied,
             captured_ns: event.captured_ns,
-            files: changes(event, stored.attributes, letter.history)
+            files: changes(event, stored.attributes, &letter)
                 .into_iter()
                 .collect(),
         };
@@ -92,7 +94,8 @@ impl Applier {
             anyhow::bail!("it is about no record");
         };
         match self.mapping.map(&mut event) {
-            Ok(Verdict::Take) => Ok(event),
+            // The rows of tables in it weren't refused with it.
+            Ok(Verdict::Take(_)) => Ok(event),
             Ok(Verdict::Pass | Verdict::Lacks(..)) => {
                 anyhow::bail!("the sink doesn't have the file any more; drop the letter")
             }
@@ -102,7 +105,7 @@ impl Applier {
 }
 
 /// What an event does to a file whose attributes stay as they are.
-fn changes(event: Event, attributes: Attributes, is_history: bool) -> Option<FileChanges> {
+fn changes(event: Event, attributes: Attributes, letter: &Letter) -> Option<FileChanges> {
     let (id, image) = match event.change {
         Change::Put { id, data, rest } => (id, Image::Record { data, rest }),
         Change::Residue { id, bytes, reason } => {
@@ -122,12 +125,21 @@ fn changes(event: Event, attributes: Attributes, is_history: bool) -> Option<Fil
         attributes,
     };
     // In a table that keeps every change it takes its place among the others, whatever is there now.
-    if is_history {
-        changes.log.push(Logged {
-            position: event.position,
-            captured_ns: event.captured_ns,
+    if letter.history {
+        let logged = |position, captured_ns, image| Logged {
+            position,
+            captured_ns,
             change: LoggedChange::Image { id, image },
-        });
+        };
+        changes
+            .log
+            .push(logged(event.position, event.captured_ns, image));
+        // Nothing was there to be deleted, so nothing was said of that.
+        if !letter.deleted_at.is_empty() {
+            let position = position_of(&letter.deleted_at);
+            let logged = logged(position, letter.deleted_ns, Image::Absent);
+            changes.log.push(logged);
+        }
     } else {
         changes.images.insert(id, image);
     }

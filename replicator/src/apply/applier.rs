@@ -6,13 +6,14 @@ use super::mapping::{Mapping, Verdict};
 use super::refusal::{Held, Outcome, Parted, Policy, Refused};
 use crate::config::{Apply, Config, OnRefused};
 use crate::dead_letters::{Letter, Store};
-use crate::event::{Event, Parcel};
+use crate::event::{Change, Event, Parcel};
 use crate::progress::{Progress, Pulse};
 use crate::transport::Inlet;
 use anyhow::Result;
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, path_text};
 use counterfoil_sinks::{Batch, Sink, SinkError};
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +54,10 @@ pub struct Applier {
     policy: Policy,
     /// All streams begin anew with what comes.
     anew: bool,
+    /// Streams that have begun anew since.
+    begun: HashSet<u16>,
+    /// Paths of tables in records that were looked at.
+    tables: HashSet<Vec<u8>>,
     /// When letters that were asked for may be tried again, after that failed.
     amend_after: Option<Instant>,
 }
@@ -91,6 +96,8 @@ impl Applier {
             letters,
             policy,
             anew: false,
+            begun: HashSet::new(),
+            tables: HashSet::new(),
             amend_after: None,
         }
     }
@@ -227,6 +234,7 @@ impl Applier {
             if !self.apply() {
                 return false;
             }
+            self.begun.insert(stream);
             let at = usize::from(stream);
             let Some(stream) = self.streams.get(at).cloned() else {
                 continue;
@@ -323,20 +331,59 @@ impl Applier {
                 }
             }
         };
-        match verdict {
-            Verdict::Take => Some(vec![event]),
-            Verdict::Pass => Some(Vec::new()),
-            Verdict::Lacks(reason, leaves) => {
-                self.keep_lack(&event, &reason)?;
-                Some(
-                    leaves
-                        .map(|leaves| *leaves)
-                        .into_iter()
-                        .chain([event])
-                        .collect(),
-                )
+        let (first, then) = match verdict {
+            Verdict::Pass => return Some(Vec::new()),
+            Verdict::Take(then) => (Vec::new(), then),
+            Verdict::Lacks(lack) => {
+                self.keep_lack(&event, &lack.reason)?;
+                (lack.first, lack.then)
+            }
+        };
+        self.look_at_tables(&event, &then)?;
+        Some(first.into_iter().chain([event]).chain(then).collect())
+    }
+
+    /// Tells of tables in a file's records that the target gets only now, or with other columns, while it has the file already:
+    /// what was in them before doesn't come by itself. `None` when everything is to stop.
+    fn look_at_tables(&mut self, event: &Event, of_tables: &[Event]) -> Option<()> {
+        for table in of_tables {
+            let path = &table.file.path;
+            let is_known = self.tables.contains(path);
+            // While everything is sent anew, so are they.
+            let is_begun = self.anew || self.begun.contains(&table.group);
+            let is_complete = is_begun || is_emptied(&table.change);
+            if is_complete {
+                self.tables.insert(path.clone());
+            }
+            if is_known || is_complete {
+                continue;
+            }
+            let stream = self.streams.get(usize::from(table.group))?.clone();
+            let mut pause = RETRY_MIN;
+            let lacks = loop {
+                let sink = &mut self.sink;
+                match self
+                    .pulse
+                    .wait(|| lacking(sink.as_mut(), &stream, event, table))
+                {
+                    Ok(lacks) => break lacks,
+                    Err(error) => self.tell(Some(format!("sink {}: {error}", self.name))),
+                }
+                if !self.wait(&mut pause) {
+                    return None;
+                }
+            };
+            self.tables.insert(path.clone());
+            if let Some(why) = lacks {
+                let reason = format!(
+                    "{} {why}, so it lacks what is in records that haven't been written since; have all files read again \
+                     (`counterfoil run --read-again`)",
+                    table.file.table.as_deref().unwrap_or_default()
+                );
+                self.keep_lack(table, &reason)?;
             }
         }
+        Some(())
     }
 
     /// Keeps in mind, for whoever looks at dead letters, that the sink lacks what is in a file. `None` when everything is to
@@ -584,8 +631,15 @@ impl Applier {
                 return;
             }
         }
-        // With Kafka, whoever captures looks for this.
-        if self.config.kafka.is_none() && self.config.site.read_again_path().exists() {
+        // With Kafka, whoever captures looks for this. It waits for sinks that are away.
+        if self.config.kafka.is_none()
+            && self.config.site.read_again_path().exists()
+            && self
+                .progress
+                .sinks()
+                .values()
+                .all(|sink| sink.error.is_none())
+        {
             self.progress
                 .restart_reading_again("all files are to be read again".to_owned());
         }
@@ -742,6 +796,36 @@ fn beginning(stream: String, after: Option<Position>, position: Position) -> Bat
         captured_ns: 0,
         files: Vec::new(),
     }
+}
+
+/// Why a target lacks what was in a table of a file's records, if it does.
+fn lacking(
+    sink: &mut dyn Sink,
+    stream: &str,
+    event: &Event,
+    table: &Event,
+) -> Result<Option<&'static str>, SinkError> {
+    let mut snapshot = sink.snapshot()?;
+    let Some(stored) = snapshot.file(stream, &table.file.path)? else {
+        let has_file = snapshot.file(stream, &event.file.path)?.is_some();
+        return Ok(has_file.then_some("is new"));
+    };
+    let plan = table.file.plan.as_deref();
+    let evolution = plan.and_then(|plan| stored.shape.evolve(plan).ok());
+    let is_other = evolution.is_some_and(|evolution| evolution.refill);
+    Ok(is_other.then_some("has other columns now"))
+}
+
+/// Whether nothing is in a file after this.
+fn is_emptied(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Removed
+            | Change::Cleared {
+                from: 0,
+                to: u64::MAX
+            }
+    )
 }
 
 #[cfg(test)]

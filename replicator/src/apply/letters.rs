@@ -17,7 +17,7 @@ use crate::transport::wire;
 use anyhow::{Context as _, Result};
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, path_text, v1};
-use counterfoil_sinks::{Batch, FileChanges, FileDescription, FileFate};
+use counterfoil_sinks::{Batch, FileChanges, FileDescription, FileFate, Image, LoggedChange};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -68,6 +68,17 @@ struct Plan {
     position: String,
     closes: Vec<u64>,
     moves: Vec<Move>,
+    #[serde(default)]
+    follows: Vec<Follow>,
+}
+
+/// A later change of a letter's record, in a table that keeps every change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Follow {
+    number: u64,
+    /// Where and when the record was deleted, if that was the change.
+    deleted_at: String,
+    deleted_ns: i64,
 }
 
 /// A letter goes along with its file.
@@ -85,7 +96,19 @@ struct Move {
 struct Passenger {
     letter: Source,
     record: Option<u64>,
+    position: Position,
     history: bool,
+    next: Next,
+}
+
+/// What came next of a record in a table that keeps every change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    Nothing,
+    /// That is known already.
+    Known,
+    Put,
+    Deleted(Position, i64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +125,7 @@ pub(super) fn position_text(position: Position) -> String {
 }
 
 /// The position of a letter; the very first, where it can't be read.
-fn position_of(text: &str) -> Position {
+pub(super) fn position_of(text: &str) -> Position {
     let mut parts = text.split('/');
     let mut next = || parts.next().and_then(|part| part.parse::<u64>().ok());
     Position {
@@ -379,21 +402,29 @@ impl Letters {
                 .push(Passenger {
                     letter: Source::Open(letter.number),
                     record: letter.record,
+                    position: position_of(&letter.position),
                     history: letter.history,
+                    next: match letter.followed {
+                        true => Next::Known,
+                        false => Next::Nothing,
+                    },
                 });
         }
         let mut described: HashMap<String, &FileDescription> = HashMap::new();
         let mut closed = Vec::new();
         for (at, changes) in batch.files.iter().enumerate() {
             let file = path_text(&changes.file.path);
-            follow(&mut aboard, changes, &file, &mut closed);
+            follow(&mut aboard, changes, &file, batch, &mut closed);
             let here = refusals.iter().enumerate();
             for (number, refusal) in here.filter(|(_, refusal)| refusal.at == at) {
-                let passenger = Passenger {
+                let mut passenger = Passenger {
                     letter: Source::New(number),
                     record: refusal.letter.record,
+                    position: position_of(&refusal.letter.position),
                     history: refusal.letter.history,
+                    next: Next::Nothing,
                 };
+                passenger.see(changes, batch);
                 let passengers = aboard.entry(file.clone()).or_default();
                 // A later image that is refused takes the place of an earlier one.
                 let is_replaced =
@@ -409,12 +440,14 @@ impl Letters {
             position: position_text(batch.position),
             closes: Vec::new(),
             moves: Vec::new(),
+            follows: Vec::new(),
         };
         let mut keep = Vec::new();
         for (file, passengers) in aboard {
             for passenger in passengers {
                 match passenger.letter {
                     Source::Open(number) => {
+                        plan.follows.extend(passenger.follow(number));
                         if let Some(to) = described.get(&file)
                             && self
                                 .open
@@ -446,15 +479,16 @@ impl Letters {
                             Some(to) if letter.file != file => renamed(event, &wire::file(to, 0))?,
                             _ => event.clone(),
                         };
-                        let file = file.clone();
-                        keep.push((
-                            Letter {
-                                number,
-                                file,
-                                ..letter.clone()
-                            },
-                            event,
-                        ));
+                        let follow = passenger.follow(number);
+                        let letter = Letter {
+                            number,
+                            file: file.clone(),
+                            ..letter.clone()
+                        };
+                        let letter = follow
+                            .into_iter()
+                            .fold(letter, |letter, follow| follow.told(letter));
+                        keep.push((letter, event));
                     }
                 }
             }
@@ -485,7 +519,7 @@ impl Letters {
         if self.plans.get(&plan.stream) == Some(&plan) {
             return Ok(());
         }
-        if plan.closes.is_empty() && plan.moves.is_empty() {
+        if plan.closes.is_empty() && plan.moves.is_empty() && plan.follows.is_empty() {
             return self.drop_plan(&plan.stream);
         }
         let path = self.plan_path(&plan.stream);
@@ -533,6 +567,12 @@ impl Letters {
                     },
                     event,
                 ));
+            }
+        }
+        for follow in &plan.follows {
+            if let Some(letter) = self.open.get(&follow.number) {
+                let (_, event) = self.store.read(follow.number)?;
+                moved.push((follow.clone().told(letter.clone()), event));
             }
         }
         self.keep(&moved)?;
@@ -676,12 +716,79 @@ impl Letters {
     }
 }
 
+impl Follow {
+    /// A letter that says so.
+    fn told(self, letter: Letter) -> Letter {
+        Letter {
+            followed: true,
+            deleted_at: self.deleted_at,
+            deleted_ns: self.deleted_ns,
+            ..letter
+        }
+    }
+}
+
+impl Passenger {
+    /// Looks for what came next of the record in a table that keeps every change.
+    fn see(&mut self, changes: &FileChanges, batch: &Batch) {
+        let Some(record) = self
+            .record
+            .filter(|_| self.history && self.next == Next::Nothing)
+        else {
+            return;
+        };
+        let later = changes
+            .log
+            .iter()
+            .filter(|logged| logged.position > self.position);
+        let next = later.filter_map(|logged| match &logged.change {
+            LoggedChange::Image { id, image } if *id == record => Some(match image {
+                Image::Record { .. } => Next::Put,
+                Image::Residue { .. } | Image::Absent => {
+                    Next::Deleted(logged.position, logged.captured_ns)
+                }
+            }),
+            LoggedChange::Cleared(range) if covers(range, record) => {
+                Some(Next::Deleted(logged.position, logged.captured_ns))
+            }
+            _ => None,
+        });
+        self.next = match next.into_iter().next() {
+            Some(next) => next,
+            None if changes.fate == FileFate::Removed => {
+                Next::Deleted(batch.position, batch.captured_ns)
+            }
+            None => Next::Nothing,
+        };
+    }
+
+    /// What is to be kept of that.
+    fn follow(&self, number: u64) -> Option<Follow> {
+        let (deleted_at, deleted_ns) = match self.next {
+            Next::Nothing | Next::Known => return None,
+            Next::Put => (String::new(), 0),
+            Next::Deleted(position, captured_ns) => (position_text(position), captured_ns),
+        };
+        Some(Follow {
+            number,
+            deleted_at,
+            deleted_ns,
+        })
+    }
+}
+
+/// Whether a range of identities has a record.
+fn covers(range: &std::ops::Range<u64>, record: u64) -> bool {
+    range.start <= record && (record < range.end || range.end == u64::MAX)
+}
+
 /// What becomes of letters by what happens to a file. In a table that keeps every change nothing that comes later makes up
-/// for one.
+/// for one, but what came next is kept in mind: a record that was deleted since must not come back.
 fn follow(
     aboard: &mut HashMap<String, Vec<Passenger>>,
     changes: &FileChanges,
     file: &String,
+    batch: &Batch,
     closed: &mut Vec<Passenger>,
 ) {
     let mut take = |file: &String| {
@@ -700,12 +807,10 @@ fn follow(
     let Some(passengers) = aboard.get_mut(file) else {
         return;
     };
-    let is_cleared = |record: u64| {
-        let covers = |range: &std::ops::Range<u64>| {
-            range.start <= record && (record < range.end || range.end == u64::MAX)
-        };
-        changes.cleared.iter().any(covers)
-    };
+    for passenger in &mut *passengers {
+        passenger.see(changes, batch);
+    }
+    let is_cleared = |record: u64| changes.cleared.iter().any(|range| covers(range, record));
     let is_over = |passenger: &mut Passenger| {
         let is_made_up = |record| changes.images.contains_key(&record) || is_cleared(record);
         !passenger.history

@@ -4,10 +4,12 @@
 //! sink's configuration says, or are passed over where the sink isn't to have the file at all.
 
 use super::refusal::Policy;
+use super::rows::of_tables;
 use crate::config::{Apply, Config, Treatment};
 use crate::event::{Change, Event};
 use counterfoil_proto::path_text;
 use counterfoil_sinks::FileDescription;
+use counterfoil_sinks::plan::rows::{self, RowTables};
 use counterfoil_sinks::plan::{Ddl, Plan};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,26 +21,44 @@ const FILES_MAX: usize = 20_000;
 pub(super) struct Mapping {
     config: Arc<Config>,
     treatment: Treatment,
-    known: HashMap<Vec<u8>, Known>,
+    known: HashMap<Vec<u8>, Seen>,
 }
 
 /// What became of a file's description.
-struct Known {
+struct Seen {
     from: Arc<FileDescription>,
     /// `None`: the sink doesn't have it.
-    to: Option<Arc<FileDescription>>,
+    to: Option<Known>,
+}
+
+/// A file as the sink has it.
+#[derive(Clone)]
+struct Known {
+    file: Arc<FileDescription>,
+    /// The tables in its records.
+    rows: Arc<RowTables>,
 }
 
 /// What becomes of an event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is as the sink is to have it.
-    Take,
+    /// It is as the sink is to have it; behind it comes what becomes of the tables in the file's records.
+    Take(Vec<Event>),
     /// The sink doesn't have it.
     Pass,
-    /// The sink has it, but lacks what was in the file before: why, in words. What the name named before is emptied. If
-    /// the file was one that the sink had under another name, that one goes first, by this event.
-    Lacks(String, Option<Box<Event>>),
+    /// The sink has it, but lacks what was in the file before.
+    Lacks(Lack),
+}
+
+/// A file that comes into what a sink has, without what was in it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Lack {
+    /// Why, in words.
+    pub(super) reason: String,
+    /// What comes first: a file that the sink had under another name goes.
+    pub(super) first: Vec<Event>,
+    /// What becomes of the tables in the file's records.
+    pub(super) then: Vec<Event>,
 }
 
 impl Mapping {
@@ -82,67 +102,63 @@ impl Mapping {
         let file = self.describe(&event.file)?;
         match (from, file) {
             (None | Some((None, _)), None) => Ok(Verdict::Pass),
-            (None, Some(file)) => {
-                event.file = file;
-                Ok(Verdict::Take)
+            (None, Some(to)) => {
+                event.file = to.file;
+                let rows = of_tables(event, &to.rows, None)?;
+                Ok(Verdict::Take(rows))
             }
-            (Some((Some(from), _)), Some(file)) if self.can_become(&from, &file) => {
-                event.file = file;
-                event.change = Change::Renamed { from };
-                Ok(Verdict::Take)
+            (Some((Some(from), _)), Some(to)) if self.can_become(&from, &to) => {
+                event.file = to.file;
+                event.change = Change::Renamed { from: from.file };
+                let rows = of_tables(event, &to.rows, Some(&from.rows))?;
+                Ok(Verdict::Take(rows))
             }
             // Its table is of another kind there: it leaves the one, and comes into the other.
-            (Some((Some(from), shown)), Some(file)) => {
+            (Some((Some(from), shown)), Some(to)) => {
                 let mut leaves = event.clone();
-                leaves.file = from;
+                leaves.file = from.file;
                 leaves.change = Change::Removed;
-                Ok(lacks(
-                    event,
-                    file,
-                    &shown,
-                    "whose table is of another kind",
-                    Some(leaves),
-                ))
+                let mut first = of_tables(&leaves, &from.rows, None)?;
+                first.insert(0, leaves);
+                lacks(event, to, &shown, "whose table is of another kind", first)
             }
             // It leaves what the sink has.
             (Some((Some(from), _)), None) => {
-                event.file = from;
+                event.file = from.file;
                 event.change = Change::Removed;
-                Ok(Verdict::Take)
+                let rows = of_tables(event, &from.rows, None)?;
+                Ok(Verdict::Take(rows))
             }
             // It comes into what the sink has, and nobody says again what is in it.
-            (Some((None, from)), Some(file)) => Ok(lacks(
-                event,
-                file,
-                &from,
-                "which this sink doesn't have",
-                None,
-            )),
+            (Some((None, from)), Some(to)) => {
+                lacks(event, to, &from, "which this sink doesn't have", Vec::new())
+            }
         }
     }
 
     /// Whether a file's table can go along when the file gets the other's name: it is of one kind, it needs no bytes that
-    /// aren't kept, and nothing that was shown is hidden there.
-    fn can_become(&self, from: &FileDescription, to: &FileDescription) -> bool {
-        if from.tree.is_some() || to.tree.is_some() {
+    /// aren't kept, and nothing that was shown is hidden there. The same of the tables in its records.
+    fn can_become(&self, from: &Known, to: &Known) -> bool {
+        if from.file.tree.is_some() || to.file.tree.is_some() {
             return true;
         }
         let raw = Plan::raw();
-        let [from, to] = [from, to].map(|file| file.plan.as_deref().unwrap_or(&raw));
-        let is_same = from.shape() == to.shape();
+        let [one, other] = [from, to].map(|known| known.file.plan.as_deref().unwrap_or(&raw));
+        let is_same = one.shape() == other.shape();
         // What can't be filled anew in place, since all versions stand there, or nothing may be changed.
-        let is_fixed = to.is_history() || self.treatment.ddl != Ddl::Manage;
-        is_same || !is_fixed && from.shape().evolve(to).is_ok()
+        let is_fixed = other.is_history() || self.treatment.ddl != Ddl::Manage;
+        let can = is_same || !is_fixed && one.shape().evolve(other).is_ok();
+        can && from.rows.is_like(&to.rows)
     }
 
-    fn describe(
-        &mut self,
-        file: &Arc<FileDescription>,
-    ) -> Result<Option<Arc<FileDescription>>, String> {
-        if let Some(known) = self.known.get(&file.path)
-            && (Arc::ptr_eq(&known.from, file) || known.from == *file)
+    fn describe(&mut self, file: &Arc<FileDescription>) -> Result<Option<Known>, String> {
+        if let Some(seen) = self.known.get(&file.path)
+            && (Arc::ptr_eq(&seen.from, file) || seen.from == *file)
         {
-            return Ok(known.to.clone());
+            return Ok(seen.to.clone());
+        }
+        if rows::is_of_rows(&file.path) {
+            return self.describe_rows(file);
         }
         let to = if self.treatment.takes(&file.path, file.tree.as_deref()) {
             let rule = self.config.rule(&file.path);
@@ -155,46 +171,71 @@ impl Mapping {
                     problems.join("; ")
                 )
             })?;
-            if described == **file {
-                Some(Arc::clone(file))
-            } else {
-                Some(Arc::new(described))
+            for why in &described.left_out {
+                tracing::warn!("{}: {why}", path_text(&file.path));
             }
+            let is_same = described.file == **file;
+            Some(Known {
+                file: if is_same {
+                    Arc::clone(file)
+                } else {
+                    Arc::new(described.file)
+                },
+                rows: described.rows,
+            })
         } else {
             None
         };
         if self.known.len() >= FILES_MAX {
             self.known.clear();
         }
-        let known = Known {
+        let seen = Seen {
             from: Arc::clone(file),
             to: to.clone(),
         };
-        self.known.insert(file.path.clone(), known);
+        self.known.insert(file.path.clone(), seen);
         Ok(to)
+    }
+
+    /// A table in a file's records, which a letter may be about.
+    fn describe_rows(&mut self, file: &FileDescription) -> Result<Option<Known>, String> {
+        let path = rows::file_of(&file.path);
+        let own = match self.known.get(path) {
+            Some(seen) => Some(Arc::clone(&seen.from)),
+            None => self.config.describe(path).map(|(_, file)| Arc::new(file)),
+        };
+        let own = own.map(|own| self.describe(&own)).transpose()?.flatten();
+        let found = own.and_then(|own| own.rows.find(&file.path));
+        Ok(found.map(|file| Known {
+            file,
+            rows: Arc::default(),
+        }))
     }
 }
 
 /// A file comes into what a sink has, or into a table of another kind, without what is in it.
 fn lacks(
     event: &mut Event,
-    file: Arc<FileDescription>,
+    to: Known,
     from: &str,
     why: &str,
-    leaves: Option<Event>,
-) -> Verdict {
-    let path = path_text(&file.path);
-    event.file = file;
+    first: Vec<Event>,
+) -> Result<Verdict, String> {
+    let path = path_text(&to.file.path);
+    event.file = to.file;
     // What the name named before is gone all the same.
     event.change = Change::Cleared {
         from: 0,
         to: u64::MAX,
     };
-    let reason = format!(
-        "{path} was renamed from {from}, {why}, so it lacks what is in the file; have all files read again \
-         (`counterfoil run --read-again`)"
-    );
-    Verdict::Lacks(reason, leaves.map(Box::new))
+    Ok(Verdict::Lacks(Lack {
+        reason: format!(
+            "{path} was renamed from {from}, {why}, so it lacks what is in the file; have all files read again \
+             (`counterfoil run --read-again`)"
+        ),
+        first,
+        then: of_tables(event, &to.rows, None)?,
+    }))
 }
 
 #[cfg(test)]
@@ -251,7 +292,7 @@ mod tests {
         let (_directory, mut mapping) =
             mapping("[sink.table.accounts]\nfile = '/srv/a*.dat'\nrename = { id = 'number' }\n");
         let mut put = event("/srv/a1.dat", Change::Absent { id: 1 });
-        assert_eq!(mapping.map(&mut put), Ok(Verdict::Take));
+        assert_eq!(mapping.map(&mut put), Ok(Verdict::Take(Vec::new())));
         assert_eq!(put.file.table.as_deref(), Some("accounts"));
         let plan = put
             .file
@@ -261,7 +302,7 @@ mod tests {
         assert_eq!(plan.columns()[0].name, "number");
         // No rule: the columns are as they are, the table is named for the file.
         let mut other = event("/srv/b.dat", Change::Absent { id: 1 });
-        assert_eq!(mapping.map(&mut other), Ok(Verdict::Take));
+        assert_eq!(mapping.map(&mut other), Ok(Verdict::Take(Vec::new())));
         let plan = other
             .file
             .plan
@@ -279,23 +320,25 @@ mod tests {
             mapping("include = ['/srv/pay/**']\nexclude = ['/srv/pay/*.tmp']\n");
         let renamed = |from: &str| Change::Renamed { from: file(from) };
         let mut inside = event("/srv/pay/b", renamed("/srv/pay/a"));
-        assert_eq!(mapping.map(&mut inside), Ok(Verdict::Take));
+        assert_eq!(mapping.map(&mut inside), Ok(Verdict::Take(Vec::new())));
         let mut outside = event("/srv/b", renamed("/srv/pay/a.tmp"));
         assert_eq!(mapping.map(&mut outside), Ok(Verdict::Pass));
         let mut leaves = event("/srv/pay/a.tmp", renamed("/srv/pay/a"));
-        assert_eq!(mapping.map(&mut leaves), Ok(Verdict::Take));
+        assert_eq!(mapping.map(&mut leaves), Ok(Verdict::Take(Vec::new())));
         assert_eq!(
             (&*leaves.file.path, &leaves.change),
             (&b"/srv/pay/a"[..], &Change::Removed)
         );
         let mut enters = event("/srv/pay/a", renamed("/srv/pay/a.tmp"));
-        let Ok(Verdict::Lacks(why, None)) = mapping.map(&mut enters) else {
+        let Ok(Verdict::Lacks(lack)) = mapping.map(&mut enters) else {
             panic!("its content isn't there");
         };
         assert!(
-            why.contains("/srv/pay/a was renamed from /srv/pay/a.tmp"),
-            "{why}"
+            lack.reason
+                .contains("/srv/pay/a was renamed from /srv/pay/a.tmp"),
+            "{lack:?}"
         );
+        assert_eq!(lack.first, []);
         let emptied = Change::Cleared {
             from: 0,
             to: u64::MAX,
@@ -325,8 +368,9 @@ mod tests {
                 },
             );
             match mapping.map(&mut renamed).expect("sound") {
-                Verdict::Take => assert!(goes_along, "{from:?} to {to}"),
-                Verdict::Lacks(why, Some(leaves)) => {
+                Verdict::Take(_) => assert!(goes_along, "{from:?} to {to}"),
+                Verdict::Lacks(lack) if lack.first.len() == 1 => {
+                    let (why, leaves) = (&lack.reason, &lack.first[0]);
                     assert!(!goes_along && why.contains("of another kind"), "{why}");
                     assert_eq!(
                         (&leaves.file.path, &leaves.change),

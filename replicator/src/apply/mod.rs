@@ -12,6 +12,7 @@ mod letters;
 mod mapping;
 mod parts;
 mod refusal;
+mod rows;
 #[cfg(test)]
 mod tests;
 

@@ -11,12 +11,12 @@ use counterfoil_proto::Position;
 use counterfoil_records::{Layout, Organization, RecordFormat};
 use counterfoil_sinks::contract::MemorySink;
 use counterfoil_sinks::{
-    Batch, FileDescription, FileFate, Image, Sink, SinkError, Snapshot, StoredPiece,
+    Batch, FileDescription, FileFate, Image, LoggedChange, Sink, SinkError, Snapshot, StoredPiece,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 const STREAM: &str = "hq/g";
@@ -35,6 +35,8 @@ struct Picky {
     until_killed: Arc<AtomicUsize>,
     progress: Arc<Progress>,
     rehearsals: Arc<AtomicUsize>,
+    /// What came of what was refused before.
+    amendments: Arc<Mutex<Vec<Batch>>>,
     /// Files whose structure is refused too.
     closed_path: Option<&'static [u8]>,
 }
@@ -47,6 +49,7 @@ impl Picky {
             until_killed: Arc::new(AtomicUsize::new(usize::MAX)),
             progress: Arc::default(),
             rehearsals: Arc::default(),
+            amendments: Arc::default(),
             closed_path: None,
         }
     }
@@ -58,7 +61,18 @@ impl Picky {
         for changes in &batch.files {
             let is_closed = Some(changes.file.path.as_slice()) == self.closed_path;
             let is_bad = |image: &Image| matches!(image, Image::Record { data, .. } if data.first() == Some(&BAD));
-            let bad = changes.images.iter().find(|(_, image)| is_bad(image));
+            let logged = changes
+                .log
+                .iter()
+                .filter_map(|logged| match &logged.change {
+                    LoggedChange::Image { id, image } => Some((id, image)),
+                    _ => None,
+                });
+            let bad = changes
+                .images
+                .iter()
+                .chain(logged)
+                .find(|(_, image)| is_bad(image));
             if changes.fate == FileFate::Present && (is_closed || bad.is_some()) {
                 return Err(SinkError::Refused {
                     doing: "writing".to_owned(),
@@ -83,6 +97,9 @@ impl Sink for Picky {
         }
         if left != usize::MAX {
             self.until_killed.store(left - 1, Ordering::SeqCst);
+        }
+        if batch.is_amendment() {
+            self.amendments.lock().expect("whole").push(batch.clone());
         }
         self.target.apply(batch)
     }
@@ -110,12 +127,22 @@ struct Site {
 
 impl Site {
     fn new(policy: &str) -> Site {
+        Site::with(policy, "")
+    }
+
+    /// With more in the sink's table.
+    fn with(policy: &str, more: &str) -> Site {
+        Site::of("record_size = 4", policy, more)
+    }
+
+    /// Of files whose records are said to be so.
+    fn of(records: &str, policy: &str, more: &str) -> Site {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
             "[site]\nname = 'hq'\nstate = 'state'\n[apply]\nbatch_delay_ms_max = 60000\n[[group]]\nname = 'g'\n\
-             [[group.file]]\npath = '/srv/*'\norganization = 'fixed'\nlayout = 'plain'\nrecord_size = 4\n\
-             [[sink]]\nname = '{SINK}'\non_refused_row = '{policy}'\nsqlite = {{ path = 'dr.db' }}\n"
+             [[group.file]]\npath = '/srv/*'\norganization = 'fixed'\nlayout = 'plain'\n{records}\n\
+             [[sink]]\nname = '{SINK}'\non_refused_row = '{policy}'\nsqlite = {{ path = 'dr.db' }}\n{more}"
         );
         std::fs::write(&path, text).expect("writing the configuration");
         std::fs::create_dir(directory.path().join("state")).expect("the state directory");
@@ -569,6 +596,105 @@ fn a_letter_that_is_refused_again_stays_and_says_so() {
     assert_eq!(site.sink.progress.sinks()[SINK].letters_made_up, 1);
     assert_eq!(site.sink.progress.sinks()[SINK].lacking, BTreeMap::new());
     assert_eq!(site.rows()[&b"/srv/a"[..]][&2], record("well"));
+}
+
+/// In a table that keeps every change nothing makes up for one that is refused; applied later, it takes its place, and what
+/// came after it stays as it is.
+#[test]
+fn a_record_that_was_deleted_since_doesnt_come_back_into_a_history() {
+    let first = || {
+        vec![
+            event(1, "/srv/a", put(1, "good")),
+            event(2, "/srv/a", put(2, "!bad")),
+        ]
+    };
+    let cleared = Change::Cleared {
+        from: 0,
+        to: u64::MAX,
+    };
+    for (later, deleted_at) in [
+        (vec![], ""),
+        (vec![Change::Absent { id: 2 }], "1/3/0"),
+        (vec![cleared], "1/3/0"),
+        (vec![put(2, "late"), Change::Absent { id: 2 }], ""),
+        (vec![Change::Absent { id: 2 }, put(2, "late")], "1/3/0"),
+    ] {
+        let later: Vec<Event> = (3..)
+            .zip(&later)
+            .map(|(lsn, change)| event(lsn, "/srv/a", change.clone()))
+            .collect();
+        let apart = later.iter().map(|event| vec![event.clone()]);
+        for parcels in [
+            vec![[first(), later.clone()].concat()],
+            std::iter::once(first()).chain(apart).collect(),
+        ] {
+            let mut site = Site::with("dead-letter", "mode = 'history'\n");
+            for parcel in parcels {
+                site.run(&[parcel]);
+            }
+            let letters = site.letters();
+            assert_eq!(letters.len(), 1, "{later:?}");
+            assert_eq!(letters[0].deleted_at, deleted_at, "{later:?}");
+            assert_eq!(letters[0].followed, !later.is_empty());
+            site.sink.mended.store(true, Ordering::SeqCst);
+            site.store().ask(letters[0].number).expect("asking");
+            site.run(&[]);
+            assert_eq!(site.letters(), []);
+            let amendments = site.sink.amendments.lock().expect("whole");
+            let logged = amendments.iter().flat_map(|batch| &batch.files[0].log);
+            let logged: Vec<(u64, LoggedChange)> = logged
+                .map(|logged| (logged.position.lsn, logged.change.clone()))
+                .collect();
+            let image = |image| LoggedChange::Image { id: 2, image };
+            let mut expected = vec![(2, image(record("!bad")))];
+            if !deleted_at.is_empty() {
+                expected.push((3, image(Image::Absent)));
+            }
+            assert_eq!(logged, expected, "{later:?}");
+        }
+    }
+}
+
+/// What was in records that aren't written again doesn't come into a table that is new, or has other columns: that is told
+/// until everything is sent anew, and once.
+#[test]
+fn a_table_in_records_that_is_new_to_a_target_is_told_of() {
+    let fields = |more: &str| {
+        format!(
+            "field = [{{ name = 'n', type = 'zoned(1)' }}, {{ name = 't', occurs = {{ min = 0, max = 3, depending_on = 'n' }}, \
+             fields = [{{ name = 'c', type = 'text(1)' }}] }}]\n{more}"
+        )
+    };
+    let without = "[sink.table.a]\nfile = '/srv/a'\nexclude_columns = ['t']\n";
+    let has_table = |site: &Site| site.rows().contains_key(&b"/srv/a//t"[..]);
+    let mut site = Site::of(&fields(""), "dead-letter", without);
+    site.run(&[vec![
+        event(1, "/srv/a", put(1, "2xy ")),
+        event(2, "/srv/a", put(2, "1z  ")),
+    ]]);
+    assert_eq!((has_table(&site), site.letters()), (false, Vec::new()));
+    // From now on it is wanted.
+    let other = Site::of(&fields(""), "dead-letter", "");
+    let (before, _kept) = (
+        std::mem::replace(&mut site.config, other.config.clone()),
+        other,
+    );
+    site.run(&[vec![event(3, "/srv/a", put(2, "3pqr"))]]);
+    assert!(has_table(&site));
+    let letters = site.letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].file, "/srv/a//t");
+    assert!(letters[0].reason.contains("a_t is new"), "{letters:?}");
+    site.run(&[vec![event(4, "/srv/a", put(3, "0   "))]]);
+    assert_eq!(site.letters(), letters);
+    // Everything is sent anew.
+    let all = vec![
+        event(5, "/srv/a", put(1, "2xy ")),
+        event(5, "/srv/a", put(2, "3pqr")),
+    ];
+    site.run_as(&[all], Applier::begun_anew);
+    assert_eq!((has_table(&site), site.letters()), (true, Vec::new()));
+    drop(before);
 }
 
 /// What the store doesn't take isn't left out of the target.

@@ -5,7 +5,7 @@
 //! the one before stays.
 
 use counterfoil::config::{Config, Fingerprint};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -83,9 +83,10 @@ impl Reload {
         }
     }
 
-    /// Nothing could be started with the new configuration, though it can be read.
-    pub(super) fn refuse(&mut self, new: &Config, error: &anyhow::Error) {
-        self.known = new.sources.fingerprint(&[]);
+    /// Nothing could be started with the new configuration, though it can be read: the one before goes on.
+    pub(super) fn refuse(&mut self, previous: &Config, new: &Config, error: &anyhow::Error) {
+        self.wrong = new.sources.files().map(Path::to_owned).collect();
+        self.known = previous.sources.fingerprint(&self.wrong);
         self.tell(&format!("{error:#}"));
     }
 
@@ -119,5 +120,34 @@ fn read(config: &Config) -> Result<Config, (String, Vec<PathBuf>)> {
             Vec::new(),
         )),
         None => Ok(new),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It can be read, and nothing can be started with it: it is looked at again when it changes, and not before.
+    #[test]
+    fn what_is_refused_once_is_left_alone_until_it_changes() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("counterfoil.toml");
+        let sink = directory.path().join("dr.toml");
+        let site = "[site]\nname = 'hq'\nstate = 'state'\n[[group]]\nname = 'g'\n[[group.file]]\npath = '/srv/a'\n\
+                    organization = 'fixed'\nlayout = 'plain'\nrecord_size = 4\n";
+        std::fs::write(&path, site).expect("writing");
+        let previous = Config::load(&path).expect("sound");
+        let asked = Arc::new(AtomicBool::new(false));
+        let mut reload = Reload::new(&previous, Arc::clone(&asked));
+        std::fs::write(&sink, "name = 'dr'\nsqlite = { path = '/nowhere/dr.db' }\n")
+            .expect("writing");
+        std::fs::write(&path, format!("{site}[sinks]\ninclude = ['dr.toml']\n")).expect("writing");
+        asked.store(true, Ordering::SeqCst);
+        let new = reload.look(&previous).expect("another one");
+        reload.refuse(&previous, &new, &anyhow::anyhow!("it can't be opened"));
+        assert_eq!(previous.sources.fingerprint(&reload.wrong), reload.known);
+        // The sink's own file counts, though the configuration in use knows nothing of it.
+        std::fs::write(&sink, "name = 'dr'\nsqlite = { path = 'dr.db' }\n").expect("writing");
+        assert_ne!(previous.sources.fingerprint(&reload.wrong), reload.known);
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn replicate(
             (Err(error), None) => return Err(error),
             // Sound as it is, the new configuration is of no use: the one before was.
             (Err(error), Some(previous)) => {
-                reload.refuse(&config, &error);
+                reload.refuse(&previous, &config, &error);
                 config = previous;
                 continue;
             }
@@ -207,8 +207,14 @@ fn follow(
                 }
                 moved.push(Status {
                     written_ns: 0,
-                    // Programs that come and go move nothing here.
-                    coverage: Coverage::default(),
+                    // Programs that come and go move nothing here; comparing a long file does.
+                    coverage: Coverage {
+                        programs: Vec::new(),
+                        uncaptured: Vec::new(),
+                        looked_ns: 0,
+                        processes_hidden: 0,
+                        ..status.coverage
+                    },
                     ..status
                 });
             }

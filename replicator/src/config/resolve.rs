@@ -9,6 +9,7 @@ use super::file::{
     UnitWord, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
+use super::sources;
 use super::{
     Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
     Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment, Unavailable,
@@ -31,7 +32,6 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
-use walkdir::WalkDir;
 
 /// A configuration file larger than this is a mix-up.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -89,7 +89,7 @@ pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
     let mut resolver = Resolver {
         source: &source,
         problems: Vec::new(),
-        read: vec![source.path.clone()],
+        read: Sources::of(source.path.clone()),
     };
     let config = resolver.config(&file);
     let mut problems = resolver.problems;
@@ -139,7 +139,7 @@ pub(super) struct Resolver<'a> {
     pub(super) source: &'a Source,
     pub(super) problems: Vec<Problem>,
     /// Files and directories that decided what the configuration is.
-    pub(super) read: Vec<PathBuf>,
+    pub(super) read: Sources,
 }
 
 /// Where a rule was written, to speak of it later.
@@ -232,7 +232,7 @@ impl Resolver<'_> {
             sinks,
             kafka,
             metrics,
-            sources: Sources::new(std::mem::take(&mut self.read)),
+            sources: std::mem::take(&mut self.read),
         })
     }
 
@@ -807,10 +807,10 @@ impl Resolver<'_> {
                         let mut resolver = Resolver {
                             source: &source,
                             problems: Vec::new(),
-                            read: vec![path],
+                            read: Sources::of(path),
                         };
                         sinks.extend(resolver.sink(&table));
-                        self.read.append(&mut resolver.read);
+                        self.read.append(resolver.read);
                         self.problems.append(&mut resolver.problems);
                     }
                     Err(problem) => self.problems.push(problem),
@@ -1204,33 +1204,15 @@ impl Resolver<'_> {
         if let Some(path) = pattern.literal() {
             return vec![path];
         }
-        self.read.push(pattern.directory());
-        let walk = WalkDir::new(pattern.directory())
-            .max_depth(pattern.depth_max().unwrap_or(usize::MAX))
-            .sort_by_file_name();
         let mut found = Vec::new();
-        for entry in walk {
-            match entry {
-                // A link is followed: secrets managers and configuration tools put links there.
-                Ok(entry) => {
-                    if pattern.matches(entry.path().as_os_str().as_bytes())
-                        && entry.path().is_file()
-                    {
-                        found.push(entry.into_path());
-                    }
-                }
-                Err(error) => {
-                    let absent = error
-                        .io_error()
-                        .is_some_and(|e| e.kind() == std::io::ErrorKind::NotFound);
-                    if !absent {
-                        self.problem(
-                            include.span(),
-                            format!("looking for sink files: {error}"),
-                            "give the user that runs this leave to read the directory",
-                        );
-                    }
-                }
+        for file in sources::found(&pattern) {
+            match file {
+                Ok(file) => found.push(file),
+                Err(error) => self.problem(
+                    include.span(),
+                    format!("looking for sink files: {error}"),
+                    "give the user that runs this leave to read the directory",
+                ),
             }
             if found.len() > INCLUDED_FILES_MAX {
                 self.problem(
@@ -1241,6 +1223,7 @@ impl Resolver<'_> {
                 return Vec::new();
             }
         }
+        self.read.add_pattern(pattern);
         found
     }
 

@@ -49,8 +49,8 @@ impl Resolver<'_> {
         }
         schema.root().visit(&mut |item| {
             let file = PathBuf::from(&*item.place.file);
-            if file.is_absolute() && !self.read.contains(&file) {
-                self.read.push(file);
+            if file.is_absolute() {
+                self.read.add(file);
             }
         });
         Ok(Some(Arc::new(schema)))

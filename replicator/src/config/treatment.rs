@@ -8,11 +8,11 @@ use super::schema::Refused;
 use super::{Group, SinkConfig, Site};
 use counterfoil_proto::path_text;
 use counterfoil_records::RecordFormat;
+use counterfoil_sinks::plan::rows::{self, Described};
 use counterfoil_sinks::plan::{ColumnKind, Constant, Ddl, Mask, MaskKey, Origin, Plan, PlanSpec};
 use counterfoil_sinks::{FileDescription, FileSchema};
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 
@@ -112,11 +112,12 @@ impl Treatment {
 
     /// What becomes of rows of this file that the target refuses.
     pub fn on_refused(&self, path: &[u8]) -> OnRefused {
-        self.rule(path)
+        self.rule(rows::file_of(path))
             .map_or(self.on_refused, |rule| rule.on_refused)
     }
 
-    /// The file as this sink is to have it. `known`: what is in its records, where nothing else says that.
+    /// The file as this sink is to have it, and the tables in its records. `known`: what is in its records, where nothing
+    /// else says that.
     ///
     /// # Errors
     /// What the DBA wants doesn't go with what is known of the file: why, a line each.
@@ -125,10 +126,10 @@ impl Treatment {
         site: &str,
         file: &FileDescription,
         known: Option<&FileSchema>,
-    ) -> Result<FileDescription, Vec<String>> {
+    ) -> Result<Described, Vec<String>> {
         let mut described = file.clone();
         if file.tree.is_some() {
-            return Ok(described);
+            return Ok(Described::plain(described));
         }
         let rule = self.rule(&file.path);
         let spec = rule.map_or(&self.default, |rule| &rule.spec);
@@ -138,7 +139,7 @@ impl Treatment {
         let own = rule.and_then(|rule| rule.schema.as_ref());
         described.schema = own.or(file.schema.as_ref()).or(known).cloned();
         if described.schema.is_none() && *spec == PlanSpec::default() {
-            return Ok(described);
+            return Ok(Described::plain(described));
         }
         let path = path_text(&file.path);
         let origin = Origin {
@@ -146,9 +147,7 @@ impl Treatment {
             group: &file.group,
             path: &path,
         };
-        let plan = Plan::new(spec, described.schema.as_ref(), &file.format, origin)?;
-        described.plan = Some(Arc::new(plan));
-        Ok(described)
+        Described::new(spec, described, origin)
     }
 }
 
@@ -223,7 +222,7 @@ impl Resolver<'_> {
 
     fn mask_key(&mut self, written: &Spanned<String>) -> Option<MaskKey> {
         let path = self.path(written)?;
-        self.read.push(path.clone());
+        self.read.add(path.clone());
         let mut key = Vec::new();
         let read = std::fs::File::open(&path).and_then(|file| {
             file.take(MASK_KEY_BYTES_MAX as u64 + 1)

@@ -12,7 +12,7 @@ use crate::publish::{CURSOR, Publisher, PublisherOptions, PublisherParts};
 use crate::state::{self, Start, State};
 use crate::transport::spool::Spool;
 use crate::transport::{self, Inlet, Outlet, Spooling};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use counterfoil_journal::{DiskStorage, Journal};
 use counterfoil_proto::Position;
 use std::collections::HashSet;
@@ -40,6 +40,16 @@ fn destinations(config: &Arc<Config>) -> Result<Vec<Box<dyn Destination>>> {
         )));
     }
     Ok(destinations)
+}
+
+/// The name of a destination that isn't there for the present, and why.
+fn away(destinations: &mut [Box<dyn Destination>]) -> Result<Option<(String, String)>> {
+    for destination in destinations {
+        if let Some(why) = destination.away()? {
+            return Ok(Some((destination.name().to_owned(), why)));
+        }
+    }
+    Ok(None)
 }
 
 /// Starts the threads. `read_again`: every file is read and published again.
@@ -85,15 +95,30 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         .map(|destination| destination.name().to_owned())
         .collect();
     let selections = Selections::of(&config);
-    let lacks = config.kafka.is_none() && selections.differ(&Selections::read(&config)?);
+    let before = Selections::read(&config)?;
+    let lacks = config.kafka.is_none() && selections.differ(&before);
     let marker = config.site.read_again_path();
-    let refill = if read_again || marker.exists() {
+    let wanted = if read_again || marker.exists() {
         Some("it was asked for")
     } else if lacks {
         Some("a sink is to have other files than it had")
     } else {
-        refill_reason(&config, &names, &recovery, &images, &applied)
+        None
     };
+    let forced = refill_reason(&config, &names, &recovery, &images, &applied);
+    let mut refill = wanted.or(forced);
+    if let Some(reason) = refill
+        && let Some((name, why)) = away(&mut destinations)?
+    {
+        // What is to be sent to all of them can't be sent to one that isn't here.
+        if forced.is_some() {
+            bail!("{reason}, so every file is to be read again; {why}");
+        }
+        tracing::warn!("{reason}: every file is read again as soon as all sinks are there; {why}");
+        state::ask_to_read_again(&config)?;
+        progress.update_sink(&name, |sink| sink.error = Some(why));
+        refill = None;
+    }
     // The epoch grows at every unclean start, and above all that a target has ever seen.
     let seen_epoch = applied
         .iter()
@@ -123,7 +148,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
         }
         progress.refilling.store(true, Ordering::SeqCst);
     }
-    selections.write(&config)?;
+    selections.write(&config, before)?;
     let is_new = images.cursor() == 0;
     let from = if is_new {
         recovery.next_lsn

@@ -13,6 +13,7 @@ use crate::transport::kafka::{
 use anyhow::{Context as _, Result};
 use counterfoil_proto::Position;
 use counterfoil_sinks::Sink;
+use counterfoil_sinks::plan::rows::is_of_rows;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -23,6 +24,14 @@ pub(super) trait Destination {
 
     /// What it has, by group.
     fn positions(&mut self, images: &Images) -> Result<Vec<Option<Position>>>;
+
+    /// Why it can't be got at for the present, if that keeps everything from beginning anew. Kafka needn't be there for it.
+    ///
+    /// # Errors
+    /// It never can.
+    fn away(&mut self) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Paths that it has files for; `had` are those that there were images of.
     fn files(&mut self, had: &HashSet<Arc<[u8]>>) -> Result<Vec<Arc<[u8]>>>;
@@ -96,15 +105,20 @@ impl Destination for LocalSink {
         }
     }
 
+    fn away(&mut self) -> Result<Option<String>> {
+        match positions(&self.config.own_streams(), self.sink.as_mut()) {
+            Ok(_) => Ok(None),
+            Err(error) if error.is_transient() => Ok(Some(format!("{}: {error}", self.what()))),
+            Err(error) => Err(error).with_context(|| self.what()),
+        }
+    }
+
     fn files(&mut self, _: &HashSet<Arc<[u8]>>) -> Result<Vec<Arc<[u8]>>> {
         let mut paths = Vec::new();
         for stream in self.config.own_streams() {
             let files = self.sink.files(&stream).with_context(|| self.what())?;
-            paths.extend(
-                files
-                    .into_iter()
-                    .map(|file| Arc::from(file.description.path)),
-            );
+            let paths_of = files.into_iter().map(|file| file.description.path);
+            paths.extend(paths_of.filter(|path| !is_of_rows(path)).map(Arc::from));
         }
         Ok(paths)
     }

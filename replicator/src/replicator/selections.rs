@@ -22,7 +22,7 @@ impl Selections {
         )
     }
 
-    /// Those of the last start. One that isn't known had every file.
+    /// Those of the last start. Where there are none, every sink had every file.
     pub(super) fn read(config: &Config) -> Result<Selections> {
         let path = config.site.selections_path();
         let reading = || format!("reading {}", path.display());
@@ -35,21 +35,27 @@ impl Selections {
         }
     }
 
-    /// Keeps them for the next start.
-    pub(super) fn write(&self, config: &Config) -> Result<()> {
+    /// Keeps them for the next start, and those that sinks had `before` which aren't there now and may come back.
+    pub(super) fn write(self, config: &Config, before: Selections) -> Result<()> {
         let path = config.site.selections_path();
-        let text = serde_json::to_vec_pretty(&self.0)?;
+        let mut all = before.0;
+        all.extend(self.0);
+        let text = serde_json::to_vec_pretty(&all)?;
         put(&path, &text, 0o600).with_context(|| format!("writing {}", path.display()))
     }
 
     /// Whether a sink is to have other files than it had, as `before` tells.
     pub(super) fn differ(&self, before: &Selections) -> bool {
         let all = Treatment::default().selection();
-        self.0.iter().any(|(sink, selection)| {
-            let had = before.0.get(sink).unwrap_or(&all);
-            // Who had all of them lacks nothing.
-            had != selection && *had != all
-        })
+        let before = &before.0;
+        self.0
+            .iter()
+            .any(|(sink, selection)| match before.get(sink) {
+                // Who had all of them lacks nothing.
+                Some(had) => had != selection && *had != all,
+                // Its target may be one that had another name.
+                None => !before.is_empty(),
+            })
     }
 }
 
@@ -73,7 +79,9 @@ mod tests {
         assert!(selections(&[("a", "/y")]).differ(&before));
         assert!(selections(&[("a", &all)]).differ(&before));
         assert!(!selections(&[("b", "/y")]).differ(&before));
-        // A new target is seen by its position.
-        assert!(!selections(&[("c", "/y")]).differ(&before));
+        // It may have been "a" before.
+        assert!(selections(&[("c", "/y")]).differ(&before));
+        // What no replicator kept yet was everything.
+        assert!(!selections(&[("c", "/y")]).differ(&selections(&[])));
     }
 }

@@ -1506,7 +1506,7 @@ pub fn takes_an_amendment_twice(harness: &mut dyn Harness) {
     let mut steps = Steps::of(&trial, &journal).put(1, "Ann").put(3, "Ida");
     // In between come those that were refused.
     let refused = steps.next;
-    steps.next.index += 2;
+    steps.next.index += 4;
     let steps = steps.put(1, "Bob");
     let images = [(1, record(&ann)), (3, record(&ann))];
     trial.apply([changes(&people, images), steps.changes]);
@@ -1514,7 +1514,10 @@ pub fn takes_an_amendment_twice(harness: &mut dyn Harness) {
     let position = trial.position();
     let late = [(2, record(&eve)), (1, Image::Absent)];
     let mut missed = changes(&journal, []);
-    for ((id, image), index) in late.iter().cloned().zip(refused.index..) {
+    // Of one that was deleted since, that is said with it.
+    let deleted = [(4, record(&eve)), (4, Image::Absent)];
+    let log = late.iter().chain(&deleted).cloned();
+    for ((id, image), index) in log.zip(refused.index..) {
         missed.log.push(Logged {
             position: Position { index, ..refused },
             captured_ns: 1_700_000_000_123_456_000,
@@ -1544,6 +1547,8 @@ pub fn takes_an_amendment_twice(harness: &mut dyn Harness) {
                 "1 put Bob",
                 "2 put Eve",
                 "3 put Ida",
+                "4 put Eve",
+                "4 delete NULL",
             ];
             assert_eq!(rows, expected);
         }

@@ -9,6 +9,7 @@
 
 mod kind;
 mod mask;
+pub mod rows;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -242,10 +243,7 @@ impl Plan {
         if let Some(hidden) = spec.masks.keys().next()
             && spec.raw
         {
-            problems.push(format!(
-                "{hidden} is masked, but the record's own bytes beside it show what is in it: set `raw = false` (files \
-                 can't be restored from this table then), or leave the mask out"
-            ));
+            problems.push(Plan::shows(hidden));
         }
         plan.check_names(&mut problems);
         if let Some(schema) = schema.filter(|_| plan.shape.decoded) {
@@ -261,6 +259,13 @@ impl Plan {
         } else {
             Err(problems)
         }
+    }
+
+    fn shows(hidden: &str) -> String {
+        format!(
+            "{hidden} is masked, but the record's own bytes beside it show what is in it: set `raw = false` (files can't be \
+             restored from this table then), or leave the mask out"
+        )
     }
 
     /// What becomes of a file that has no plan: a mirror of raw images.

@@ -19,6 +19,19 @@ pub struct Placed<'a> {
     pub column: usize,
 }
 
+/// An occurrence of a table, at its place in one record.
+#[derive(Clone, Copy, Debug)]
+pub struct Occurrence<'a> {
+    /// Index of the table in [`RecordSchema::tables`].
+    pub table: usize,
+    /// Which row of the table, as in [`Placed::row`].
+    pub row: &'a [u32],
+    /// Where it begins in the record, in bytes.
+    pub begin: u32,
+    /// Where it ends. The record may be shorter.
+    pub end: u32,
+}
+
 /// A record whose tables can't be told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("how often {item} occurs is in {counter}, and {reason}")]
@@ -46,10 +59,24 @@ impl RecordSchema {
         count: &mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
         visit: &mut dyn FnMut(Placed<'_>),
     ) -> Result<u32, WalkError> {
+        self.walk_rows(count, visit, &mut |_| {})
+    }
+
+    /// The same, and calls `each_row` for each occurrence of a table, behind the values in it.
+    ///
+    /// # Errors
+    /// As of [`RecordSchema::walk`].
+    pub fn walk_rows(
+        &self,
+        count: &mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
+        visit: &mut dyn FnMut(Placed<'_>),
+        each_row: &mut dyn FnMut(Occurrence<'_>),
+    ) -> Result<u32, WalkError> {
         let mut walk = Walk {
             schema: self,
             count,
             visit,
+            each_row,
             counters: self.counters.iter().map(|id| (*id, 0)).collect(),
             row: Vec::new(),
             table: 0,
@@ -63,6 +90,7 @@ struct Walk<'s, 'f> {
     schema: &'s RecordSchema,
     count: &'f mut dyn FnMut(&Item, &FieldType, u32) -> Result<u64, String>,
     visit: &'f mut dyn FnMut(Placed<'_>),
+    each_row: &'f mut dyn FnMut(Occurrence<'_>),
     /// Fields that count, and where the last one of them was.
     counters: Vec<(ItemId, u32)>,
     row: Vec<u32>,
@@ -99,6 +127,14 @@ impl Walk<'_, '_> {
                     (self.table, self.column) = (table, 0);
                     self.row.push(row);
                     let end = self.occurrence(item, at);
+                    if let Ok(end) = end {
+                        (self.each_row)(Occurrence {
+                            table,
+                            row: &self.row,
+                            begin: at,
+                            end,
+                        });
+                    }
                     self.row.pop();
                     at = end?;
                 }

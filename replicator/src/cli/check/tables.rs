@@ -2,6 +2,7 @@
 
 use super::Finding;
 use counterfoil::config::{Config, SinkConfig};
+use counterfoil_sinks::plan::rows::Described;
 use counterfoil_sinks::plan::{Mode, Plan};
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -58,10 +59,16 @@ fn of_sink(config: &Config, sink: &SinkConfig) -> Vec<Finding> {
                 )
             } else {
                 match sink.treatment.describe(&config.site.name, &file, None) {
+                    Ok(described) if !described.left_out.is_empty() => Finding::warning(
+                        "table",
+                        &subject,
+                        format!("{shown}: {}", described.left_out.join("; ")),
+                        "the record's own bytes have it all the same; leave the table out with `exclude_columns`, or describe it apart",
+                    ),
                     Ok(described) => Finding::ok(
                         "table",
                         &subject,
-                        format!("{shown}: {}", in_words(described.plan.as_deref())),
+                        format!("{shown}: {}", told(&described)),
                     ),
                     Err(problems) => Finding::error(
                         "table",
@@ -74,6 +81,18 @@ fn of_sink(config: &Config, sink: &SinkConfig) -> Vec<Finding> {
         }
     }
     findings
+}
+
+fn told(described: &Described) -> String {
+    let mut text = in_words(described.file.plan.as_deref());
+    for table in &described.all()[1..] {
+        let columns = table.plan.as_ref().map_or(0, |plan| plan.columns().len());
+        let name = table.table.as_deref().unwrap_or_default();
+        text.push_str(&format!(
+            "; {name}, a row for each occurrence, {columns} columns"
+        ));
+    }
+    text
 }
 
 fn in_words(plan: Option<&Plan>) -> String {

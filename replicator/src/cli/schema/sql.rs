@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use counterfoil::config::{Config, SinkConfig};
 use counterfoil::replicator::schema_sql;
 use counterfoil_proto::path_text;
-use counterfoil_sinks::FileDescription;
+use counterfoil_sinks::plan::rows::Described;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -46,7 +46,7 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
         if described.is_none() && !args.files.is_empty() {
             anyhow::bail!("sink {} doesn't have {}", sink.name, path.display());
         }
-        files.extend(described);
+        files.extend(described.iter().flat_map(Described::all));
     }
     let statements = schema_sql(sink, &files)
         .with_context(|| format!("working out the tables of sink {}", sink.name))?;
@@ -62,12 +62,8 @@ pub(super) fn run(args: &Args, config: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The file as the sink is to have it; `None`: it isn't to.
-fn describe(
-    config: &Config,
-    sink: &SinkConfig,
-    path: &Path,
-) -> anyhow::Result<Option<FileDescription>> {
+/// The file as the sink is to have it, and the tables in its records; `None`: it isn't to.
+fn describe(config: &Config, sink: &SinkConfig, path: &Path) -> anyhow::Result<Option<Described>> {
     let bytes = path.as_os_str().as_bytes();
     let Some((_, file)) = config.describe(bytes) else {
         anyhow::bail!(
