@@ -8,7 +8,7 @@
 mod entries;
 
 use crate::config::Config;
-use counterfoil_records::{Codec, PieceKind};
+use counterfoil_records::{Codec, PieceKind, Within};
 use counterfoil_sinks::plan::rows::is_of_rows;
 use counterfoil_sinks::{Image, Sink, SinkError, StoredFile};
 use serde::Serialize;
@@ -433,6 +433,8 @@ struct Pieces<'c> {
     /// Where the next byte to read lies, and what was read and not decoded.
     at: u64,
     buffer: Vec<u8>,
+    /// What goes with where that begins.
+    within: Within,
     ready: VecDeque<Owned>,
 }
 
@@ -450,6 +452,7 @@ impl<'c> Pieces<'c> {
             size,
             at: 0,
             buffer: Vec::new(),
+            within: Within::default(),
             ready: VecDeque::new(),
         }
     }
@@ -484,28 +487,33 @@ impl<'c> Pieces<'c> {
             self.size = self.at;
         }
         let ready = &mut self.ready;
-        let used = codec.decode(
+        let behind = &mut self.within;
+        let used = codec.decode_within(
+            *behind,
             start,
             &self.buffer,
             self.at == self.size,
-            &mut |piece| match piece.kind {
-                PieceKind::Record { data, rest } => {
-                    ready.push_back(Owned {
-                        id: piece.id,
-                        is_record: true,
-                        data: data.to_vec(),
-                        rest: rest.to_vec(),
-                    });
+            &mut |piece| {
+                *behind = piece.behind;
+                match piece.kind {
+                    PieceKind::Record { data, rest } => {
+                        ready.push_back(Owned {
+                            id: piece.id,
+                            is_record: true,
+                            data: data.to_vec(),
+                            rest: rest.to_vec(),
+                        });
+                    }
+                    PieceKind::Residue { bytes, .. } => {
+                        ready.push_back(Owned {
+                            id: piece.id,
+                            is_record: false,
+                            data: bytes.to_vec(),
+                            rest: Vec::new(),
+                        });
+                    }
+                    PieceKind::Empty => {}
                 }
-                PieceKind::Residue { bytes, .. } => {
-                    ready.push_back(Owned {
-                        id: piece.id,
-                        is_record: false,
-                        data: bytes.to_vec(),
-                        rest: Vec::new(),
-                    });
-                }
-                PieceKind::Empty => {}
             },
         );
         self.buffer.drain(..used);

@@ -11,6 +11,11 @@
 //! pieces share, all pieces are as before. Of the bytes behind a piece it depends on few:
 //! [`Boundaries`] says how far before a change decoding has to begin anew.
 //!
+//! **One thing may go with a boundary: how much of a block is left there** ([`Within`]). Where files
+//! have blocks of any length with records in them ([`Codec::is_blocked`]), nothing at a record tells
+//! whether the next word is that of a record or of a block. Then "boundary" above means the offset
+//! together with its `Within`, which every piece has for its end.
+//!
 //! **Malformed regions are cut at absolute offsets.** Where a length prefix makes no sense or a line
 //! is longer than any line may be, the bytes up to the next multiple of
 //! [`RESIDUE_ALIGN`] become one residue piece, and decoding tries again there.
@@ -18,19 +23,29 @@
 //! records and then is given out as such. The bytes are exact all the same.
 
 use crate::RESIDUE_ALIGN;
+use crate::bytes::all_zero;
 
+mod blocked;
 mod blocks;
 mod fixed;
+mod headed;
 mod lines;
 mod marked;
+mod micro_focus;
 mod prefixed;
+mod quoted;
 mod relative;
+mod words;
 
+pub(crate) use blocked::Blocked;
 pub(crate) use blocks::Blocks;
 pub(crate) use fixed::{Fixed, Identity};
+pub(crate) use headed::Headed;
 pub(crate) use lines::Lines;
 pub(crate) use marked::{Marked, Marker};
-pub(crate) use prefixed::{Framing, Prefix, Prefixed, Rdw};
+pub(crate) use micro_focus::{FileHeader, MfHeader, TypedSlots};
+pub(crate) use prefixed::{Framing, Prefix, Prefixed};
+pub(crate) use quoted::Quoted;
 pub(crate) use relative::{Relative, SlotLength};
 
 /// Where pieces may begin, which is what a reader needs to know to enter a file in the middle.
@@ -52,11 +67,17 @@ pub enum Boundaries {
     /// and don't hold the value, an entry is at `q + RESIDUE_ALIGN`.
     After(u8),
     /// Boundaries are only found by reading forward from a known one (length prefixes). An entry
-    /// for a change is any known boundary that is [`RESIDUE_ALIGN`] bytes or more before it, and
-    /// the file's beginning. (A nearer one won't do in a row of zero bytes: enough of them are a
-    /// hole, fewer are empty records.)
+    /// for a change is any known boundary that is [`Codec::reach`] bytes or more before it, and
+    /// the file's beginning. (A nearer one need not do: in a row of zero bytes, enough of them are a
+    /// hole, fewer are empty records.) From such a boundary on, what decoding the bytes before the
+    /// change takes when it isn't told that they are the last is settled too, and its end an entry.
     Forward,
 }
+
+/// How much of a block is left at a boundary, for layouts with blocks; for others, and between
+/// blocks, the default. Opaque: it comes from a [`Piece`] and goes to [`Codec::decode_within`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Within(u64);
 
 /// What a piece of a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +114,8 @@ pub struct Piece<'a> {
     pub len: u64,
     /// What it is.
     pub kind: PieceKind<'a>,
+    /// What goes with the boundary at its end.
+    pub behind: Within,
 }
 
 /// Bytes that can't be encoded in a layout (a record too long for its slot, say).
@@ -140,6 +163,36 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize;
 
+    /// [`Codec::decode`] from a boundary with what goes with it; with [`Within::default`], the same.
+    ///
+    /// Where bytes are decoded in several calls, each goes on with what the last piece has behind it.
+    fn decode_within(
+        &self,
+        _within: Within,
+        offset: u64,
+        bytes: &[u8],
+        at_end: bool,
+        out: &mut dyn FnMut(Piece<'_>),
+    ) -> usize {
+        self.decode(offset, bytes, at_end, out)
+    }
+
+    /// Whether a boundary in the middle of the file may have something that goes with it.
+    fn is_blocked(&self) -> bool {
+        false
+    }
+
+    /// How many bytes behind a piece may decide what it is, at most (see [`Boundaries::Forward`]).
+    fn reach(&self) -> u64 {
+        RESIDUE_ALIGN as u64
+    }
+
+    /// What a program that writes a new file puts at `offset` before a record of `len` bytes, and which
+    /// isn't part of it: a file's header, the rest of a block that it doesn't fit in. Usually nothing.
+    fn lead(&self, _offset: u64, _len: usize) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// The last entry for a change at the end of `before` (see [`Boundaries`]), as an offset in the
     /// file; `before` lies at `offset`. `None` if it takes bytes from further back to find one, or,
     /// with [`Boundaries::Forward`], a known boundary. The beginning of the file always is one.
@@ -177,8 +230,9 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
 
     /// Appends the on-disk bytes of a record to `out`: the inverse of [`Codec::decode`].
     ///
-    /// What it accepts decodes to the same record again (all zero bytes, to an empty piece). Residue
-    /// and empty pieces need no encoding: they are their bytes. On an error `out` is as before.
+    /// What it accepts decodes to the same record again (all zero bytes, to an empty piece), at least
+    /// where it was: in its block, before what followed it. Residue and empty pieces need no encoding:
+    /// they are their bytes. On an error `out` is as before.
     fn encode(
         &self,
         id: u64,
@@ -216,6 +270,7 @@ fn decode_addressed<'a>(
             offset,
             len: found.len as u64,
             kind: found.kind,
+            behind: Within::default(),
         });
         at += found.len;
         seen = seen.saturating_sub(found.len);
@@ -245,12 +300,36 @@ fn decode_pitched<'a>(
             offset,
             len,
             kind: kind(piece),
+            behind: Within::default(),
         });
         id = id.saturating_add(step);
         offset = offset.saturating_add(len);
         taken += piece.len();
     }
     taken
+}
+
+/// What stands where no record can be made out: the bytes to the next multiple of [`RESIDUE_ALIGN`], or `None` if that takes
+/// more of them.
+fn malformed<'a>(
+    offset: u64,
+    bytes: &'a [u8],
+    at_end: bool,
+    reason: &'static str,
+) -> Option<Found<'a>> {
+    let room = residue_room(offset);
+    if !at_end && bytes.len() < room {
+        return None;
+    }
+    let len = room.min(bytes.len());
+    let bytes = &bytes[..len];
+    // Cut short by the end it may still become something else, and only residue may do that.
+    let kind = if len == room && all_zero(bytes) {
+        PieceKind::Empty
+    } else {
+        PieceKind::Residue { bytes, reason }
+    };
+    Some(Found { len, kind })
 }
 
 /// Bytes from `offset` to the next multiple of [`RESIDUE_ALIGN`], at least 1.

@@ -5,6 +5,8 @@
 //! little. It never panics, and its time is bounded by the sample's size.
 
 mod binary;
+mod blocked;
+mod file_header;
 mod period;
 mod prefixes;
 mod slots;
@@ -79,7 +81,10 @@ pub fn guess(name: &str, sample: &Sample<'_>) -> Vec<Guess> {
         evidence: evidence.to_owned(),
     };
     let mut guesses = Vec::new();
-    let fallback = if sample.head.is_empty() {
+    let fallback = if let Some(known) = file_header::guess(sample) {
+        guesses.push(known);
+        blocks(Confidence::Possible, "any file can be mirrored as blocks")
+    } else if sample.head.is_empty() {
         guesses.extend(text::by_name(name));
         blocks(Confidence::Possible, "the file is empty")
     } else if let Some(what) = binary::kind(sample.head) {
@@ -88,6 +93,8 @@ pub fn guess(name: &str, sample: &Sample<'_>) -> Vec<Guess> {
         blocks(Confidence::Possible, "only zero bytes so far")
     } else {
         guesses.extend(slots::guess(sample));
+        // Before those of records alone: the words of blocks lead through the file as well.
+        guesses.extend(blocked::guess(sample));
         guesses.extend(prefixes::guess(sample));
         guesses.extend(text::guess(sample));
         if guesses.iter().all(|it| it.confidence < Confidence::Certain) {

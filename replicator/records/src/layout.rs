@@ -2,8 +2,10 @@
 
 use crate::Codec;
 use crate::codec::{
-    Blocks, Fixed, Framing, Identity, Lines, Marked, Marker, Prefixed, Rdw, Relative, SlotLength,
+    Blocked, Blocks, Fixed, Framing, Headed, Identity, Lines, Marked, Marker, MfHeader, Prefixed,
+    Quoted, Relative, SlotLength, TypedSlots,
 };
+use crate::settings::{DescriptorWord, Header, LayoutWords, Settings};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
@@ -19,6 +21,15 @@ pub const STATIC_BLOCK_BYTES: u64 = 256 * 1024;
 
 /// How long a text line may be in bytes, with its line end. A `record_size` can only raise it.
 pub const LINE_LEN_MAX: usize = 1 << 20;
+
+/// How long a record of delimited text may be in bytes, where `record_size` doesn't say.
+pub const CSV_RECORD_MAX: usize = 64 << 10;
+
+/// The longest spanned record in bytes, where `record_size` doesn't say.
+const SPANNED_RECORD_MAX: u64 = 1 << 20;
+
+/// Bytes of a block of NonStop's VAROUT, where `block` doesn't say.
+const VAROUT_BLOCK_DEFAULT: u64 = 4096;
 
 /// Malformed regions are cut at multiples of this many bytes of the file offset.
 pub const RESIDUE_ALIGN: usize = 4096;
@@ -103,19 +114,33 @@ pub enum Layout {
     IbmV,
     /// What some transfers make of it: the length in bytes 3 and 4, little-endian, not counting the word.
     RdwLittle,
+    /// IBM's RECFM=VB: blocks with a block descriptor word, records with a record descriptor word in them.
+    IbmVb,
+    /// IBM's RECFM=VS as a transfer without block descriptor words leaves it: records in segments.
+    IbmVs,
+    /// IBM's RECFM=VBS: blocks of segments, of which several may be one record.
+    IbmVbs,
     /// VMS RMS variable sequential: a 2-byte length and padding to even addresses.
     Vms,
     /// Micro Focus relative files of fixed length, on Unix: slots with a mark of one byte.
     MicroFocus,
     /// The same with a mark of two bytes.
     MicroFocusCrlf,
+    /// Micro Focus files with a file header, of records of varying length: sequential, or relative with marks of one byte.
+    MicroFocusVariable,
+    /// The same with marks of two bytes (relative).
+    MicroFocusVariableCrlf,
+    /// NonStop FUP's VAROUT: blocks of records with a 2-byte big-endian length.
+    NonstopVarout,
+    /// Delimited text with quotes (RFC 4180), in which a record may have newlines.
+    Csv,
     /// Numbered slots with a 2-byte big-endian length: the layout to choose where nothing prescribes one.
     Counted,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 11] = [
+    pub const ALL: [Layout; 18] = [
         Layout::Plain,
         Layout::Gnucobol,
         Layout::LineSequential,
@@ -123,9 +148,16 @@ impl Layout {
         Layout::Blocks,
         Layout::IbmV,
         Layout::RdwLittle,
+        Layout::IbmVb,
+        Layout::IbmVs,
+        Layout::IbmVbs,
         Layout::Vms,
         Layout::MicroFocus,
         Layout::MicroFocusCrlf,
+        Layout::MicroFocusVariable,
+        Layout::MicroFocusVariableCrlf,
+        Layout::NonstopVarout,
+        Layout::Csv,
         Layout::Counted,
     ];
 
@@ -142,7 +174,51 @@ impl Layout {
             Layout::Vms => "vms",
             Layout::MicroFocus => "micro-focus",
             Layout::MicroFocusCrlf => "micro-focus-crlf",
+            Layout::IbmVb => "ibm-vb",
+            Layout::IbmVs => "ibm-vs",
+            Layout::IbmVbs => "ibm-vbs",
+            Layout::MicroFocusVariable => "micro-focus-variable",
+            Layout::MicroFocusVariableCrlf => "micro-focus-variable-crlf",
+            Layout::NonstopVarout => "nonstop-varout",
+            Layout::Csv => "csv",
             Layout::Counted => "counted",
+        }
+    }
+
+    /// The names of the settings that it has.
+    pub(crate) fn settings(self) -> &'static [&'static str] {
+        match self {
+            Layout::Blocks => &[],
+            Layout::IbmV => &["rdw", "header", "skip"],
+            Layout::IbmVb => &["rdw", "bdw", "header", "skip"],
+            Layout::IbmVbs => &["bdw", "header", "skip"],
+            Layout::NonstopVarout => &["block", "header", "skip"],
+            Layout::Csv => &["quote", "delimiter", "header", "skip"],
+            // It has its own file header.
+            Layout::MicroFocusVariable | Layout::MicroFocusVariableCrlf => &["skip"],
+            _ => &["header", "skip"],
+        }
+    }
+
+    /// The organisation that it has where none is said.
+    pub fn usual_organization(self) -> Organization {
+        match self {
+            Layout::Plain => Organization::Fixed,
+            Layout::Gnucobol
+            | Layout::LineSequential
+            | Layout::IbmV
+            | Layout::RdwLittle
+            | Layout::IbmVb
+            | Layout::IbmVs
+            | Layout::IbmVbs
+            | Layout::Vms
+            | Layout::MicroFocusVariable
+            | Layout::NonstopVarout => Organization::Sequential,
+            Layout::MicroFocus
+            | Layout::MicroFocusCrlf
+            | Layout::MicroFocusVariableCrlf
+            | Layout::Counted => Organization::Relative,
+            Layout::Newline | Layout::Blocks | Layout::Csv => Organization::Stream,
         }
     }
 }
@@ -222,20 +298,56 @@ impl fmt::Display for VarseqFormat {
 
 /// Organisation, layout and sizes together: everything a codec needs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct RecordFormat {
     /// What operations mean.
     pub organization: Organization,
     /// How records lie on disk.
     pub layout: Layout,
+    /// What else is said of the layout.
+    pub settings: Settings,
     /// Record length in bytes (fixed, and sequential with layout plain), the slot's maximum without
     /// its length (relative), the block size (blocks; 4096 if left out, [`STATIC_BLOCK_BYTES`] if static), the longest record where
     /// one is known (other sequential files and lines; left out, 65,535 bytes for a two-byte length
-    /// prefix, 16 MiB for a four-byte one, [`LINE_LEN_MAX`] for lines). At most [`RECORD_SIZE_MAX`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// prefix, 16 MiB for a four-byte one, [`LINE_LEN_MAX`] for lines, [`CSV_RECORD_MAX`] for delimited text, 1 MiB for
+    /// spanned records). At most [`RECORD_SIZE_MAX`].
     pub record_size: Option<u64>,
     /// The prefix of GnuCOBOL variable sequential records (0 if left out); nothing else has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub varseq_format: Option<VarseqFormat>,
+}
+
+/// A format as it is written: the layout with its settings is one word.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    organization: Organization,
+    layout: LayoutWords,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    record_size: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    varseq_format: Option<VarseqFormat>,
+}
+
+impl From<RecordFormat> for Written {
+    fn from(format: RecordFormat) -> Written {
+        Written {
+            layout: format.layout_words(),
+            organization: format.organization,
+            record_size: format.record_size,
+            varseq_format: format.varseq_format,
+        }
+    }
+}
+
+impl From<Written> for RecordFormat {
+    fn from(written: Written) -> RecordFormat {
+        RecordFormat {
+            organization: written.organization,
+            layout: written.layout.layout,
+            settings: written.layout.settings,
+            record_size: written.record_size,
+            varseq_format: written.varseq_format,
+        }
+    }
 }
 
 /// A combination of organisation, layout and sizes that doesn't exist.
@@ -248,6 +360,7 @@ impl RecordFormat {
     pub const STATIC: RecordFormat = RecordFormat {
         organization: Organization::Static,
         layout: Layout::Blocks,
+        settings: Settings::NONE,
         record_size: None,
         varseq_format: None,
     };
@@ -266,8 +379,22 @@ impl RecordFormat {
         RecordFormat {
             organization,
             layout,
+            settings: Settings::NONE,
             record_size: None,
             varseq_format: None,
+        }
+    }
+
+    /// The same with these settings of the layout.
+    pub fn with_settings(self, settings: Settings) -> RecordFormat {
+        RecordFormat { settings, ..self }
+    }
+
+    /// The layout with its settings, as it is typed.
+    pub fn layout_words(&self) -> LayoutWords {
+        LayoutWords {
+            layout: self.layout,
+            settings: self.settings.clone(),
         }
     }
 
@@ -289,13 +416,48 @@ impl RecordFormat {
 
     /// Checks the combination and builds its codec. The error says what to write instead.
     pub fn codec(&self) -> Result<Box<dyn Codec>, LayoutError> {
+        let codec = self.bare_codec()?;
+        let is_micro_focus = matches!(
+            self.layout,
+            Layout::MicroFocusVariable | Layout::MicroFocusVariableCrlf
+        );
+        let settings = &self.settings;
+        if settings.header.is_none() && settings.skip.is_empty() && !is_micro_focus {
+            return Ok(codec);
+        }
+        let is_numbered = matches!(
+            self.organization,
+            Organization::Fixed | Organization::Relative
+        );
+        let mut headed = Headed::new(codec, is_numbered).skipping(settings.skip.clone());
+        match settings.header {
+            Some(Header::Bytes(count)) => headed = headed.behind(vec![0; count as usize]),
+            Some(Header::Record) => headed = headed.without_first(),
+            None => {}
+        }
+        if is_micro_focus {
+            let is_relative = self.organization == Organization::Relative;
+            headed = headed.behind(self.mf_header().file_header(is_relative, self.record_size));
+        }
+        Ok(Box::new(headed))
+    }
+
+    /// Micro Focus's record header, which depends on the longest record.
+    fn mf_header(&self) -> MfHeader {
+        MfHeader::of(self.record_size.unwrap_or(0))
+    }
+
+    /// The codec without a file's header and what else is no record by its settings.
+    fn bare_codec(&self) -> Result<Box<dyn Codec>, LayoutError> {
         use Layout::{
-            Blocks as RawBlocks, Counted, Gnucobol, IbmV, LineSequential, MicroFocus,
-            MicroFocusCrlf, Newline, Plain, RdwLittle, Vms,
+            Blocks as RawBlocks, Counted, Csv, Gnucobol, IbmV, IbmVb, IbmVbs, IbmVs,
+            LineSequential, MicroFocus, MicroFocusCrlf, MicroFocusVariable, MicroFocusVariableCrlf,
+            Newline, NonstopVarout, Plain, RdwLittle, Vms,
         };
         use Organization::{Fixed as FixedRecords, Relative as Slots, Sequential, Static, Stream};
 
         self.check_record_size()?;
+        self.settings.check(self.layout)?;
         if self.varseq_format.is_some()
             && (self.organization, self.layout) != (Sequential, Gnucobol)
         {
@@ -341,11 +503,49 @@ impl RecordFormat {
                     ),
                 )?
             }
-            (Sequential, IbmV) => {
-                self.prefixed(Framing::Rdw(Rdw::Native), "a record descriptor word")?
+            (Slots, MicroFocusVariable | MicroFocusVariableCrlf) => {
+                let size =
+                    self.required_size("the length of the longest record, without its header")?;
+                let marker = match self.layout {
+                    MicroFocusVariable => Marker::Byte,
+                    _ => Marker::Pair,
+                };
+                Box::new(TypedSlots::new(self.mf_header(), marker, size))
             }
-            (Sequential, RdwLittle) => {
-                self.prefixed(Framing::Rdw(Rdw::Little), "a record descriptor word")?
+            (Sequential, MicroFocusVariable) => {
+                self.required_size("the length of the longest record (it decides how long the records' headers are)")?;
+                self.prefixed(Framing::MicroFocus(self.mf_header()), "a record's header")?
+            }
+            (Sequential, NonstopVarout) => {
+                let block = self.settings.block.unwrap_or(VAROUT_BLOCK_DEFAULT);
+                if !block.is_multiple_of(2) || !(4..=1 << 16).contains(&block) {
+                    return Err(LayoutError(format!(
+                        "block is {block}, but a block of this layout has an even number of bytes from 4 to 65536"
+                    )));
+                }
+                self.prefixed(Framing::Varout { block }, "a record's length")?
+            }
+            (Sequential, IbmV) => {
+                let word = self.settings.rdw.unwrap_or(DescriptorWord::NATIVE);
+                self.prefixed(Framing::Rdw(word), "a record descriptor word")?
+            }
+            (Sequential, RdwLittle) => self.prefixed(
+                Framing::Rdw(DescriptorWord::LITTLE_EXCLUSIVE),
+                "a record descriptor word",
+            )?,
+            (Sequential, IbmVb) => {
+                let rdw = self.settings.rdw.unwrap_or(DescriptorWord::NATIVE);
+                let longest = Framing::Rdw(rdw).len_max();
+                self.check_sayable(longest, "a record descriptor word")?;
+                let len_max = self.record_size.unwrap_or(longest) as usize;
+                let bdw = self.settings.bdw.unwrap_or(DescriptorWord::NATIVE);
+                Box::new(Blocked::of_records(bdw, rdw, len_max))
+            }
+            (Sequential, IbmVs | IbmVbs) => {
+                let len_max = self.record_size.unwrap_or(SPANNED_RECORD_MAX) as usize;
+                let bdw = self.settings.bdw.unwrap_or(DescriptorWord::NATIVE);
+                let bdw = (self.layout == IbmVbs).then_some(bdw);
+                Box::new(Blocked::of_segments(bdw, len_max))
             }
             (Sequential, Vms) => self.prefixed(Framing::Vms, "a record's length")?,
             (Sequential, LineSequential) | (Stream, Newline) => {
@@ -353,6 +553,12 @@ impl RecordFormat {
                 let size = self.record_size.unwrap_or(0) as usize + "\r\n".len();
                 Box::new(Lines::new(size.max(LINE_LEN_MAX)))
             }
+            (Stream, Csv) => Box::new(Quoted::new(
+                self.settings.quote.unwrap_or(b'"'),
+                self.settings.delimiter.unwrap_or(b','),
+                self.record_size
+                    .map_or(CSV_RECORD_MAX, |size| size as usize),
+            )),
             (Stream, RawBlocks) => Box::new(Blocks::new(
                 self.record_size.unwrap_or(BLOCK_SIZE_DEFAULT) as usize,
             )),
@@ -385,6 +591,13 @@ impl RecordFormat {
             (Organization::Relative, Layout::MicroFocus | Layout::MicroFocusCrlf) => {
                 format!("Micro Focus relative slots{}, by slot number", size(" of "))
             }
+            (
+                Organization::Relative,
+                Layout::MicroFocusVariable | Layout::MicroFocusVariableCrlf,
+            ) => format!(
+                "Micro Focus relative slots{} behind a file header, by slot number",
+                size(" of at most ")
+            ),
             (Organization::Relative, layout) => format!(
                 "{} slots{}, by slot number",
                 if layout == Layout::Gnucobol {
@@ -402,15 +615,31 @@ impl RecordFormat {
                 size(" of at most "),
                 self.varseq_format.unwrap_or_default()
             ),
-            (Organization::Sequential, Layout::IbmV | Layout::RdwLittle | Layout::Vms) => format!(
+            (
+                Organization::Sequential,
+                Layout::IbmV
+                | Layout::RdwLittle
+                | Layout::IbmVb
+                | Layout::IbmVs
+                | Layout::IbmVbs
+                | Layout::Vms
+                | Layout::MicroFocusVariable
+                | Layout::NonstopVarout,
+            ) => format!(
                 "{} records{}, by address",
                 match self.layout {
                     Layout::Vms => "VMS variable",
                     Layout::IbmV => "IBM V",
+                    Layout::IbmVb => "IBM VB",
+                    Layout::IbmVs => "IBM VS",
+                    Layout::IbmVbs => "IBM VBS",
+                    Layout::MicroFocusVariable => "Micro Focus variable",
+                    Layout::NonstopVarout => "NonStop VAROUT",
                     _ => "transferred IBM V",
                 },
                 size(" of at most ")
             ),
+            (Organization::Stream, Layout::Csv) => "delimited text, by address".to_owned(),
             (Organization::Stream, Layout::Blocks) => {
                 format!(
                     "blocks of {} bytes, by block number",
@@ -478,18 +707,26 @@ impl RecordFormat {
                  for records that have a number and nothing before them"
             }
             (Organization::Relative, _) => {
-                "write layout = \"gnucobol\", \"micro-focus\", \"micro-focus-crlf\" or \"counted\""
+                "write layout = \"gnucobol\", \"micro-focus\", \"micro-focus-crlf\", \"micro-focus-variable\", \
+                 \"micro-focus-variable-crlf\" or \"counted\""
             }
             (Organization::Sequential, Layout::Newline) => {
                 "write layout = \"line-sequential\", or organization = \"stream\" (the lines are read the same way)"
             }
+            (Organization::Sequential, Layout::Csv) => {
+                "write organization = \"stream\" (an identity is the address all the same)"
+            }
+            (Organization::Sequential, Layout::MicroFocusVariableCrlf) => {
+                "write layout = \"micro-focus-variable\": records that follow each other have no marks"
+            }
             (Organization::Sequential, _) => {
-                "write layout = \"plain\", \"gnucobol\", \"ibm-v\", \"rdw-little\", \"vms\" or \"line-sequential\""
+                "write layout = \"plain\", \"gnucobol\", \"ibm-v\", \"ibm-vb\", \"ibm-vs\", \"ibm-vbs\", \"rdw-little\", \
+                 \"vms\", \"micro-focus-variable\", \"nonstop-varout\" or \"line-sequential\""
             }
             (Organization::Stream, Layout::LineSequential) => {
                 "write layout = \"newline\", or organization = \"sequential\" (the lines are read the same way)"
             }
-            (Organization::Stream, _) => "write layout = \"newline\" or \"blocks\"",
+            (Organization::Stream, _) => "write layout = \"newline\", \"csv\" or \"blocks\"",
             (Organization::Static, _) => "write layout = \"blocks\"",
         };
         LayoutError(format!(
@@ -502,7 +739,7 @@ impl RecordFormat {
 /// As settings: `relative, gnucobol, record_size 150`.
 impl fmt::Display for RecordFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}", self.organization, self.layout)?;
+        write!(f, "{}, {}{}", self.organization, self.layout, self.settings)?;
         if let Some(size) = self.record_size {
             write!(f, ", record_size {size}")?;
         }

@@ -22,14 +22,16 @@ mod guess;
 mod layout;
 mod record;
 pub mod schema;
+mod settings;
 pub mod value;
 
-pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind};
+pub use codec::{Boundaries, Codec, EncodeError, Piece, PieceKind, Within};
 pub use guess::{Confidence, Guess, Sample, guess};
 pub use layout::{
-    BLOCK_SIZE_DEFAULT, LINE_LEN_MAX, Layout, LayoutError, Organization, RECORD_SIZE_MAX,
-    RESIDUE_ALIGN, RecordFormat, STATIC_BLOCK_BYTES, VarseqFormat,
+    BLOCK_SIZE_DEFAULT, CSV_RECORD_MAX, LINE_LEN_MAX, Layout, LayoutError, Organization,
+    RECORD_SIZE_MAX, RESIDUE_ALIGN, RecordFormat, STATIC_BLOCK_BYTES, VarseqFormat,
 };
 pub use record::{
     Cell, EncodeRecordError, FieldError, Read, RecordDecoder, RecordEncoder, Room, Wanted,
 };
+pub use settings::{DescriptorWord, Header, LAYOUT_WORDS_MAX, LayoutWords, Settings};

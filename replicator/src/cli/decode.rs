@@ -10,7 +10,7 @@ use super::records::{Form, Records, csv};
 use anyhow::{Context as _, Result, bail};
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::value::{Hex, Reason, Value};
-use counterfoil_records::{Boundaries, Codec, Piece, PieceKind, RecordEncoder};
+use counterfoil_records::{Boundaries, Codec, Piece, PieceKind, RecordEncoder, Within};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write};
@@ -187,6 +187,7 @@ fn stream(
         .and_then(|len| usize::try_from(len).ok());
     let mut buffer = vec![0; CHUNK_BYTES.max(piece.unwrap_or(CHUNK_BYTES).saturating_mul(2))];
     let (mut len, mut at_end, mut wants) = (0, false, true);
+    let mut within = Within::default();
     while wants && !at_end {
         match input.read(&mut buffer[len..]) {
             Ok(0) => at_end = true,
@@ -194,7 +195,9 @@ fn stream(
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(error.into()),
         }
-        let taken = codec.decode(offset, &buffer[..len], at_end, &mut |piece| {
+        let from = within;
+        let taken = codec.decode_within(from, offset, &buffer[..len], at_end, &mut |piece| {
+            within = piece.behind;
             let is_last = piece.offset + piece.len >= offset + len as u64;
             wants = wants && each(piece, is_last);
         });

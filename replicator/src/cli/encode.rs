@@ -109,8 +109,11 @@ fn write(
         let line = Line::read(&text, records.decoder.schema()).with_context(place)?;
         record.clear();
         piece.clear();
+        // A file's header, unless it is the first line.
+        if offset == 0 && line.residue.is_none() {
+            offset += put(&codec.lead(0, 0), out)?;
+        }
         gap(&line, records, codec, &mut offset, out).with_context(place)?;
-        let id = codec.id_at(offset);
         match (&line.residue, line.empty) {
             (Some(bytes), _) => piece.extend_from_slice(bytes),
             (None, Some(len)) => zeros(len, out).with_context(place)?,
@@ -129,14 +132,22 @@ fn write(
                     Some(rest) => rest.clone(),
                     None => slot_rest(records, record.len()),
                 };
+                if offset > 0 {
+                    offset += put(&codec.lead(offset, record.len()), out)?;
+                }
                 codec
-                    .encode(id, &record, &filled, &mut piece)
+                    .encode(codec.id_at(offset), &record, &filled, &mut piece)
                     .with_context(place)?;
             }
         }
-        out.write_all(&piece).context("writing records")?;
-        offset += piece.len() as u64 + line.empty.unwrap_or(0);
+        offset += put(&piece, out)? + line.empty.unwrap_or(0);
     }
+}
+
+/// Writes bytes, and says how many they are.
+fn put(bytes: &[u8], out: &mut dyn Write) -> Result<u64> {
+    out.write_all(bytes).context("writing records")?;
+    Ok(bytes.len() as u64)
 }
 
 /// Zero bytes up to where a record with a number belongs: slots that aren't there.

@@ -671,7 +671,10 @@ fn one_line(text: &str) -> String {
 fn format_lines(format: &RecordFormat) -> Vec<String> {
     let mut lines = vec![
         format!("organization = \"{}\"", format.organization.name()),
-        format!("layout = \"{}\"", format.layout.name()),
+        format!(
+            "layout = {}",
+            toml_string(&format.layout_words().to_string())
+        ),
     ];
     lines.extend(
         format
@@ -707,9 +710,10 @@ fn quoted_path(path: &Path) -> String {
 }
 
 fn layout_words(format: &RecordFormat) -> String {
+    let words = format.layout_words();
     match format.varseq_format {
-        Some(prefix) => format!("{} ({})", format.layout.name(), u8::from(prefix)),
-        None => format.layout.name().to_owned(),
+        Some(prefix) => format!("{words} ({})", u8::from(prefix)),
+        None => words.to_string(),
     }
 }
 

@@ -10,7 +10,9 @@ use counterfoil_records::schema::{
     Zones,
 };
 use counterfoil_records::value::{Unset, code_page};
-use counterfoil_records::{Layout, Organization, RecordDecoder, RecordFormat, VarseqFormat};
+use counterfoil_records::{
+    Layout, LayoutWords, Organization, RecordDecoder, RecordFormat, VarseqFormat,
+};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,10 +64,10 @@ pub(super) struct Form {
     /// How text is written: ascii, utf-8, latin-1, 037, 273, 500, 1047, 1140 [default: the dialect's]
     #[arg(long, short = 'p', value_name = "PAGE")]
     code_page: Option<CodePage>,
-    /// How records lie in the file: plain, gnucobol, line-sequential, newline [default: the configuration's, if the file is in
-    /// it; otherwise what fits]
+    /// How records lie in the file: plain, gnucobol, line-sequential, newline, csv, ibm-vb and others, with settings as in
+    /// `plain,header=128` (docs/record-layouts.md) [default: the configuration's, if the file is in it; otherwise what fits]
     #[arg(long, short, value_name = "LAYOUT")]
-    layout: Option<Layout>,
+    layout: Option<LayoutWords>,
     /// fixed, relative, sequential or stream [default: the usual one of the layout]
     #[arg(long, short, value_name = "ORGANIZATION")]
     organization: Option<Organization>,
@@ -250,7 +252,7 @@ impl Form {
         let configured = rule
             .filter(|_| self.layout.is_none())
             .map(|rule| rule.format);
-        let (mut format, assumed) = match (self.layout, configured, file) {
+        let (mut format, assumed) = match (&self.layout, configured, file) {
             (Some(layout), _, _) => (self.said(layout), None),
             (None, Some(format), _) => {
                 let assumed = format!("{format} (as configured in {})", config.display());
@@ -298,18 +300,10 @@ impl Form {
         }
     }
 
-    fn said(&self, layout: Layout) -> RecordFormat {
-        let organization = match layout {
-            Layout::Plain => Organization::Fixed,
-            Layout::Gnucobol
-            | Layout::LineSequential
-            | Layout::IbmV
-            | Layout::RdwLittle
-            | Layout::Vms => Organization::Sequential,
-            Layout::MicroFocus | Layout::MicroFocusCrlf | Layout::Counted => Organization::Relative,
-            Layout::Newline | Layout::Blocks => Organization::Stream,
-        };
-        RecordFormat::new(self.organization.unwrap_or(organization), layout)
+    fn said(&self, words: &LayoutWords) -> RecordFormat {
+        let organization = words.layout.usual_organization();
+        RecordFormat::new(self.organization.unwrap_or(organization), words.layout)
+            .with_settings(words.settings.clone())
     }
 }
 
@@ -318,15 +312,17 @@ fn is_text(format: &RecordFormat) -> bool {
     matches!(format.layout, Layout::LineSequential | Layout::Newline)
 }
 
+/// Whether the layout has a `record_size` that is the copybook's. Others have a longest record, which is better left out than
+/// too small; a Micro Focus file's is that of its header.
 fn is_sized(format: &RecordFormat) -> bool {
-    !is_text(format)
-        && !matches!(
-            (format.organization, format.layout),
-            (
-                Organization::Sequential,
-                Layout::Gnucobol | Layout::IbmV | Layout::RdwLittle | Layout::Vms
-            )
-        )
+    match format.organization {
+        Organization::Fixed | Organization::Relative => true,
+        Organization::Sequential => {
+            matches!(format.layout, Layout::Plain | Layout::MicroFocusVariable)
+        }
+        Organization::Stream => format.layout == Layout::Blocks,
+        Organization::Static => false,
+    }
 }
 
 /// The rule that the configuration has for a file, if there is a configuration and it has.

@@ -4,7 +4,7 @@
 //! keys.
 
 use counterfoil_records::schema::{FieldSpec, ItemSpec, UnsetWord};
-use counterfoil_records::{Layout, Organization};
+use counterfoil_records::{LayoutWords, Organization};
 use counterfoil_sinks::mysql::Tls;
 use counterfoil_sinks::plan::{Ddl, Mode};
 use counterfoil_sinks::postgres::SslMode;
@@ -216,7 +216,7 @@ pub(super) struct FileTable {
     #[serde(default)]
     pub(super) exclude: Vec<Spanned<String>>,
     pub(super) organization: Spanned<Organization>,
-    pub(super) layout: Spanned<Layout>,
+    pub(super) layout: Spanned<LayoutWords>,
     pub(super) record_size: Option<Spanned<i64>>,
     pub(super) varseq_format: Option<Spanned<i64>>,
     pub(super) table: Option<Spanned<String>>,

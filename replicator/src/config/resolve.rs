@@ -763,7 +763,8 @@ impl Resolver<'_> {
         let of_schema = self.size_of_schema(table, record_size, schema);
         let format = RecordFormat {
             organization: *table.organization.get_ref(),
-            layout: *table.layout.get_ref(),
+            layout: table.layout.get_ref().layout,
+            settings: table.layout.get_ref().settings.clone(),
             record_size: record_size.filter(|size| *size > 0).or(of_schema),
             varseq_format,
         };

@@ -192,7 +192,7 @@ impl Resolver<'_> {
     ) -> Option<u64> {
         let schema = schema?;
         let size = u64::from(schema.len_max());
-        let (organization, layout) = (*table.organization.get_ref(), *table.layout.get_ref());
+        let (organization, layout) = (*table.organization.get_ref(), table.layout.get_ref().layout);
         let decides = matches!(organization, Organization::Fixed | Organization::Relative)
             || (organization, layout) == (Organization::Sequential, Layout::Plain);
         if !decides {

@@ -5,7 +5,7 @@
 //! known: operations that are repeated after a crash may find what they made.
 
 use crate::event::RecordImage;
-use counterfoil_records::{Boundaries, Codec, PieceKind};
+use counterfoil_records::{Boundaries, Codec, PieceKind, Within};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
@@ -130,11 +130,12 @@ impl Former {
         }
     }
 
-    /// The records that were in a range, which begins at a boundary, by identity.
+    /// The records that were in a range, which begins at a boundary with what goes with it, by identity.
     pub(super) fn records(
         &self,
         codec: &dyn Codec,
         content: &[u8],
+        within: Within,
         range: Range<u64>,
     ) -> HashMap<u64, RecordImage> {
         let mut records = HashMap::new();
@@ -156,7 +157,7 @@ impl Former {
                 _ => at,
             };
             if let Some(bytes) = run.get((begin - at) as usize..) {
-                codec.decode(begin, bytes, is_end, &mut |piece| {
+                codec.decode_within(within, begin, bytes, is_end, &mut |piece| {
                     if piece.offset < range.end
                         && let PieceKind::Record { data, rest } = piece.kind
                     {

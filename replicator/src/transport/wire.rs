@@ -7,7 +7,7 @@ use crate::capture::operation::{Attributes, FileKind};
 use crate::event::{Change, Event, RecordImage};
 use crate::typed::TypedSchemas;
 use counterfoil_proto::{Position, path_text, v1};
-use counterfoil_records::{Layout, Organization, RecordFormat, VarseqFormat};
+use counterfoil_records::{LayoutWords, Organization, RecordFormat, VarseqFormat};
 use counterfoil_sinks::{FileDescription, FileSchema};
 use prost::Message as _;
 use std::collections::HashMap;
@@ -228,7 +228,7 @@ pub(crate) fn file(file: &FileDescription, size: u64) -> v1::File {
         path: file.path.clone(),
         path_text: path_text(&file.path),
         organization: organization(file.format.organization).into(),
-        layout: file.format.layout.name().to_owned(),
+        layout: file.format.layout_words().to_string(),
         record_size: file.format.record_size,
         varseq_format: file
             .format
@@ -492,9 +492,11 @@ impl Decoder {
                 )));
             }
         };
+        let words: LayoutWords = file.layout.parse().map_err(of)?;
         let format = RecordFormat {
             organization,
-            layout: file.layout.parse::<Layout>().map_err(of)?,
+            layout: words.layout,
+            settings: words.settings,
             record_size: file.record_size,
             varseq_format: match file.varseq_format {
                 None => None,
@@ -537,6 +539,7 @@ impl Decoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use counterfoil_records::Layout;
     use proptest::prelude::*;
 
     fn sender() -> Sender {
@@ -566,6 +569,13 @@ mod tests {
             .with_varseq_format(VarseqFormat::try_from(number).expect("0 to 3 exist"))),
             Just(RecordFormat::new(Organization::Stream, Layout::Newline)),
             Just(RecordFormat::STATIC),
+            prop::sample::select(
+                &["csv,quote=',header=record", "csv,delimiter=tab,skip=x'2c'"][..]
+            )
+            .prop_map(|words| {
+                let words: LayoutWords = words.parse().expect("layout words");
+                RecordFormat::new(Organization::Stream, words.layout).with_settings(words.settings)
+            }),
         ]
     }
 

@@ -98,6 +98,7 @@ impl Records {
         let format = RecordFormat {
             organization: Organization::Fixed,
             layout: records::Layout::Plain,
+            settings: records::Settings::NONE,
             record_size: Some(layout.size() as u64),
             varseq_format: None,
         };

@@ -1004,6 +1004,7 @@ pub fn follows_a_changed_description(harness: &mut dyn Harness) {
             format: RecordFormat {
                 organization,
                 layout,
+                settings: counterfoil_records::Settings::NONE,
                 record_size,
                 varseq_format,
             },

@@ -23,6 +23,7 @@ pub fn file(path: impl AsRef<[u8]>) -> Arc<FileDescription> {
         format: RecordFormat {
             organization: Organization::Fixed,
             layout: Layout::Plain,
+            settings: counterfoil_records::Settings::NONE,
             record_size: Some(100),
             varseq_format: None,
         },

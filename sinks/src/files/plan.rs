@@ -689,6 +689,9 @@ impl<'a, 'b> Plan<'a, 'b> {
             }
             let end = match pitch {
                 Some(pitch) => offset.saturating_add(pitch),
+                // How long a piece in the middle of a block was isn't told by its bytes alone. What is written over in
+                // such a file is cleared before.
+                None if codec.is_blocked() => offset,
                 None => {
                     let origin = node.origin.as_ref();
                     let opened = match &before {

@@ -7,7 +7,7 @@ use super::lock::Held;
 use crate::sql::permanent;
 use crate::{FileKind, Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
-use counterfoil_records::{Boundaries, Codec, Piece, PieceKind};
+use counterfoil_records::{Boundaries, Codec, Piece, PieceKind, Within};
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::fs::File;
@@ -107,7 +107,7 @@ fn walk(
     };
     let mut window = WINDOW_BYTES;
     let mut bytes = Vec::new();
-    let mut at = 0;
+    let (mut at, mut within) = (0, Within::default());
     let mut goes_on = true;
     while at < size && goes_on {
         let mut behind = size;
@@ -139,7 +139,9 @@ fn walk(
             }
         }
         let is_end = filled < len || at + filled as u64 >= size;
-        let taken = codec.decode(at, &bytes[..filled], is_end, &mut |piece| {
+        let from = within;
+        let taken = codec.decode_within(from, at, &bytes[..filled], is_end, &mut |piece| {
+            within = piece.behind;
             if goes_on && let Some(piece) = stored(&piece) {
                 goes_on = each(piece);
             }

@@ -7,11 +7,11 @@ use crate::SinkError;
 use crate::naming::{numbered, numbered_within};
 use crate::plan::{Evolution, Mode, Shape, UNDECODED};
 use crate::sql::permanent;
-use counterfoil_records::STATIC_BLOCK_BYTES;
+use counterfoil_records::{LAYOUT_WORDS_MAX, STATIC_BLOCK_BYTES};
 
-/// Version of the tables below; grows when they change. Version 1 had no `counterfoil_shapes`, which is all that is to
-/// be made to upgrade it.
-pub const SCHEMA_VERSION: u32 = 2;
+/// Version of the tables below; grows when they change. Version 1 had no `counterfoil_shapes`, and
+/// up to version 2 `layout` had only room for a name, without settings.
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// An identifier may have 64 characters, so it may have as many bytes.
 const NAME_BYTES_MAX: usize = 64;
@@ -38,7 +38,7 @@ pub(super) const TABLES: [&str; 9] = [
         path_text        MEDIUMTEXT NOT NULL,
         file_group       TEXT NOT NULL,
         organization     VARCHAR(32) NOT NULL,
-        layout           VARCHAR(32) NOT NULL,
+        layout           VARCHAR(512) NOT NULL,
         record_size      BIGINT UNSIGNED,
         varseq_format    BIGINT UNSIGNED,
         identity         VARCHAR(32) NOT NULL COMMENT 'what id is called in the view',
@@ -115,7 +115,14 @@ pub(super) async fn prepare(session: &mut Session) -> Result<(), SinkError> {
     for table in TABLES {
         session.text(&create_own(table)).await.doing(creating)?;
     }
-    let sql = match check(session).await? {
+    let made = check(session).await?;
+    if made.is_some() {
+        let sql = format!(
+            "ALTER TABLE counterfoil_files MODIFY COLUMN layout VARCHAR({LAYOUT_WORDS_MAX}) NOT NULL"
+        );
+        session.text(&sql).await.doing(creating)?;
+    }
+    let sql = match made {
         None => "INSERT INTO counterfoil_version (version) VALUES (?)",
         Some(_) => "UPDATE counterfoil_version SET version = ?",
     };

@@ -511,6 +511,7 @@ mod generic_in_sqlite {
 const FORMAT: RecordFormat = RecordFormat {
     organization: Organization::Fixed,
     layout: Layout::Plain,
+    settings: counterfoil_records::Settings::NONE,
     record_size: Some(40),
     varseq_format: None,
 };

@@ -28,6 +28,7 @@ fn fields_schema(fields: &[(&str, &str)]) -> FileSchema {
 const FORMAT: RecordFormat = RecordFormat {
     organization: Organization::Fixed,
     layout: Layout::Plain,
+    settings: counterfoil_records::Settings::NONE,
     record_size: Some(19),
     varseq_format: None,
 };

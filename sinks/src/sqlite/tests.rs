@@ -604,6 +604,7 @@ fn identities_have_their_names() {
     let format = |organization, layout| RecordFormat {
         organization,
         layout,
+        settings: counterfoil_records::Settings::NONE,
         record_size: None,
         varseq_format: None,
     };

@@ -47,33 +47,13 @@ impl Lines {
         searched: &mut usize,
     ) -> Option<Found<'a>> {
         let room = residue_room(offset);
-        if bytes[0] == 0 {
-            let hole = hole_len(offset);
-            let seen = &bytes[..hole.min(bytes.len())];
-            if all_zero(seen) {
-                if seen.len() == hole {
-                    return Some(Found {
-                        len: room,
-                        kind: PieceKind::Empty,
-                    });
-                }
-                if !at_end {
-                    return None;
-                }
-            }
+        if let Some(hole) = hole(offset, bytes, at_end) {
+            return hole;
         }
         let limit = self.len_max.min(bytes.len());
         let from = (*searched).min(limit);
         if let Some(at) = position(&bytes[from..limit], LF) {
-            let line = &bytes[..from + at];
-            let (data, rest) = match line.split_last() {
-                Some((&CR, data)) => (data, &line[data.len()..]),
-                _ => (line, &[][..]),
-            };
-            return Some(Found {
-                len: line.len() + 1,
-                kind: PieceKind::Record { data, rest },
-            });
+            return Some(line(bytes, from + at));
         }
         *searched = limit;
         if limit == self.len_max {
@@ -93,14 +73,63 @@ impl Lines {
     }
 }
 
+/// The line whose LF is at `end`.
+pub(super) fn line(bytes: &[u8], end: usize) -> Found<'_> {
+    let line = &bytes[..end];
+    let (data, rest) = match line.split_last() {
+        Some((&CR, data)) => (data, &line[data.len()..]),
+        _ => (line, &[][..]),
+    };
+    Found {
+        len: line.len() + 1,
+        kind: PieceKind::Record { data, rest },
+    }
+}
+
+/// The hole that begins with `bytes`, which aren't empty, if there is one; within, `None` if that takes more of them.
+pub(super) fn hole<'a>(offset: u64, bytes: &'a [u8], at_end: bool) -> Option<Option<Found<'a>>> {
+    if bytes[0] != 0 {
+        return None;
+    }
+    let hole = hole_len(offset);
+    let seen = &bytes[..hole.min(bytes.len())];
+    if !all_zero(seen) || seen.len() < hole && at_end {
+        return None;
+    }
+    Some((seen.len() == hole).then_some(Found {
+        len: residue_room(offset),
+        kind: PieceKind::Empty,
+    }))
+}
+
 /// How many zero bytes from a boundary at `offset` make a hole.
-fn hole_len(offset: u64) -> usize {
+pub(super) fn hole_len(offset: u64) -> usize {
     let room = residue_room(offset);
     if room == RESIDUE_ALIGN {
         room
     } else {
         room + RESIDUE_ALIGN
     }
+}
+
+/// Refuses what isn't the line end of a line of this content.
+pub(super) fn check_end(id: u64, data: &[u8], rest: &[u8]) -> Result<(), EncodeError> {
+    match rest {
+        [] if data.last() == Some(&CR) => {
+            return Err(EncodeError::new(
+                id,
+                "the CR at the end of the line is part of the line end: give it apart from the content",
+            ));
+        }
+        [] | [CR] => {}
+        _ => {
+            return Err(EncodeError::new(
+                id,
+                "a line end is LF, or LF with one CR before it",
+            ));
+        }
+    }
+    Ok(())
 }
 
 impl Codec for Lines {
@@ -145,21 +174,7 @@ impl Codec for Lines {
                 format!("a line can't hold a newline, but byte {at} is one"),
             ));
         }
-        match rest {
-            [] if data.last() == Some(&CR) => {
-                return Err(EncodeError::new(
-                    id,
-                    "the CR at the end of the line is part of the line end: give it apart from the content",
-                ));
-            }
-            [] | [CR] => {}
-            _ => {
-                return Err(EncodeError::new(
-                    id,
-                    "a line end is LF, or LF with one CR before it",
-                ));
-            }
-        }
+        check_end(id, data, rest)?;
         let len = data.len() + rest.len() + 1;
         if len > self.len_max {
             return Err(EncodeError::new(

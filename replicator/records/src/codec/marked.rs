@@ -16,14 +16,14 @@ pub(crate) enum Marker {
 }
 
 impl Marker {
-    fn present(self) -> &'static [u8] {
+    pub(super) fn present(self) -> &'static [u8] {
         match self {
             Marker::Byte => b"\n",
             Marker::Pair => b"\r\n",
         }
     }
 
-    fn deleted(self) -> &'static [u8] {
+    pub(super) fn deleted(self) -> &'static [u8] {
         match self {
             Marker::Byte => b"\0",
             Marker::Pair => b"\r\0",

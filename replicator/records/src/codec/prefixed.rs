@@ -9,10 +9,9 @@
 //! reading goes on there.
 
 use super::{
-    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, decode_addressed, residue_room,
+    Boundaries, Codec, EncodeError, Found, MfHeader, Piece, PieceKind, decode_addressed, malformed,
 };
-use crate::bytes::all_zero;
-use crate::{RESIDUE_ALIGN, VarseqFormat};
+use crate::{DescriptorWord, RESIDUE_ALIGN, VarseqFormat};
 
 /// Bytes of a VMS disk block.
 const VMS_BLOCK: u64 = 512;
@@ -22,27 +21,28 @@ const VMS_BLOCK: u64 = 512;
 pub(crate) enum Framing {
     /// GnuCOBOL's, without padding.
     Varseq(VarseqFormat),
-    /// IBM's record descriptor word.
-    Rdw(Rdw),
+    /// IBM's record descriptor word. (One that is big-endian and doesn't count itself is GnuCOBOL's prefix of format 0.)
+    Rdw(DescriptorWord),
     /// VMS: u16 little-endian, then the record, then a byte where it takes one to an even address.
     /// `FFFF` says that the next record begins with the next block of 512 bytes.
     Vms,
-}
-
-/// A record descriptor word of 4 bytes, as it is on z/OS or became on the way. (One that is big-endian and doesn't
-/// count itself is GnuCOBOL's prefix of format 0.)
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rdw {
-    /// As on z/OS: u16 big-endian, which counts the word itself, then two zero bytes.
-    Native,
-    /// Two zero bytes, then u16 little-endian that doesn't count the word.
-    Little,
+    /// Micro Focus sequential: a header with a type, then the record, then spaces that take the next one to a multiple
+    /// of 4, of at least 8 bytes together.
+    MicroFocus(MfHeader),
+    /// NonStop FUP's VAROUT: u16 big-endian, then the record, then a byte where it takes one to an even address. `FFFF`
+    /// says that the next record begins with the next block. No record goes on in another block.
+    Varout {
+        /// Bytes of a block, even.
+        block: u64,
+    },
 }
 
 /// What stands where a record should begin.
 pub(crate) enum Prefix {
     /// A record of this many bytes.
     Record(usize),
+    /// So many bytes that are no record, for this reason, with padding as behind a record.
+    Other(usize, &'static str),
     /// No record any more in this block; so many bytes are left of it.
     Skip(usize),
     /// No prefix.
@@ -54,8 +54,9 @@ impl Framing {
     pub(crate) fn prefix_len(self) -> usize {
         match self {
             Framing::Varseq(format) => format.prefix_len(),
-            Framing::Rdw(_) => 4,
-            Framing::Vms => 2,
+            Framing::Rdw(_) => DescriptorWord::LEN,
+            Framing::Vms | Framing::Varout { .. } => 2,
+            Framing::MicroFocus(header) => header.len(),
         }
     }
 
@@ -63,10 +64,11 @@ impl Framing {
     pub(crate) fn len_max(self) -> u64 {
         match self {
             Framing::Varseq(format) => format.prefix_max(),
-            Framing::Rdw(Rdw::Native) => u64::from(u16::MAX) - 4,
-            Framing::Rdw(Rdw::Little) => u64::from(u16::MAX),
+            Framing::Rdw(word) => word.record_max() as u64,
             // FFFF is no length. RMS itself ends at 32767, or 65534 in stream formats.
             Framing::Vms => u64::from(u16::MAX) - 1,
+            Framing::MicroFocus(header) => header.record_max() as u64,
+            Framing::Varout { block } => (block - 2).min(u64::from(u16::MAX) - 1),
         }
     }
 
@@ -74,15 +76,9 @@ impl Framing {
     pub(crate) fn read(self, offset: u64, bytes: &[u8]) -> Prefix {
         let len = match self {
             Framing::Varseq(format) => format.read(bytes),
-            Framing::Rdw(rdw) => match (rdw, bytes.first_chunk::<4>()) {
-                (Rdw::Native, Some(&[high, low, 0, 0])) => {
-                    usize::from(u16::from_be_bytes([high, low])).checked_sub(4)
-                }
-                (Rdw::Little, Some(&[0, 0, low, high])) => {
-                    Some(usize::from(u16::from_le_bytes([low, high])))
-                }
-                _ => None,
-            },
+            Framing::Rdw(word) => bytes
+                .first_chunk()
+                .and_then(|bytes| word.read_record(bytes)),
             Framing::Vms => match bytes.first_chunk::<2>() {
                 Some([0xFF, 0xFF]) => {
                     return Prefix::Skip((VMS_BLOCK - offset % VMS_BLOCK) as usize);
@@ -90,6 +86,21 @@ impl Framing {
                 Some(&prefix) => Some(usize::from(u16::from_le_bytes(prefix))),
                 None => None,
             },
+            Framing::MicroFocus(header) => match header.read(bytes) {
+                Some((MfHeader::USER, len)) => Some(len),
+                Some((MfHeader::DELETED, len)) => return Prefix::Other(len, "deleted record"),
+                Some((MfHeader::SYSTEM, len)) => return Prefix::Other(len, "system record"),
+                _ => None,
+            },
+            Framing::Varout { block } => {
+                let left = (block - offset % block) as usize;
+                match bytes.first_chunk::<2>() {
+                    Some([0xFF, 0xFF]) => return Prefix::Skip(left),
+                    Some(&prefix) => Some(usize::from(u16::from_be_bytes(prefix)))
+                        .filter(|len| 2 + len + self.padding(*len) <= left),
+                    None => None,
+                }
+            }
         };
         len.map_or(Prefix::Bad, Prefix::Record)
     }
@@ -99,29 +110,58 @@ impl Framing {
         let short = len as u16;
         match self {
             Framing::Varseq(format) => format.write(len, out),
-            Framing::Rdw(Rdw::Native) => {
-                out.extend_from_slice(&(short + 4).to_be_bytes());
-                out.extend_from_slice(&[0, 0]);
-            }
-            Framing::Rdw(Rdw::Little) => {
-                out.extend_from_slice(&[0, 0]);
-                out.extend_from_slice(&short.to_le_bytes());
-            }
+            Framing::Rdw(word) => out.extend_from_slice(&word.of_record(len)),
             Framing::Vms => out.extend_from_slice(&short.to_le_bytes()),
+            Framing::MicroFocus(header) => header.write(MfHeader::USER, len, out),
+            Framing::Varout { .. } => out.extend_from_slice(&short.to_be_bytes()),
         }
     }
 
     /// Bytes of padding behind a record.
-    fn padding(self, len: usize) -> usize {
+    pub(crate) fn padding(self, len: usize) -> usize {
         match self {
             Framing::Varseq(_) | Framing::Rdw(_) => 0,
-            Framing::Vms => len % 2,
+            Framing::Vms | Framing::Varout { .. } => len % 2,
+            Framing::MicroFocus(header) => {
+                let len = header.len() + len;
+                len.next_multiple_of(4).max(8) - len
+            }
+        }
+    }
+
+    /// The most that [`Framing::padding`] can be.
+    fn padding_max(self) -> usize {
+        match self {
+            Framing::Varseq(_) | Framing::Rdw(_) => 0,
+            Framing::Vms | Framing::Varout { .. } => 1,
+            Framing::MicroFocus(_) => 6,
+        }
+    }
+
+    /// What padding consists of.
+    fn filler(self) -> u8 {
+        match self {
+            Framing::MicroFocus(_) => b' ',
+            _ => 0,
+        }
+    }
+
+    /// Bytes of a block, behind which all goes on whatever is in it.
+    fn block(self) -> usize {
+        match self {
+            Framing::Varseq(_) | Framing::Rdw(_) | Framing::MicroFocus(_) => 0,
+            Framing::Vms => VMS_BLOCK as usize,
+            Framing::Varout { block } => block as usize,
         }
     }
 
     /// Whether a record may be empty and its prefix zero, so that a hole reads as records.
     fn has_zero_prefix(self) -> bool {
-        self != Framing::Rdw(Rdw::Native)
+        match self {
+            Framing::Varseq(_) | Framing::Vms | Framing::Varout { .. } => true,
+            Framing::Rdw(word) => word.is_exclusive,
+            Framing::MicroFocus(_) => false,
+        }
     }
 }
 
@@ -208,21 +248,13 @@ impl Prefixed {
         }
         let len = match self.framing.read(offset, bytes) {
             Prefix::Record(len) if len <= self.len_max => len,
-            Prefix::Record(_) | Prefix::Bad => {
-                let room = residue_room(offset);
-                if !at_end && bytes.len() < room {
-                    return None;
-                }
-                let len = room.min(bytes.len());
-                // Cut short by the end it may still become something else, and only residue may do that.
-                return Some(if len == room && all_zero(&bytes[..len]) {
-                    Found {
-                        len,
-                        kind: PieceKind::Empty,
-                    }
-                } else {
-                    residue(len, "bad length prefix")
-                });
+            Prefix::Other(len, reason) if len <= self.len_max => {
+                let whole = prefix_len + len + self.framing.padding(len);
+                return (at_end || bytes.len() >= whole)
+                    .then(|| residue(whole.min(bytes.len()), reason));
+            }
+            Prefix::Record(_) | Prefix::Other(..) | Prefix::Bad => {
+                return malformed(offset, bytes, at_end, "bad length prefix");
             }
             Prefix::Skip(room) => {
                 return (at_end || bytes.len() >= room)
@@ -247,8 +279,13 @@ impl Prefixed {
         let padding = self.framing.padding(len);
         if let Some(record) = bytes.get(prefix_len..prefix_len + len + padding) {
             let (data, rest) = record.split_at(len);
-            // Padding of zero bytes goes without saying.
-            let rest = if all_zero(rest) { &[] } else { rest };
+            // The usual padding goes without saying.
+            let filler = self.framing.filler();
+            let rest = if rest.iter().all(|&byte| byte == filler) {
+                &[]
+            } else {
+                rest
+            };
             return Some(Found {
                 len: prefix_len + record.len(),
                 kind: PieceKind::Record { data, rest },
@@ -264,10 +301,8 @@ impl Codec for Prefixed {
     }
 
     fn piece_len_max(&self) -> Option<u64> {
-        let longest = self.framing.prefix_len() + self.len_max + self.framing.padding(self.len_max);
-        // A shorter record may have padding where the longest has none.
-        let longest = longest + self.framing.padding(1);
-        Some(longest.max(RESIDUE_ALIGN) as u64)
+        let longest = self.framing.prefix_len() + self.len_max + self.framing.padding_max();
+        Some(longest.max(RESIDUE_ALIGN).max(self.framing.block()) as u64)
     }
 
     fn decode(
@@ -280,6 +315,19 @@ impl Codec for Prefixed {
         decode_addressed(offset, bytes, out, |offset, bytes, zeros| {
             self.find(offset, bytes, at_end, zeros)
         })
+    }
+
+    fn lead(&self, offset: u64, len: usize) -> Vec<u8> {
+        let Framing::Varout { block } = self.framing else {
+            return Vec::new();
+        };
+        let left = (block - offset % block) as usize;
+        if 2 + len + self.framing.padding(len) <= left || left == block as usize {
+            return Vec::new();
+        }
+        let mut end = vec![0; left];
+        end[..2].fill(0xFF);
+        end
     }
 
     fn id_at(&self, offset: u64) -> u64 {
@@ -318,10 +366,21 @@ impl Codec for Prefixed {
                 ),
             ));
         }
+        if let Framing::Varout { block } = self.framing
+            && (2 + data.len() + padding) as u64 > block - id % block
+        {
+            return Err(EncodeError::new(
+                id,
+                format!(
+                    "it has {} bytes, more than are left of the block of {block} at this address",
+                    data.len()
+                ),
+            ));
+        }
         self.framing.write(data.len(), out);
         out.extend_from_slice(data);
         if rest.is_empty() {
-            out.resize(out.len() + padding, 0);
+            out.resize(out.len() + padding, self.framing.filler());
         }
         out.extend_from_slice(rest);
         Ok(())

@@ -1,7 +1,7 @@
 //! What every codec promises, on random bytes, on valid files, and on valid files with damage.
 
 use super::*;
-use crate::{Layout, Organization, RESIDUE_ALIGN, RecordFormat, VarseqFormat};
+use crate::{DescriptorWord, Layout, Organization, RESIDUE_ALIGN, RecordFormat, VarseqFormat};
 use proptest::prelude::*;
 use std::rc::Rc;
 
@@ -14,6 +14,9 @@ struct Owned {
     offset: u64,
     len: u64,
     kind: OwnedKind,
+    /// What goes with its beginning, and with its end.
+    within: Within,
+    behind: Within,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,15 +38,38 @@ impl From<Piece<'_>> for Owned {
             offset: piece.offset,
             len: piece.len,
             kind,
+            within: Within::default(),
+            behind: piece.behind,
         }
     }
 }
 
 fn decode(codec: &dyn Codec, offset: u64, bytes: &[u8]) -> Vec<Owned> {
+    decode_within(codec, Within::default(), offset, bytes)
+}
+
+fn decode_within(codec: &dyn Codec, within: Within, offset: u64, bytes: &[u8]) -> Vec<Owned> {
     let mut pieces = Vec::new();
-    let taken = codec.decode(offset, bytes, true, &mut |piece| pieces.push(piece.into()));
+    let taken = codec.decode_within(within, offset, bytes, true, &mut |piece| {
+        pieces.push(piece.into());
+    });
     assert_eq!(taken, bytes.len(), "at the end everything is taken");
+    link(&mut pieces, within);
     pieces
+}
+
+/// What goes with the end of a piece goes with the beginning of the next one.
+fn link(pieces: &mut [Owned], mut within: Within) {
+    for piece in pieces {
+        piece.within = within;
+        within = piece.behind;
+    }
+}
+
+fn behind(pieces: &[Owned]) -> Within {
+    pieces
+        .last()
+        .map_or(Within::default(), |piece| piece.behind)
 }
 
 /// Decodes in calls of `cuts` further bytes each (used in turn), carrying what a call leaves.
@@ -54,7 +80,8 @@ fn decode_in_chunks(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Vec<Owne
         // The end may be noticed together with the last bytes, or after them.
         let at_end = end == bytes.len() && cut % 2 == 0;
         let given = &bytes[at..end];
-        let taken = codec.decode(at as u64, given, at_end, &mut |piece| {
+        let within = behind(&pieces);
+        let taken = codec.decode_within(within, at as u64, given, at_end, &mut |piece| {
             pieces.push(Owned::from(piece));
         });
         assert!(taken <= given.len());
@@ -70,13 +97,15 @@ fn decode_in_chunks(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Vec<Owne
             break;
         }
         if end == bytes.len() && cuts.iter().all(|cut| cut % 2 == 1) {
-            let taken = codec.decode(at as u64, &bytes[at..], true, &mut |piece| {
+            let within = behind(&pieces);
+            let taken = codec.decode_within(within, at as u64, &bytes[at..], true, &mut |piece| {
                 pieces.push(Owned::from(piece));
             });
             assert_eq!(at + taken, bytes.len());
             break;
         }
     }
+    link(&mut pieces, Within::default());
     pieces
 }
 
@@ -139,7 +168,12 @@ fn check(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Result<(), TestCase
         pieces.len().saturating_sub(1),
     ] {
         if let Some(piece) = pieces.get(from) {
-            let tail = decode(codec, piece.offset, &bytes[piece.offset as usize..]);
+            let tail = decode_within(
+                codec,
+                piece.within,
+                piece.offset,
+                &bytes[piece.offset as usize..],
+            );
             prop_assert!(
                 tail == pieces[from..],
                 "pieces are the same from piece {}",
@@ -152,17 +186,100 @@ fn check(codec: &dyn Codec, bytes: &[u8], cuts: &[usize]) -> Result<(), TestCase
 
 /// Every kind of codec, with small sizes so that little input shows much.
 fn codec() -> impl Strategy<Value = Shared> {
+    prop_oneof![5 => bare_codec(), 1 => headed_codec()]
+}
+
+/// Slots with types and marks.
+fn typed_slots() -> impl Strategy<Value = Box<dyn Codec>> {
+    (any::<bool>(), any::<bool>(), 1usize..40).prop_map(|(is_long, is_pair, size)| {
+        let header = if is_long {
+            MfHeader::Long
+        } else {
+            MfHeader::Short
+        };
+        let marker = if is_pair { Marker::Pair } else { Marker::Byte };
+        Box::new(TypedSlots::new(header, marker, size)) as Box<dyn Codec>
+    })
+}
+
+/// Files in which there is more than records.
+fn headed_codec() -> impl Strategy<Value = Shared> {
+    fn boxed(codec: impl Codec + 'static) -> Box<dyn Codec> {
+        Box::new(codec)
+    }
+    let inner = prop_oneof![
+        typed_slots().prop_map(|codec| (codec, true)),
+        (1usize..40).prop_map(|size| (boxed(Fixed::new(size, Identity::Number)), true)),
+        (1usize..40).prop_map(|size| (boxed(Fixed::new(size, Identity::Address)), false)),
+        Just(()).prop_map(|()| (boxed(Lines::new(0)), false)),
+        Just(()).prop_map(|()| (boxed(Quoted::new(b'"', b',', 0)), false)),
+        (1usize..500).prop_map(|len_max| {
+            let word = Some(DescriptorWord::NATIVE);
+            (boxed(Blocked::of_segments(word, len_max)), false)
+        }),
+        (1usize..500).prop_map(|len_max| {
+            let framing = Framing::MicroFocus(MfHeader::Short);
+            (boxed(Prefixed::new(framing, len_max)), false)
+        }),
+    ];
+    let skip = prop::collection::vec(1u8..3, 0..2);
+    (inner, 0usize..200, any::<bool>(), skip).prop_map(
+        |((inner, is_numbered), header, without_first, skip)| {
+            let skip = skip.into_iter().map(|byte| vec![byte]).collect();
+            let mut codec = Headed::new(inner, is_numbered).skipping(skip);
+            if header > 3 {
+                codec = codec.behind(vec![0; header]);
+            } else if without_first {
+                codec = codec.without_first();
+            }
+            Rc::new(codec) as Shared
+        },
+    )
+}
+
+fn bare_codec() -> impl Strategy<Value = Shared> {
     let varseq = |len_max: std::ops::RangeInclusive<usize>| {
         (0u8..4, len_max).prop_map(|(format, len_max)| {
             let format = VarseqFormat::try_from(format).expect("0 to 3");
             Rc::new(Prefixed::new(Framing::Varseq(format), len_max)) as Shared
         })
     };
-    const FRAMINGS: [Framing; 3] = [
-        Framing::Rdw(Rdw::Native),
-        Framing::Rdw(Rdw::Little),
+    const BIG_EXCLUSIVE: DescriptorWord = DescriptorWord {
+        is_little: false,
+        is_exclusive: true,
+    };
+    const LITTLE: DescriptorWord = DescriptorWord {
+        is_little: true,
+        is_exclusive: false,
+    };
+    const FRAMINGS: [Framing; 8] = [
+        Framing::Rdw(DescriptorWord::NATIVE),
+        Framing::Rdw(DescriptorWord::LITTLE_EXCLUSIVE),
+        Framing::Rdw(LITTLE),
         Framing::Vms,
+        Framing::MicroFocus(MfHeader::Short),
+        Framing::MicroFocus(MfHeader::Long),
+        Framing::Varout { block: 4096 },
+        Framing::Varout { block: 512 },
     ];
+    let word = || {
+        prop::sample::select(
+            &[
+                DescriptorWord::NATIVE,
+                BIG_EXCLUSIVE,
+                LITTLE,
+                DescriptorWord::LITTLE_EXCLUSIVE,
+            ][..],
+        )
+    };
+    let blocked = prop_oneof![
+        (word(), word(), 1usize..500)
+            .prop_map(|(bdw, rdw, len_max)| Blocked::of_records(bdw, rdw, len_max)),
+        (prop::option::of(word()), 1usize..500)
+            .prop_map(|(bdw, len_max)| Blocked::of_segments(bdw, len_max)),
+    ]
+    .prop_map(|codec| Rc::new(codec) as Shared)
+    .boxed();
     let framed = |len_max: std::ops::RangeInclusive<usize>| {
         (prop::sample::select(&FRAMINGS[..]), len_max)
             .prop_map(|(framing, len_max)| Rc::new(Prefixed::new(framing, len_max)) as Shared)
@@ -195,6 +312,11 @@ fn codec() -> impl Strategy<Value = Shared> {
         varseq(1000..=60_000),
         Just(()).prop_map(|()| Rc::new(Lines::new(0)) as Shared),
         (1usize..40).prop_map(|size| Rc::new(Blocks::new(size)) as Shared),
+        prop::sample::select(&b",;"[..])
+            .prop_map(|delimiter| Rc::new(Quoted::new(b'"', delimiter, 0)) as Shared),
+        typed_slots().prop_map(|codec| Rc::from(codec) as Shared),
+        blocked.clone(),
+        blocked,
     ]
 }
 
@@ -204,10 +326,40 @@ fn stretches() -> impl Strategy<Value = Vec<u8>> {
         3 => prop::collection::vec(any::<u8>(), 0..300),
         2 => prop::collection::vec(prop::sample::select(&b"ab \r\n\n\0"[..]), 0..300),
         2 => prop::collection::vec(prop::sample::select(&[0u8, 0, 0, 1, 5, 12][..]), 0..300),
+        2 => prop::collection::vec(prop::sample::select(&b"ab,\"\"\r\n"[..]), 0..300),
+        2 => prop::collection::vec(block(), 0..6).prop_map(|blocks| blocks.concat()),
         1 => (0usize..3 * RESIDUE_ALIGN).prop_map(|len| vec![0; len]),
         1 => (0usize..5 * RESIDUE_ALIGN).prop_map(|len| vec![b'x'; len]),
     ];
     prop::collection::vec(stretch, 0..8).prop_map(|stretches| stretches.concat())
+}
+
+/// A block of segments as on z/OS, one that spans into the next or from the one before it where it can.
+fn block() -> impl Strategy<Value = Vec<u8>> {
+    let segments = prop::collection::vec(
+        (0u8..40, prop::sample::select(&[0u8, 0, 0, 1, 2, 3][..])),
+        0..5,
+    );
+    (segments, any::<bool>(), any::<bool>()).prop_map(|(segments, continues, goes_on)| {
+        let last = segments.len().saturating_sub(1);
+        let content: Vec<u8> = (segments.iter().enumerate())
+            .flat_map(|(n, &(len, part))| {
+                let part = match (n == 0 && continues, n == last && goes_on) {
+                    (true, true) => 3,
+                    (true, false) => 2,
+                    (false, true) => 1,
+                    (false, false) => part / 3 * part,
+                };
+                let mut segment = vec![0, len + 4, part, 0];
+                segment.extend(vec![b'x'; usize::from(len)]);
+                segment
+            })
+            .collect();
+        let mut block = (content.len() as u16 + 4).to_be_bytes().to_vec();
+        block.extend([0, 0]);
+        block.extend(content);
+        block
+    })
 }
 
 fn cuts() -> impl Strategy<Value = Vec<usize>> {
@@ -272,6 +424,19 @@ fn change() -> impl Strategy<Value = Change> {
 fn valid_file(codec: &dyn Codec, records: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<Owned>) {
     let (mut bytes, mut pieces) = (Vec::new(), Vec::new());
     for (data, flag) in records {
+        let lead = codec.lead(bytes.len() as u64, data.len().min(60));
+        if !lead.is_empty() {
+            let offset = bytes.len() as u64;
+            bytes.extend_from_slice(&lead);
+            pieces.push(Owned {
+                id: codec.id_at(offset),
+                offset,
+                len: lead.len() as u64,
+                kind: OwnedKind::Residue(lead, "rest of a block without records"),
+                within: Within::default(),
+                behind: Within::default(),
+            });
+        }
         let offset = bytes.len() as u64;
         let id = codec.id_at(offset);
         // Lines take it as it is; fixed records, blocks and slots are made to fit.
@@ -293,7 +458,9 @@ fn valid_file(codec: &dyn Codec, records: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<O
             }
             (Boundaries::Forward, max) => {
                 let len_max = (max.expect("bounded") as usize - 4).min(60);
-                (data[..data.len().min(len_max)].to_vec(), Vec::new())
+                // What ends a line, and what begins a quote.
+                let plain = data.iter().filter(|byte| !b"\r\n\"".contains(byte));
+                (plain.copied().take(len_max).collect(), Vec::new())
             }
         };
         let (data, rest) = match codec.encode(id, &data, &rest, &mut bytes) {
@@ -306,6 +473,8 @@ fn valid_file(codec: &dyn Codec, records: &[(Vec<u8>, bool)]) -> (Vec<u8>, Vec<O
             offset,
             len,
             kind: OwnedKind::Record(data, rest),
+            within: Within::default(),
+            behind: Within::default(),
         });
     }
     (bytes, pieces)
@@ -318,7 +487,7 @@ fn encode_slot(
     pitch: &[u8],
     bytes: &mut Vec<u8>,
 ) -> (Vec<u8>, Vec<u8>) {
-    for overhead in [1, 2, 8] {
+    for overhead in [1, 2, 3, 4, 5, 6, 8] {
         let Some(size) = pitch.len().checked_sub(overhead).filter(|&size| size > 0) else {
             continue;
         };
@@ -334,7 +503,7 @@ fn encode_slot(
 
 /// A codec whose longest record is at least 60 bytes where records vary.
 fn roomy_codec() -> impl Strategy<Value = Shared> {
-    codec().prop_filter("short varseq", |codec| {
+    bare_codec().prop_filter("short varseq", |codec| {
         !matches!(codec.boundaries(), Boundaries::Forward)
             || codec.encode(0, &[1; 60], &[], &mut Vec::new()).is_ok()
     })
@@ -382,7 +551,10 @@ proptest! {
         let (changed, at) = Change { then: End::Kept, ..change.clone() }.apply(&bytes);
         let end = (at + change.with.len()) as u64;
         let (old, new) = (decode(&*codec, 0, &bytes), decode(&*codec, 0, &changed));
-        let shared = |piece: &Owned| piece.offset >= end && new.iter().any(|it| it.offset == piece.offset);
+        let shared = |piece: &Owned| {
+            let is_same = |it: &Owned| (it.offset, it.within) == (piece.offset, piece.within);
+            piece.offset >= end && new.iter().any(is_same)
+        };
         if let Some(first) = old.iter().position(shared) {
             let same = new.iter().position(|piece| piece.offset == old[first].offset).expect("it was found");
             prop_assert_eq!(&old[first..], &new[same..]);
@@ -398,14 +570,21 @@ proptest! {
         let old = decode(&*codec, 0, &bytes);
         let from = at.saturating_sub(back);
         let entry = match codec.boundaries() {
-            Boundaries::Forward => old.iter().map(|piece| piece.offset).rfind(|begin| begin + RESIDUE_ALIGN as u64 <= at as u64),
+            Boundaries::Forward => {
+                let far = old.iter().rfind(|piece| piece.offset + codec.reach() <= at as u64);
+                let (from, within) = far.map_or((0, Within::default()), |piece| (piece.offset, piece.within));
+                // What the bytes before the change settle is settled.
+                let settled = codec.decode_within(within, from, &bytes[from as usize..at], false, &mut |_| ());
+                Some(if back % 2 == 0 { from } else { from + settled as u64 })
+            }
             // What is near may be enough; if it isn't, the whole file is.
             _ => codec.entry(from as u64, &bytes[from..at]).or_else(|| codec.entry(0, &bytes[..at])),
         };
         let entry = entry.unwrap_or(0);
         prop_assert!(entry <= at as u64);
-        let before = old.into_iter().filter(|piece| piece.offset < entry);
-        let pieces: Vec<Owned> = before.chain(decode(&*codec, entry, &changed[entry as usize..])).collect();
+        let before: Vec<Owned> = old.into_iter().filter(|piece| piece.offset < entry).collect();
+        let behind = decode_within(&*codec, behind(&before), entry, &changed[entry as usize..]);
+        let pieces: Vec<Owned> = before.into_iter().chain(behind).collect();
         prop_assert!(pieces == decode(&*codec, 0, &changed), "entry {} for a change at {}", entry, at);
     }
 
@@ -437,6 +616,8 @@ proptest! {
     fn what_is_encoded_decodes_to_the_same(
         codec in codec(), data in prop::collection::vec(prop::sample::select(&b"a\0\r\n"[..]), 0..60), rest in prop::collection::vec(prop::sample::select(&b"\r\0"[..]), 0..30),
     ) {
+        // Not the first word of a block: that record isn't one by itself.
+        prop_assume!(!codec.is_blocked() || (rest.len() / 4).is_multiple_of(2));
         let mut bytes = b"before".to_vec();
         let id = codec.id_at(0);
         match codec.encode(id, &data, &rest, &mut bytes) {
@@ -807,4 +988,292 @@ fn blocks_keep_a_short_tail() {
             (2, record(b"\0\0", b""))
         ]
     );
+}
+
+fn typed(words: &str, record_size: Option<u64>) -> RecordFormat {
+    let words: crate::LayoutWords = words.parse().expect("layout words");
+    RecordFormat {
+        record_size,
+        ..RecordFormat::new(words.layout.usual_organization(), words.layout)
+            .with_settings(words.settings)
+    }
+}
+
+/// The bytes of blocks as on z/OS, of segments with their flags.
+fn blocks(blocks: &[&[(u8, &[u8])]]) -> Vec<u8> {
+    let mut file = Vec::new();
+    for segments in blocks {
+        let len: usize = segments.iter().map(|(_, data)| data.len() + 4).sum();
+        file.extend([0, len as u8 + 4, 0, 0]);
+        for (part, data) in *segments {
+            file.extend([0, data.len() as u8 + 4, *part, 0]);
+            file.extend_from_slice(data);
+        }
+    }
+    file
+}
+
+#[test]
+fn blocked_records_keep_the_words_of_their_blocks() {
+    let file = blocks(&[&[(0, b"abc"), (0, b""), (0, b"d")], &[(0, b"alone")]]);
+    assert_eq!(
+        kinds(&typed("ibm-vb", None), &file),
+        [
+            (0, record(b"abc", &file[..8])),
+            (11, record(b"", &file[11..15])),
+            (15, record(b"d", &file[15..19])),
+            (20, record(b"alone", b"")),
+        ]
+    );
+    // A record may look like anything: its word was due, and not that of a block.
+    let file = blocks(&[&[(0, b"a"), (0, b"\0\x05\0\0b")]]);
+    assert_eq!(
+        kinds(&typed("ibm-vb", None), &file)[1].1,
+        record(b"\0\x05\0\0b", &file[9..13])
+    );
+    // A large block's word, and words as they were transferred.
+    assert_eq!(
+        kinds(&typed("ibm-vb", None), b"\x80\0\0\x09\0\x05\0\0x"),
+        [(0, record(b"x", b"\x80\0\0\x09\0\x05\0\0"))]
+    );
+    assert_eq!(
+        kinds(
+            &typed("ibm-vb,rdw=little-exclusive,bdw=little", None),
+            b"\0\0\x09\0\0\0\x01\0x"
+        ),
+        [(0, record(b"x", b""))]
+    );
+    assert_eq!(
+        kinds(&typed("ibm-v,rdw=little", None), b"\0\0\x05\0x"),
+        [(0, record(b"x", b""))]
+    );
+}
+
+#[test]
+fn damage_in_a_block_ends_with_the_block() {
+    let mut file = blocks(&[&[(0, b"abc"), (0, b"def")], &[(0, b"alone")]]);
+    file[11] = 0xff;
+    assert_eq!(
+        kinds(&typed("ibm-vb", None), &file),
+        [
+            (0, record(b"abc", &file[..8])),
+            (11, residue(&file[11..18], "bad record descriptor word")),
+            (18, record(b"alone", b"")),
+        ]
+    );
+    assert_eq!(
+        kinds(&typed("ibm-vb", None), b"\0\x04\0\0\0\x10\0\0\0\x04\0\0ab"),
+        [
+            (0, residue(b"\0\x04\0\0", "a block without records")),
+            (4, record(b"", b"\0\x10\0\0\0\x04\0\0")),
+            (
+                12,
+                residue(b"ab", "partial record descriptor word at the end")
+            ),
+        ]
+    );
+}
+
+#[test]
+fn spanned_records_are_put_together() {
+    let file = blocks(&[
+        &[(0, b"one"), (1, b"begin-")],
+        &[(3, b"middle-")],
+        &[(2, b"end"), (0, b"two")],
+    ]);
+    let words: Vec<u8> = [&file[11..15], &file[21..29], &file[36..44]].concat();
+    assert_eq!(
+        kinds(&typed("ibm-vbs", None), &file),
+        [
+            (0, record(b"one", &file[..8])),
+            (11, record(b"begin-middle-end", &words)),
+            (47, record(b"two", &file[47..51])),
+        ]
+    );
+    // Without the words of blocks.
+    assert_eq!(
+        kinds(
+            &typed("ibm-vs", None),
+            b"\0\x05\x01\0a\0\x05\x02\0b\0\x05\0\0c"
+        ),
+        [
+            (0, record(b"ab", b"\0\x05\x01\0\0\x05\x02\0")),
+            (10, record(b"c", b"")),
+        ]
+    );
+    // Its end isn't there yet; it never comes; it comes without a beginning.
+    let begin = blocks(&[&[(1, b"begin-")]]);
+    assert_eq!(
+        kinds(&typed("ibm-vbs", None), &begin),
+        [(0, residue(&begin, "partial record at the end"))]
+    );
+    let broken = blocks(&[&[(1, b"begin-")], &[(0, b"two"), (2, b"end")]]);
+    assert_eq!(
+        kinds(&typed("ibm-vbs", None), &broken),
+        [
+            (
+                0,
+                residue(&broken[..14], "a segment without the end of its record")
+            ),
+            (14, record(b"two", &broken[14..22])),
+            (
+                25,
+                residue(
+                    &broken[25..],
+                    "a segment without the beginning of its record"
+                )
+            ),
+        ]
+    );
+}
+
+#[test]
+fn micro_focus_records_have_types_and_padding() {
+    let mut file = vec![0; 128];
+    file[..4].copy_from_slice(&[0x30, 0x7e, 0, 0]);
+    file.extend(
+        b"\x40\x03abc   \x40\x08ABCDEFGH  \x20\x01x     \x40\x06abcdef\x40\x02ab\0\0\0\0\x40",
+    );
+    assert_eq!(
+        kinds(&typed("micro-focus-variable", Some(100)), &file),
+        [
+            (0, residue(&file[..128], "file header")),
+            (128, record(b"abc", b"")),
+            (136, record(b"ABCDEFGH", b"")),
+            (148, residue(b"\x20\x01x     ", "deleted record")),
+            (156, record(b"abcdef", b"")),
+            (164, record(b"ab", b"\0\0\0\0")),
+            (172, residue(b"\x40", "partial length prefix at the end")),
+        ]
+    );
+    // The header of a file with longer records, and part of one.
+    let long = kinds(&typed("micro-focus-variable", Some(5000)), &file[..128]);
+    assert_eq!(
+        long,
+        [(
+            0,
+            residue(&file[..128], "no file header of a file with these settings")
+        )]
+    );
+    assert_eq!(
+        kinds(&typed("micro-focus-variable", Some(100)), &file[..50]),
+        [(0, residue(&file[..50], "part of a file header"))]
+    );
+    let mut long = vec![0; 128];
+    long[..4].copy_from_slice(&[0x30, 0, 0, 0x7c]);
+    long.extend(b"\x40\0\0\x03abc ");
+    assert_eq!(
+        kinds(&typed("micro-focus-variable", Some(5000)), &long)[1],
+        (128, record(b"abc", b""))
+    );
+}
+
+#[test]
+fn micro_focus_slots_of_varying_records_have_types_and_marks() {
+    let format = RecordFormat {
+        organization: Organization::Relative,
+        ..typed("micro-focus-variable", Some(4))
+    };
+    let mut file = format.codec().expect("valid").lead(0, 3);
+    assert_eq!(file.len(), 128);
+    file.extend(b"\x40\x03ABC.\n\x20\x03ABC.\0\0\0\0\0\0\0\0\x40\x05ABCD\n\x40\x04ABCD?\x40");
+    assert_eq!(
+        kinds(&format, &file),
+        [
+            (0, residue(&file[..128], "file header")),
+            (1, record(b"ABC", b".")),
+            (2, residue(&file[135..142], "deleted slot")),
+            (3, OwnedKind::Empty),
+            (
+                4,
+                residue(&file[149..156], "slot length is more than the record size")
+            ),
+            (5, residue(&file[156..163], "a slot without a mark")),
+            (6, residue(b"\x40", "partial slot at the end")),
+        ]
+    );
+}
+
+#[test]
+fn varout_records_end_with_their_block() {
+    let format = typed("nonstop-varout,block=16", None);
+    let file = b"\0\x03abc\0\0\0\0\x01d!\xff\xff..\0\x0eABCDEFGHIJKLMN\0\x0fx";
+    assert_eq!(
+        kinds(&format, file),
+        [
+            (0, record(b"abc", b"")),
+            (6, record(b"", b"")),
+            (8, record(b"d", b"!")),
+            (
+                12,
+                residue(b"\xff\xff..", "rest of a block without records")
+            ),
+            (16, record(b"ABCDEFGHIJKLMN", b"")),
+            (32, residue(b"\0\x0fx", "bad length prefix")),
+        ]
+    );
+    let codec = format.codec().expect("valid");
+    assert_eq!(codec.lead(12, 2), b"");
+    assert_eq!(codec.lead(12, 3), b"\xff\xff\0\0");
+}
+
+#[test]
+fn newlines_in_quotes_are_content() {
+    let file = b"id,text\r\n1,\"two\nlines\"\n2,\"a \"\"b\"\"\n\"\r\n\n3,5\" pipe\n\"open,\n";
+    assert_eq!(
+        kinds(&typed("csv,header=record", None), file),
+        [
+            (0, residue(b"id,text\r\n", "header record")),
+            (9, record(b"1,\"two\nlines\"", b"")),
+            (23, record(b"2,\"a \"\"b\"\"\n\"", b"\r")),
+            (37, record(b"", b"")),
+            (38, record(b"3,5\" pipe", b"")),
+            (48, residue(b"\"open,\n", "unterminated last line")),
+        ]
+    );
+    assert_eq!(
+        kinds(
+            &typed("csv,quote=',delimiter=tab", None),
+            b"'a\n'\t\"\n'b\n\n'\n"
+        ),
+        [(0, record(b"'a\n'\t\"", b"")), (7, record(b"'b\n\n'", b"")),]
+    );
+}
+
+/// A quote without an end costs the line that it is in, and not the file.
+#[test]
+fn a_quote_that_is_never_ended_is_a_byte() {
+    let mut file = b"1,\"never ended\n".to_vec();
+    for _ in 0..crate::CSV_RECORD_MAX / 4 {
+        file.extend_from_slice(b"abc\n");
+    }
+    let found = kinds(&typed("csv", None), &file);
+    assert_eq!(found[0].1, record(b"1,\"never ended", b""));
+    assert_eq!(found.len(), 1 + crate::CSV_RECORD_MAX / 4);
+}
+
+#[test]
+fn headers_and_skipped_records_are_residue() {
+    let format = typed("plain,header=5,skip=TR", Some(3));
+    let codec = format.codec().expect("valid");
+    assert_eq!(
+        kinds(&format, b"HEADRabcTRLd"),
+        [
+            (0, residue(b"HEADR", "file header")),
+            (1, record(b"abc", b"")),
+            (2, residue(b"TRL", "a record to skip")),
+            (3, residue(b"d", "partial record at the end")),
+        ]
+    );
+    assert_eq!(codec.offset_of(2), 8);
+    assert!(codec.encode(2, b"TRL", b"", &mut Vec::new()).is_err());
+    assert!(codec.encode(0, b"abc", b"", &mut Vec::new()).is_err());
+    for words in [
+        "blocks,header=5",
+        "gnucobol,rdw=big",
+        "micro-focus-variable,header=record",
+    ] {
+        let error = typed(words, Some(9)).codec().expect_err(words).to_string();
+        assert!(error.contains(" has no "), "{error}");
+    }
 }

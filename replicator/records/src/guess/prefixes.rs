@@ -1,8 +1,8 @@
 //! Files of records of varying length: length prefixes that lead from one to the next.
 
 use super::{Confidence, Guess, Sample};
-use crate::codec::{Framing, Prefix, Rdw};
-use crate::{Layout, Organization, RecordFormat, VarseqFormat};
+use crate::codec::{Framing, Prefix};
+use crate::{DescriptorWord, Layout, Organization, RecordFormat, Settings, VarseqFormat};
 
 /// Longest record that is taken for one; a prefix of four bytes could say far more.
 const LEN_MAX: usize = 1 << 20;
@@ -12,11 +12,11 @@ const SHORT_PREFIX_LEN_MAX: usize = 0x1fff;
 
 /// The stricter first: of equally good ones the first is taken.
 const FRAMINGS: [Framing; 6] = [
-    Framing::Rdw(Rdw::Native),
+    Framing::Rdw(DescriptorWord::NATIVE),
     Framing::Varseq(VarseqFormat::BigEndian16Padded),
     Framing::Varseq(VarseqFormat::BigEndian32),
     Framing::Varseq(VarseqFormat::Native32),
-    Framing::Rdw(Rdw::Little),
+    Framing::Rdw(DescriptorWord::LITTLE_EXCLUSIVE),
     Framing::Varseq(VarseqFormat::BigEndian16),
 ];
 
@@ -27,15 +27,30 @@ fn settings(framing: Framing) -> (RecordFormat, String) {
             sequential(Layout::Gnucobol).with_varseq_format(format),
             format!("length prefixes of COB_VARSEQ_FORMAT {format}"),
         ),
-        Framing::Rdw(Rdw::Native) => (
+        Framing::Rdw(DescriptorWord::NATIVE) => (
             sequential(Layout::IbmV),
             "record descriptor words as on z/OS".to_owned(),
         ),
-        Framing::Rdw(Rdw::Little) => (
+        Framing::Rdw(DescriptorWord::LITTLE_EXCLUSIVE) => (
             sequential(Layout::RdwLittle),
             "little-endian record descriptor words".to_owned(),
         ),
+        Framing::Rdw(rdw) => (
+            sequential(Layout::IbmV).with_settings(Settings {
+                rdw: Some(rdw),
+                ..Settings::NONE
+            }),
+            "transferred record descriptor words".to_owned(),
+        ),
         Framing::Vms => (sequential(Layout::Vms), "VMS record lengths".to_owned()),
+        Framing::MicroFocus(_) => (
+            sequential(Layout::MicroFocusVariable),
+            "Micro Focus record headers".to_owned(),
+        ),
+        Framing::Varout { .. } => (
+            sequential(Layout::NonstopVarout),
+            "NonStop record lengths".to_owned(),
+        ),
     }
 }
 

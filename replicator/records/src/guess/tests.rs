@@ -257,6 +257,103 @@ fn variable_records_are_found_in_each_format() {
     }
 }
 
+/// Blocks of records on z/OS: the words of blocks lead through the file as those of records do.
+#[test]
+fn blocked_and_spanned_records_are_found() {
+    let mut numbers = Numbers(11);
+    let (mut blocked, mut spanned) = (Vec::new(), Vec::new());
+    let segment = |part: u8, data: &[u8]| {
+        [&(data.len() as u16 + 4).to_be_bytes()[..], &[part, 0], data].concat()
+    };
+    let block = |content: Vec<u8>| {
+        [
+            &(content.len() as u16 + 4).to_be_bytes()[..],
+            &[0, 0],
+            &content,
+        ]
+        .concat()
+    };
+    for n in 0..20 {
+        let records: Vec<Vec<u8>> = (0..1 + n % 4)
+            .map(|id| customer(id, &mut numbers)[..9 + numbers.below(100) as usize].to_vec())
+            .collect();
+        blocked.extend(block(
+            records
+                .iter()
+                .flat_map(|record| segment(0, record))
+                .collect(),
+        ));
+        let record = customer(n, &mut numbers);
+        spanned.extend(block(segment(1, &record[..50])));
+        spanned.extend(block(
+            [segment(2, &record[50..]), segment(0, &record[..30])].concat(),
+        ));
+    }
+    assert_best(&blocked, "sequential, ibm-vb", Confidence::Certain);
+    assert_best(&spanned, "sequential, ibm-vbs", Confidence::Certain);
+    // A block is being added.
+    assert_best(
+        &blocked[..blocked.len() - 3],
+        "sequential, ibm-vb",
+        Confidence::Likely,
+    );
+    let head = &blocked[..blocked.len() / 2];
+    let sample = Sample {
+        head,
+        len: blocked.len() as u64,
+    };
+    assert_eq!(
+        guess("FILE", &sample)[0].format.to_string(),
+        "sequential, ibm-vb"
+    );
+}
+
+#[test]
+fn micro_focus_file_headers_are_believed() {
+    let mut numbers = Numbers(12);
+    for (words, organization, size) in [
+        ("micro-focus-variable", Organization::Sequential, 120),
+        ("micro-focus-variable", Organization::Sequential, 5000),
+        ("micro-focus-variable", Organization::Relative, 120),
+        ("micro-focus-variable-crlf", Organization::Relative, 120),
+    ] {
+        let layout: Layout = words.parse().expect("a layout");
+        let format = RecordFormat::new(organization, layout).with_record_size(size);
+        let codec = format.codec().expect("it is valid");
+        let mut file = codec.lead(0, 0);
+        // Without a slot nothing tells how long its mark is.
+        if layout == Layout::MicroFocusVariable {
+            assert_best(&file, &format.to_string(), Confidence::Likely);
+        }
+        for id in 1..30 {
+            let mut data = customer(id, &mut numbers);
+            let rest = if organization == Organization::Relative {
+                data.split_off(100)
+            } else {
+                Vec::new()
+            };
+            let offset = file.len() as u64;
+            codec
+                .encode(codec.id_at(offset), &data, &rest, &mut file)
+                .expect("it fits");
+        }
+        assert_best(&file, &format.to_string(), Confidence::Certain);
+        // Compressed records, and an indexed file.
+        for (at, value) in [(41, 1), (39, 2)] {
+            let mut other = file.clone();
+            other[at] = value;
+            assert_best(
+                &other,
+                "stream, blocks, record_size 4096",
+                Confidence::Certain,
+            );
+        }
+        // Not the header of such a file.
+        file[37] = 0;
+        assert!(whole(&file)[0].format.layout != layout);
+    }
+}
+
 /// Lines of equal length are text all the same, and so are lines that end in different ways.
 #[test]
 fn text_is_found() {

@@ -214,7 +214,8 @@ impl Publisher {
             let place = changes.len();
             let known_until = tracked.emitted_end;
             let mut emitted_end = tracked.emitted_end;
-            let reached = walk(codec, bytes, span.start, span.end, &mut |piece| {
+            let start = tracked.parse.place(codec, bytes, span.start);
+            let (reached, _) = walk(codec, bytes, start, span.end, &mut |piece| {
                 volume += piece.len as usize;
                 let id = piece.id;
                 changes.push(match piece.kind {
@@ -236,7 +237,7 @@ impl Publisher {
             tracked.emitted_end = emitted_end;
             if let Some(former) = &mut tracked.former {
                 let range = span.start..reached.max(span.end);
-                let records = former.records(codec, bytes, range.clone());
+                let records = former.records(codec, bytes, start.1, range.clone());
                 volume += records
                     .values()
                     .map(|record| record.data.len())
