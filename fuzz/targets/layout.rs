@@ -7,6 +7,7 @@
 use counterfoil_fuzz::Input;
 use counterfoil_records::{
     Boundaries, Codec, Layout, Organization, PieceKind, RESIDUE_ALIGN, RecordFormat, VarseqFormat,
+    Within,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -43,9 +44,9 @@ fuzz_target!(|data: &[u8]| {
     let _ = codec.offset_of(u64::MAX);
 });
 
-/// Identity, begin, length and bytes of each piece; and whether it is a record, residue or empty.
+/// Identity, begin, length and bytes of each piece, and whether it is a record, residue or empty; what goes with the end.
 #[derive(Debug, Default, PartialEq)]
-struct Pieces(Vec<(u64, u64, u64, Kind)>);
+struct Pieces(Vec<(u64, u64, u64, Kind)>, Within);
 
 #[derive(Debug, PartialEq)]
 enum Kind {
@@ -74,7 +75,8 @@ impl Pieces {
     }
 
     fn add(&mut self, codec: &dyn Codec, at: usize, bytes: &[u8], at_end: bool) -> usize {
-        codec.decode(at as u64, bytes, at_end, &mut |piece| {
+        codec.decode_within(self.1, at as u64, bytes, at_end, &mut |piece| {
+            self.1 = piece.behind;
             let kind = match piece.kind {
                 PieceKind::Record { data, rest } => Kind::Record(data.to_vec(), rest.to_vec()),
                 PieceKind::Residue { bytes, reason } => {
@@ -132,7 +134,7 @@ fn change_one(codec: &dyn Codec, bytes: &[u8], whole: &Pieces, (at, value): (usi
     let at = at % bytes.len();
     let entry = match codec.boundaries() {
         Boundaries::Forward => {
-            let far = (at as u64).checked_sub(RESIDUE_ALIGN as u64);
+            let far = (at as u64).checked_sub(codec.reach().max(RESIDUE_ALIGN as u64));
             let known = whole.0.iter().map(|(_, offset, _, _)| *offset);
             let known = known.take_while(|offset| far.is_some_and(|far| *offset <= far));
             known.last().unwrap_or(0)
@@ -163,6 +165,10 @@ fn records(codec: &dyn Codec, bytes: &[u8]) {
             assert!(encoded.is_empty());
             continue;
         }
+        if codec.is_blocked() && !rest.is_empty() {
+            // By the words beside it, it is in the middle of a block, and only read there.
+            continue;
+        }
         let read = Pieces::of(codec, &encoded);
         // Padding of zero bytes goes without saying.
         let said = if rest.iter().any(|&byte| byte != 0) {
@@ -173,9 +179,16 @@ fn records(codec: &dyn Codec, bytes: &[u8]) {
         let same = [rest, said].map(|rest| Kind::Record(data.to_vec(), rest.to_vec()));
         let empty = encoded.iter().all(|&byte| byte == 0)
             && read.0.iter().all(|(.., kind)| *kind == Kind::Empty);
+        let is_read = |read: &Pieces| matches!(&read.0[..], [(first, _, _, kind), ..] if *first == id && same.contains(kind));
+        let alone = read.0.len() == 1 && is_read(&read);
+        // A quote that is never ended ends nothing only where much follows it.
+        let followed = !alone && codec.reach() > 0 && {
+            let mut followed = encoded.clone();
+            followed.resize(encoded.len() + codec.reach() as usize, b'x');
+            is_read(&Pieces::of(codec, &followed))
+        };
         assert!(
-            empty
-                || matches!(&read.0[..], [(first, _, _, kind)] if *first == id && same.contains(kind)),
+            empty || alone || followed,
             "{data:?} and {rest:?} became {read:?}"
         );
     }

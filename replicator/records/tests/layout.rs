@@ -29,6 +29,14 @@ fn every_pair_either_works_or_says_what_to_write() {
         (Organization::Relative, Layout::MicroFocus),
         (Organization::Relative, Layout::MicroFocusCrlf),
         (Organization::Relative, Layout::Counted),
+        (Organization::Sequential, Layout::IbmVb),
+        (Organization::Sequential, Layout::IbmVs),
+        (Organization::Sequential, Layout::IbmVbs),
+        (Organization::Sequential, Layout::MicroFocusVariable),
+        (Organization::Relative, Layout::MicroFocusVariable),
+        (Organization::Relative, Layout::MicroFocusVariableCrlf),
+        (Organization::Sequential, Layout::NonstopVarout),
+        (Organization::Stream, Layout::Csv),
         (Organization::Stream, Layout::Newline),
         (Organization::Stream, Layout::Blocks),
         (Organization::Static, Layout::Blocks),
@@ -119,7 +127,7 @@ fn names_are_those_of_a_configuration() {
             .parse::<Organization>()
             .is_err_and(|error| error.to_string().contains("not \"indexed\""))
     );
-    assert!("csv".parse::<Layout>().is_err());
+    assert!("tsv".parse::<Layout>().is_err());
     let format = RecordFormat::new(Organization::Relative, Layout::Gnucobol).with_record_size(150);
     assert_eq!(format.to_string(), "relative, gnucobol, record_size 150");
     assert_eq!(format.identity_name(), "slot_number");
