@@ -170,16 +170,10 @@ fn records(codec: &dyn Codec, bytes: &[u8]) {
             continue;
         }
         let read = Pieces::of(codec, &encoded);
-        // Padding of zero bytes goes without saying.
-        let said = if rest.iter().any(|&byte| byte != 0) {
-            rest
-        } else {
-            &[]
-        };
-        let same = [rest, said].map(|rest| Kind::Record(data.to_vec(), rest.to_vec()));
+        let same = Kind::Record(data.to_vec(), rest.to_vec());
         let empty = encoded.iter().all(|&byte| byte == 0)
             && read.0.iter().all(|(.., kind)| *kind == Kind::Empty);
-        let is_read = |read: &Pieces| matches!(&read.0[..], [(first, _, _, kind), ..] if *first == id && same.contains(kind));
+        let is_read = |read: &Pieces| matches!(&read.0[..], [(first, _, _, kind), ..] if *first == id && *kind == same);
         let alone = read.0.len() == 1 && is_read(&read);
         // A quote that is never ended ends nothing only where much follows it.
         let followed = !alone && codec.reach() > 0 && {

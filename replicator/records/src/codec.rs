@@ -35,6 +35,7 @@ mod micro_focus;
 mod prefixed;
 mod quoted;
 mod relative;
+mod slots;
 mod words;
 
 pub(crate) use blocked::Blocked;

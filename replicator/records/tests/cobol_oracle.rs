@@ -3,35 +3,19 @@
 //!
 //! The seed is printed; `COUNTERFOIL_SEED` repeats a run.
 
+mod gnucobol;
+
 use counterfoil_records::copybook::{Copybook, NoLibrary, Options, Text};
 use counterfoil_records::schema::Dialect;
 use counterfoil_records::value::{Number, Value};
 use counterfoil_records::{RecordDecoder, RecordEncoder, Room};
+use gnucobol::{Chance, compiled_and_run};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 /// Values put into each field.
 const RECORDS: usize = 16;
-
-/// A small generator: tests take no random numbers from elsewhere.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// A field: its PICTURE and USAGE, digits before and behind the point, and whether it has a sign.
 struct Case {
@@ -168,42 +152,8 @@ fn program(cases: &[Case], values: &[Vec<String>]) -> String {
     text
 }
 
-fn compiled_and_run(
-    dir: &Path,
-    flags: &[&str],
-    cases: &[Case],
-    values: &[Vec<String>],
-) -> (Vec<u8>, String) {
-    std::fs::write(dir.join("rec.cpy"), copybook(cases)).expect("the copybook is written");
-    std::fs::write(dir.join("oracle.cob"), program(cases, values)).expect("the program is written");
-    let built = Command::new("cobc")
-        .args(["-x", "-O0", "-o", "oracle"])
-        .args(flags)
-        .arg("oracle.cob")
-        .current_dir(dir)
-        .output()
-        .expect("cobc is there (Debian: gnucobol3)");
-    assert!(
-        built.status.success(),
-        "cobc: {}",
-        String::from_utf8_lossy(&built.stderr)
-    );
-    let ran = Command::new(dir.join("oracle"))
-        .current_dir(dir)
-        .output()
-        .expect("the program runs");
-    assert!(ran.status.success(), "the program ends well");
-    let file = std::fs::read(dir.join("oracle.dat")).expect("it wrote its file");
-    (file, String::from_utf8_lossy(&ran.stdout).into_owned())
-}
-
 fn agrees(name: &str, flags: &[&str], dialect: &str) {
-    let seed = match std::env::var("COUNTERFOIL_SEED") {
-        Ok(seed) => seed.parse().expect("COUNTERFOIL_SEED is a number"),
-        Err(_) => std::process::id().into(),
-    };
-    println!("COUNTERFOIL_SEED={seed}");
-    let mut chance = Chance(seed);
+    let mut chance = Chance::seeded();
     let mut cases = cases();
     if dialect.contains("binary=2-4-8") {
         // cobc has one byte for small COMP-5 items whatever the sizes of others; IBM's compiler has two, and so have we.
@@ -220,7 +170,8 @@ fn agrees(name: &str, flags: &[&str], dialect: &str) {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join(format!("oracle-{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a directory");
-    let (file, displayed) = compiled_and_run(&dir, flags, &cases, &values);
+    let (file, displayed) =
+        compiled_and_run(&dir, flags, &copybook(&cases), &program(&cases, &values));
 
     let source = Text {
         name: "rec.cpy".to_owned(),

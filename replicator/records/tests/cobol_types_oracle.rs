@@ -3,34 +3,18 @@
 //!
 //! The seed is printed; `COUNTERFOIL_SEED` repeats a run.
 
+mod gnucobol;
+
 use counterfoil_records::copybook::{Copybook, NoLibrary, Options, Text};
 use counterfoil_records::value::{Number, Value};
 use counterfoil_records::{RecordDecoder, RecordEncoder, Room};
+use gnucobol::{Chance, compiled_and_run};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 /// Values put into each field.
 const RECORDS: usize = 24;
-
-/// A small generator: tests take no random numbers from elsewhere.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ mixed >> 31
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// What is put into a field, and how what is in it is seen.
 #[derive(Clone, Copy)]
@@ -247,25 +231,6 @@ fn program(cases: &[(String, Kind)], values: &[Vec<String>]) -> String {
     text
 }
 
-fn run(dir: &Path, cases: &[(String, Kind)], values: &[Vec<String>]) -> (Vec<u8>, String) {
-    std::fs::write(dir.join("rec.cpy"), copybook(cases)).expect("the copybook is written");
-    std::fs::write(dir.join("oracle.cob"), program(cases, values)).expect("the program is written");
-    let built = Command::new("cobc")
-        .args(["-x", "-O0", "-fnotrunc", "-o", "oracle", "oracle.cob"])
-        .current_dir(dir)
-        .output()
-        .expect("cobc is there (Debian: gnucobol3)");
-    let told = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "cobc: {told}");
-    let ran = Command::new(dir.join("oracle"))
-        .current_dir(dir)
-        .output()
-        .expect("the program runs");
-    assert!(ran.status.success(), "the program ends well");
-    let file = std::fs::read(dir.join("oracle.dat")).expect("it wrote its file");
-    (file, String::from_utf8_lossy(&ran.stdout).into_owned())
-}
-
 /// A value that doesn't borrow.
 #[derive(Clone)]
 enum Read {
@@ -275,12 +240,7 @@ enum Read {
 
 #[test]
 fn every_other_type_is_what_the_program_displays() {
-    let seed = match std::env::var("COUNTERFOIL_SEED") {
-        Ok(seed) => seed.parse().expect("COUNTERFOIL_SEED is a number"),
-        Err(_) => std::process::id().into(),
-    };
-    println!("COUNTERFOIL_SEED={seed}");
-    let mut chance = Chance(seed);
+    let mut chance = Chance::seeded();
     let cases = cases();
     let values: Vec<Vec<String>> = (0..RECORDS)
         .map(|nth| {
@@ -293,7 +253,9 @@ fn every_other_type_is_what_the_program_displays() {
     let dir =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-types-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("a directory");
-    let (file, displayed) = run(&dir, &cases, &values);
+    let flags = ["-fnotrunc"];
+    let (file, displayed) =
+        compiled_and_run(&dir, &flags, &copybook(&cases), &program(&cases, &values));
     let source = Text {
         name: "rec.cpy".to_owned(),
         text: copybook(&cases),

@@ -2,7 +2,8 @@
 //!
 //! To a sink such a table is the mirror of one more file, which nobody has on a disk: its path is the record file's with
 //! `//` and the table's name behind it, and its records are made of the file's ([`RowTables::rows`]). So whatever a sink does
-//! with files it does with these. A row's identity is that of its record, times [`Rows::scale`], and which occurrence it is.
+//! with files it does with these. A row's identity is that of its record, times one more than
+//! the most rows a record has, and which occurrence it is.
 
 use super::{Mask, Origin, Plan, PlanSpec};
 use crate::{FileDescription, FileSchema, naming};

@@ -3,7 +3,8 @@
 //! The mark says whether the slot holds a record. DELETE changes only the mark, so the old content
 //! stays: that is residue. A slot of only zero bytes was never written.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
+use super::slots::Slots;
+use super::{EncodeError, PieceKind, no_rest};
 use crate::bytes::all_zero;
 
 /// The mark behind each slot's content.
@@ -43,12 +44,13 @@ impl Marked {
     pub(crate) fn new(marker: Marker, size: usize) -> Marked {
         Marked { marker, size }
     }
+}
 
+impl Slots for Marked {
     fn pitch(&self) -> usize {
         self.size + self.marker.present().len()
     }
 
-    /// What a slot holds, whole or cut off by the end of the file.
     fn slot<'a>(&self, bytes: &'a [u8]) -> PieceKind<'a> {
         let residue = |reason| PieceKind::Residue { bytes, reason };
         let Some((data, mark)) = bytes.split_at_checked(self.size) else {
@@ -66,39 +68,8 @@ impl Marked {
             residue("a slot without a mark")
         }
     }
-}
 
-impl Codec for Marked {
-    fn boundaries(&self) -> Boundaries {
-        Boundaries::Pitch(self.pitch() as u64)
-    }
-
-    fn piece_len_max(&self) -> Option<u64> {
-        Some(self.pitch() as u64)
-    }
-
-    fn decode(
-        &self,
-        offset: u64,
-        bytes: &[u8],
-        at_end: bool,
-        out: &mut dyn FnMut(Piece<'_>),
-    ) -> usize {
-        let ids = (self.id_at(offset), 1);
-        decode_pitched(self.pitch(), ids, offset, bytes, at_end, out, |slot| {
-            self.slot(slot)
-        })
-    }
-
-    fn id_at(&self, offset: u64) -> u64 {
-        (offset / self.pitch() as u64).saturating_add(1)
-    }
-
-    fn offset_of(&self, id: u64) -> u64 {
-        id.saturating_sub(1).saturating_mul(self.pitch() as u64)
-    }
-
-    fn encode(
+    fn encode_slot(
         &self,
         id: u64,
         data: &[u8],

@@ -4,7 +4,8 @@
 //! four bits and the record's length in the others. It has 2 bytes, or 4 where the longest record takes 4095 bytes or
 //! more; the file header begins with one of these itself, of a system record.
 
-use super::{Boundaries, Codec, EncodeError, Marker, Piece, PieceKind, decode_pitched};
+use super::slots::{Slots, check_filled};
+use super::{EncodeError, Marker, PieceKind};
 use crate::bytes::all_zero;
 
 /// The header of a record, of one of two lengths.
@@ -173,12 +174,13 @@ impl TypedSlots {
             size,
         }
     }
+}
 
+impl Slots for TypedSlots {
     fn pitch(&self) -> usize {
         self.header.len() + self.size + self.marker.present().len()
     }
 
-    /// What a slot holds, whole or cut off by the end of the file.
     fn slot<'a>(&self, bytes: &'a [u8]) -> PieceKind<'a> {
         let residue = |reason| PieceKind::Residue { bytes, reason };
         if bytes.len() < self.pitch() {
@@ -202,56 +204,15 @@ impl TypedSlots {
             _ => residue("a slot of another type"),
         }
     }
-}
 
-impl Codec for TypedSlots {
-    fn boundaries(&self) -> Boundaries {
-        Boundaries::Pitch(self.pitch() as u64)
-    }
-
-    fn piece_len_max(&self) -> Option<u64> {
-        Some(self.pitch() as u64)
-    }
-
-    fn decode(
-        &self,
-        offset: u64,
-        bytes: &[u8],
-        at_end: bool,
-        out: &mut dyn FnMut(Piece<'_>),
-    ) -> usize {
-        let ids = (self.id_at(offset), 1);
-        decode_pitched(self.pitch(), ids, offset, bytes, at_end, out, |slot| {
-            self.slot(slot)
-        })
-    }
-
-    fn id_at(&self, offset: u64) -> u64 {
-        (offset / self.pitch() as u64).saturating_add(1)
-    }
-
-    fn offset_of(&self, id: u64) -> u64 {
-        id.saturating_sub(1).saturating_mul(self.pitch() as u64)
-    }
-
-    fn encode(
+    fn encode_slot(
         &self,
         id: u64,
         data: &[u8],
         rest: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        if data.len() + rest.len() != self.size {
-            return Err(EncodeError::new(
-                id,
-                format!(
-                    "content and the bytes behind it fill the slot, but {} and {} bytes were given for a slot of {}",
-                    data.len(),
-                    rest.len(),
-                    self.size
-                ),
-            ));
-        }
+        check_filled(id, data, rest, self.size)?;
         self.header.write(MfHeader::USER, data.len(), out);
         out.extend_from_slice(data);
         out.extend_from_slice(rest);

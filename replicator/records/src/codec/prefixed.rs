@@ -356,6 +356,13 @@ impl Codec for Prefixed {
                 ),
             ));
         }
+        let filler = self.framing.filler();
+        if !rest.is_empty() && rest.iter().all(|&byte| byte == filler) {
+            return Err(EncodeError::new(
+                id,
+                "the padding beside it is the usual one, which goes without saying: give none",
+            ));
+        }
         if data.len() > self.len_max {
             return Err(EncodeError::new(
                 id,
@@ -380,7 +387,7 @@ impl Codec for Prefixed {
         self.framing.write(data.len(), out);
         out.extend_from_slice(data);
         if rest.is_empty() {
-            out.resize(out.len() + padding, self.framing.filler());
+            out.resize(out.len() + padding, filler);
         }
         out.extend_from_slice(rest);
         Ok(())

@@ -4,7 +4,8 @@
 //! stays behind it: that is residue, and so is what REWRITE puts into a slot without a record (the
 //! runtime reports success, but no reader finds it). A slot of only zero bytes was never written.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
+use super::slots::{Slots, check_filled};
+use super::{EncodeError, PieceKind, no_rest};
 use crate::bytes::all_zero;
 
 /// The length before each slot's content.
@@ -59,12 +60,13 @@ impl Relative {
     pub(crate) fn new(length: SlotLength, size: usize) -> Relative {
         Relative { length, size }
     }
+}
 
+impl Slots for Relative {
     fn pitch(&self) -> usize {
         self.length.bytes() + self.size
     }
 
-    /// What a slot holds, whole or cut off by the end of the file.
     fn slot<'a>(&self, bytes: &'a [u8]) -> PieceKind<'a> {
         let residue = |reason| PieceKind::Residue { bytes, reason };
         let whole = bytes.len() == self.pitch();
@@ -81,39 +83,8 @@ impl Relative {
             _ => residue("slot length is more than the record size"),
         }
     }
-}
 
-impl Codec for Relative {
-    fn boundaries(&self) -> Boundaries {
-        Boundaries::Pitch(self.pitch() as u64)
-    }
-
-    fn piece_len_max(&self) -> Option<u64> {
-        Some(self.pitch() as u64)
-    }
-
-    fn decode(
-        &self,
-        offset: u64,
-        bytes: &[u8],
-        at_end: bool,
-        out: &mut dyn FnMut(Piece<'_>),
-    ) -> usize {
-        let ids = (self.id_at(offset), 1);
-        decode_pitched(self.pitch(), ids, offset, bytes, at_end, out, |slot| {
-            self.slot(slot)
-        })
-    }
-
-    fn id_at(&self, offset: u64) -> u64 {
-        (offset / self.pitch() as u64).saturating_add(1)
-    }
-
-    fn offset_of(&self, id: u64) -> u64 {
-        id.saturating_sub(1).saturating_mul(self.pitch() as u64)
-    }
-
-    fn encode(
+    fn encode_slot(
         &self,
         id: u64,
         data: &[u8],
@@ -137,17 +108,7 @@ impl Codec for Relative {
                 ),
             ));
         }
-        if data.len() + rest.len() != self.size {
-            return Err(EncodeError::new(
-                id,
-                format!(
-                    "content and the bytes behind it fill the slot, but {} and {} bytes were given for a slot of {}",
-                    data.len(),
-                    rest.len(),
-                    self.size
-                ),
-            ));
-        }
+        check_filled(id, data, rest, self.size)?;
         match self.length {
             SlotLength::Long => out.extend_from_slice(&(data.len() as u64).to_le_bytes()),
             SlotLength::Short => out.extend_from_slice(&(data.len() as u16).to_be_bytes()),
