@@ -5,7 +5,7 @@
 
 use super::refusal::Policy;
 use super::rows::of_tables;
-use crate::config::{Apply, Config, Treatment};
+use crate::config::{Apply, Config, Target, Treatment};
 use crate::event::{Change, Event};
 use counterfoil_proto::path_text;
 use counterfoil_sinks::FileDescription;
@@ -21,6 +21,8 @@ const FILES_MAX: usize = 20_000;
 pub(super) struct Mapping {
     config: Arc<Config>,
     treatment: Treatment,
+    /// It has files, without tables in them.
+    has_files_only: bool,
     known: HashMap<Vec<u8>, Seen>,
 }
 
@@ -66,6 +68,7 @@ impl Mapping {
     pub(super) fn new(config: &Arc<Config>, sink: &str) -> Mapping {
         let sink = config.sinks.iter().find(|config| config.name == sink);
         Mapping {
+            has_files_only: sink.is_some_and(|sink| matches!(sink.target, Target::Files(_))),
             treatment: sink.map(|sink| sink.treatment.clone()).unwrap_or_default(),
             config: Arc::clone(config),
             known: HashMap::new(),
@@ -171,7 +174,8 @@ impl Mapping {
                     problems.join("; ")
                 )
             })?;
-            for why in &described.left_out {
+            let left_out = described.left_out.iter().filter(|_| !self.has_files_only);
+            for why in left_out {
                 tracing::warn!("{}: {why}", path_text(&file.path));
             }
             let is_same = described.file == **file;
@@ -181,7 +185,11 @@ impl Mapping {
                 } else {
                     Arc::new(described.file)
                 },
-                rows: described.rows,
+                rows: if self.has_files_only {
+                    Arc::default()
+                } else {
+                    described.rows
+                },
             })
         } else {
             None
@@ -245,12 +253,17 @@ mod tests {
     use counterfoil_records::{Layout, Organization, RecordFormat};
 
     fn mapping(sink: &str) -> (tempfile::TempDir, Mapping) {
+        let target = "sqlite = { path = 'dr.db' }";
+        mapping_of("{ name = 'id', type = 'text(4)' }", target, sink)
+    }
+
+    fn mapping_of(field: &str, target: &str, sink: &str) -> (tempfile::TempDir, Mapping) {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("counterfoil.toml");
         let text = format!(
             "[site]\nname = 'hq'\nstate = 'state'\n[[group]]\nname = 'g'\n[[group.file]]\npath = '/srv/**'\n\
-             organization = 'fixed'\nlayout = 'plain'\nfield = [{{ name = 'id', type = 'text(4)' }}]\n\
-             [[sink]]\nname = 'dr'\nsqlite = {{ path = 'dr.db' }}\n{sink}"
+             organization = 'fixed'\nlayout = 'plain'\nfield = [{field}]\n\
+             [[sink]]\nname = 'dr'\n{target}\n{sink}"
         );
         std::fs::write(&path, text).expect("writing the configuration");
         let config = Config::load(&path).unwrap_or_else(|error| panic!("{error}"));
@@ -312,6 +325,35 @@ mod tests {
             (plan.columns()[0].name.as_str(), &other.file.table),
             ("id", &None)
         );
+    }
+
+    /// A record's rows follow it, in a target of tables; files have none.
+    #[test]
+    fn tables_in_records_are_for_targets_of_tables() {
+        let fields = "{ name = 'n', type = 'zoned(1)' }, { name = 't', type = 'text(1)', \
+                      occurs = { min = 0, max = 3, depending_on = 'n' } }";
+        let put = Change::Put {
+            id: 2,
+            data: b"2ab ".to_vec(),
+            rest: Vec::new(),
+        };
+        for (target, ids) in [
+            ("sqlite = { path = 'dr.db' }", &[9, 10][..]),
+            ("files = { root = 'mirror' }", &[]),
+        ] {
+            let (_directory, mut mapping) = mapping_of(fields, target, "");
+            let mut event = event("/srv/a", put.clone());
+            let Ok(Verdict::Take(rows)) = mapping.map(&mut event) else {
+                panic!("the sink has it");
+            };
+            let is_its = |row: &Event| row.file.path == b"/srv/a//t";
+            assert!(rows.iter().all(is_its), "{rows:?}");
+            let puts = rows.iter().filter_map(|row| match row.change {
+                Change::Put { id, .. } => Some(id),
+                _ => None,
+            });
+            assert_eq!(puts.collect::<Vec<u64>>(), ids, "{target}");
+        }
     }
 
     #[test]
