@@ -461,11 +461,17 @@ fn tables_of_the_first_version_are_brought_up_to_date() {
         text.contains("CREATE TABLE IF NOT EXISTS counterfoil_shapes"),
         "{text}"
     );
+    database.sql("ALTER TABLE counterfoil_files MODIFY COLUMN layout VARCHAR(32) NOT NULL");
     let mut sink = open(&database.config());
     assert_eq!(
         database.sql("SELECT version FROM counterfoil_version"),
-        "2\n"
+        "3\n"
     );
+    let room = database.sql(
+        "SELECT character_maximum_length FROM information_schema.columns
+         WHERE table_schema = DATABASE() AND table_name = 'counterfoil_files' AND column_name = 'layout'",
+    );
+    assert_eq!(room, "512\n");
     let columns = planned("/srv/people", PERSON, &PlanSpec::default());
     apply(&mut sink, 2, [changes(&columns, [])]);
     let rows = database.rows("people", &["name", "units"]).expect("rows");
