@@ -150,32 +150,31 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
     /// size keeps decoding linear even where no piece ends for long.
     fn piece_len_max(&self) -> Option<u64>;
 
-    /// Decodes `bytes`, which lie at `offset` in the file; `offset` is a piece boundary.
+    /// Decodes `bytes`, which lie at `offset` in the file; `offset` is a piece boundary, and `within` what goes with it.
     ///
     /// Calls `out` for every whole piece in order and returns how many bytes they took. With
     /// `at_end` nothing follows `bytes` in the file, so a trailing partial piece comes out as
-    /// residue and everything is taken; without it, a partial piece is left for the next call.
+    /// residue and everything is taken; without it, a partial piece is left for the next call,
+    /// which goes on with what the last piece has behind it.
     /// Never panics, whatever the bytes are; offsets and identities past `u64::MAX` stop there.
-    fn decode(
+    fn decode_within(
         &self,
+        within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize;
 
-    /// [`Codec::decode`] from a boundary with what goes with it; with [`Within::default`], the same.
-    ///
-    /// Where bytes are decoded in several calls, each goes on with what the last piece has behind it.
-    fn decode_within(
+    /// [`Codec::decode_within`] from a boundary that nothing goes with, as the beginning of the file.
+    fn decode(
         &self,
-        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,
         out: &mut dyn FnMut(Piece<'_>),
     ) -> usize {
-        self.decode(offset, bytes, at_end, out)
+        self.decode_within(Within::default(), offset, bytes, at_end, out)
     }
 
     /// Whether a boundary in the middle of the file may have something that goes with it.

@@ -234,9 +234,9 @@ impl RecordDecoder {
 
     /// The same, but records that end early are read as if this byte went on to the end of the schema. Right for text lines
     /// and whatever else is written without the spaces at its end.
-    pub fn with_padding(self, padding: u8) -> RecordDecoder {
+    pub fn with_padding(self, padding: impl Into<Option<u8>>) -> RecordDecoder {
         RecordDecoder {
-            padding: Some(padding),
+            padding: padding.into(),
             ..self
         }
     }

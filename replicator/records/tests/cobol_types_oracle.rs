@@ -5,13 +5,11 @@
 
 mod gnucobol;
 
-use counterfoil_records::copybook::{Copybook, NoLibrary, Options, Text};
+use counterfoil_records::Room;
 use counterfoil_records::value::{Number, Value};
-use counterfoil_records::{RecordDecoder, RecordEncoder, Room};
-use gnucobol::{Chance, compiled_and_run};
+use gnucobol::{Chance, coders, compiled_and_run};
 use std::fmt::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 /// Values put into each field.
 const RECORDS: usize = 24;
@@ -256,20 +254,9 @@ fn every_other_type_is_what_the_program_displays() {
     let flags = ["-fnotrunc"];
     let (file, displayed) =
         compiled_and_run(&dir, &flags, &copybook(&cases), &program(&cases, &values));
-    let source = Text {
-        name: "rec.cpy".to_owned(),
-        text: copybook(&cases),
-    };
-    let options = Options {
-        dialect: "gnucobol,trunc=off".parse().expect("a dialect"),
-        format: None,
-    };
-    let copybook = Copybook::parse(&source, &options, &NoLibrary).expect("a copybook");
-    let schema = Arc::new(copybook.record(None).expect("one record").clone());
-    let len = schema.len_max() as usize;
+    let (decoder, encoder) = coders(&copybook(&cases), "gnucobol,trunc=off");
+    let len = decoder.schema().len_max() as usize;
     assert_eq!(file.len(), len * RECORDS, "records of {len} bytes");
-    let decoder = RecordDecoder::new(schema);
-    let encoder = RecordEncoder::new(decoder.clone());
     let mut lines = displayed.lines();
     let mut compared = 0;
     for (nth, record) in file.chunks_exact(len).enumerate() {

@@ -96,7 +96,7 @@ impl Applier {
         match self.mapping.map(&mut event) {
             // The rows of tables in it weren't refused with it.
             Ok(Verdict::Take(_)) => Ok(event),
-            Ok(Verdict::Pass | Verdict::Lacks(..)) => {
+            Ok(Verdict::Pass | Verdict::Lacks(_)) => {
                 anyhow::bail!("the sink doesn't have the file any more; drop the letter")
             }
             Err(problem) => anyhow::bail!("{problem}"),

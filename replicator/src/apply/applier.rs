@@ -300,11 +300,13 @@ impl Applier {
             let Some(fold) = self.folds.get_mut(group) else {
                 continue;
             };
-            if events.is_empty() {
-                fold.pass(position, captured_ns);
-            }
+            let mut is_passed = true;
             for event in events {
                 fold.add(event);
+                is_passed = false;
+            }
+            if is_passed {
+                fold.pass(position, captured_ns);
             }
         }
         self.taken_end = self.taken_end.max(end);
@@ -318,7 +320,7 @@ impl Applier {
 
     /// What this sink is to have of an event, if anything. What its configuration says of the file may not go with what is in
     /// it: then nothing goes on until somebody changes that. `None` when everything is to stop.
-    fn mapped(&mut self, mut event: Event) -> Option<Vec<Event>> {
+    fn mapped(&mut self, mut event: Event) -> Option<impl Iterator<Item = Event> + use<>> {
         let mut pause = RETRY_MIN;
         let verdict = loop {
             match self.mapping.map(&mut event) {
@@ -331,8 +333,9 @@ impl Applier {
                 }
             }
         };
+        let is_taken = verdict != Verdict::Pass;
         let (first, then) = match verdict {
-            Verdict::Pass => return Some(Vec::new()),
+            Verdict::Pass => (Vec::new(), Vec::new()),
             Verdict::Take(then) => (Vec::new(), then),
             Verdict::Lacks(lack) => {
                 self.keep_lack(&event, &lack.reason)?;
@@ -340,22 +343,21 @@ impl Applier {
             }
         };
         self.look_at_tables(&event, &then)?;
-        Some(first.into_iter().chain([event]).chain(then).collect())
+        let event = is_taken.then_some(event);
+        Some(first.into_iter().chain(event).chain(then))
     }
 
     /// Tells of tables in a file's records that the target gets only now, or with other columns, while it has the file already:
     /// what was in them before doesn't come by itself. `None` when everything is to stop.
     fn look_at_tables(&mut self, event: &Event, of_tables: &[Event]) -> Option<()> {
         for table in of_tables {
-            let path = &table.file.path;
-            let is_known = self.tables.contains(path);
+            if self.tables.contains(&table.file.path) {
+                continue;
+            }
+            self.tables.insert(table.file.path.clone());
             // While everything is sent anew, so are they.
             let is_begun = self.anew || self.begun.contains(&table.group);
-            let is_complete = is_begun || is_emptied(&table.change);
-            if is_complete {
-                self.tables.insert(path.clone());
-            }
-            if is_known || is_complete {
+            if is_begun || is_emptied(&table.change) {
                 continue;
             }
             let stream = self.streams.get(usize::from(table.group))?.clone();
@@ -373,7 +375,6 @@ impl Applier {
                     return None;
                 }
             };
-            self.tables.insert(path.clone());
             if let Some(why) = lacks {
                 let reason = format!(
                     "{} {why}, so it lacks what is in records that haven't been written since; have all files read again \

@@ -485,9 +485,10 @@ impl Letters {
                             file: file.clone(),
                             ..letter.clone()
                         };
-                        let letter = follow
-                            .into_iter()
-                            .fold(letter, |letter, follow| follow.told(letter));
+                        let letter = match follow {
+                            Some(follow) => follow.told(letter),
+                            None => letter,
+                        };
                         keep.push((letter, event));
                     }
                 }

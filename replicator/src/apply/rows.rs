@@ -1,7 +1,6 @@
 //! What becomes of the tables in a file's records when something happens to the file.
 
 use crate::event::{Change, Event};
-use counterfoil_records::Room;
 use counterfoil_sinks::plan::rows::{RowTables, Rows};
 use std::sync::Arc;
 
@@ -59,20 +58,8 @@ fn put(
     tables: &RowTables,
     events: &mut Vec<Event>,
 ) -> Result<(), String> {
-    let mut found: Vec<(&Rows, u64, Vec<u8>)> = Vec::new();
-    tables.rows(id, data, &mut Room::default(), &mut |rows, row, record| {
-        let rows = tables
-            .tables()
-            .iter()
-            .find(|known| std::ptr::eq(*known, rows));
-        found.extend(rows.map(|rows| (rows, row, record)));
-    })?;
-    for rows in tables.tables() {
+    for (rows, of_it) in tables.tables().iter().zip(tables.rows(id, data)?) {
         let (from, to) = rows.identities(id, id.saturating_add(1));
-        let of_it = found.iter_mut().filter(|(of, ..)| std::ptr::eq(*of, rows));
-        let of_it: Vec<(u64, Vec<u8>)> = of_it
-            .map(|(_, row, record)| (*row, std::mem::take(record)))
-            .collect();
         let keeps_all = rows
             .file
             .plan

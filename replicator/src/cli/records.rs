@@ -275,10 +275,8 @@ impl Form {
         }
         format.codec()?;
         let space = code_page::space(schema.dialect().code_page);
-        let mut decoder = RecordDecoder::new(schema);
-        if is_text(&format) {
-            decoder = decoder.with_padding(space);
-        }
+        let padding = is_text(&format).then_some(space);
+        let decoder = RecordDecoder::new(schema).with_padding(padding);
         Ok(Records {
             format,
             decoder,

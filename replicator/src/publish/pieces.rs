@@ -611,18 +611,6 @@ mod tests {
         fn piece_len_max(&self) -> Option<u64> {
             self.0.piece_len_max()
         }
-        fn decode(
-            &self,
-            offset: u64,
-            bytes: &[u8],
-            at_end: bool,
-            out: &mut dyn FnMut(Piece<'_>),
-        ) -> usize {
-            let decoded = self.0.decode(offset, bytes, at_end, out);
-            self.1
-                .fetch_add(decoded as u64, std::sync::atomic::Ordering::Relaxed);
-            decoded
-        }
         fn decode_within(
             &self,
             within: Within,

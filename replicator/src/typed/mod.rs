@@ -177,10 +177,7 @@ impl TypedSchema {
             schema: Arc::clone(schema),
             name: tables[0].name.clone(),
             messages,
-            decoder: match padding {
-                Some(padding) => decoder.with_padding(padding),
-                None => decoder,
-            },
+            decoder: decoder.with_padding(padding),
         }
     }
 

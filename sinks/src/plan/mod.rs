@@ -256,10 +256,7 @@ impl Plan {
         plan.check_names(&mut problems);
         if let Some(schema) = schema.filter(|_| plan.shape.decoded) {
             let decoder = RecordDecoder::new(Arc::clone(&schema.0));
-            plan.decoder = Some(match format.padding() {
-                Some(padding) => decoder.with_padding(padding),
-                None => decoder,
-            });
+            plan.decoder = Some(decoder.with_padding(format.padding()));
         }
         plan.shape.fill = plan.fill_id(schema, format);
         if problems.is_empty() {

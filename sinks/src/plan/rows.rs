@@ -50,6 +50,9 @@ pub struct Rows {
     scale: u64,
 }
 
+/// The identity of a row, and its record.
+pub type Row = (u64, Vec<u8>);
+
 /// Whether this is the path of a table in the records of a file.
 pub fn is_of_rows(path: &[u8]) -> bool {
     path.windows(MARK.len()).any(|bytes| bytes == MARK)
@@ -139,33 +142,28 @@ impl RowTables {
         }
     }
 
-    /// The rows in a record of this identity: `each` is given the table, the row's identity, and its record. Where it
-    /// can't be told how many there are, there are none; why, stands beside the record's own columns.
+    /// The rows in a record of this identity: for each of [`RowTables::tables`] its rows, in order, each with its identity and
+    /// its record. Where it can't be told how many there are, there are none; why, stands beside the record's own columns.
     ///
     /// # Errors
     /// In words: an identity would be too large.
-    pub fn rows(
-        &self,
-        id: u64,
-        record: &[u8],
-        room: &mut Room,
-        each: &mut dyn FnMut(&Rows, u64, Vec<u8>),
-    ) -> Result<(), String> {
+    pub fn rows(&self, id: u64, record: &[u8]) -> Result<Vec<Vec<Row>>, String> {
+        let mut found = vec![Vec::new(); self.tables.len()];
         let Some(decoder) = &self.decoder else {
-            return Ok(());
+            return Ok(found);
         };
         let mut too_large = None;
-        let _ = decoder.rows(record, room, |table, ordinal, bytes| {
-            let Some(rows) = self.tables.iter().find(|rows| rows.table == table) else {
+        let _ = decoder.rows(record, &mut Room::default(), |table, ordinal, bytes| {
+            let Some(at) = self.tables.iter().position(|rows| rows.table == table) else {
                 return;
             };
-            match rows.identity(id, ordinal) {
-                Some(row) => each(rows, row, row_record(id, ordinal, bytes)),
-                None => too_large = Some(rows),
+            match self.tables[at].identity(id, ordinal) {
+                Some(row) => found[at].push((row, row_record(id, ordinal, bytes))),
+                None => too_large = Some(&self.tables[at]),
             }
         });
         match too_large {
-            None => Ok(()),
+            None => Ok(found),
             Some(rows) => Err(format!(
                 "record {id} lies so far behind that rows of {} have no number: leave that table out with `exclude_columns`",
                 rows.name()
@@ -286,13 +284,9 @@ fn divided(
             scale: u64::from(most.map_or(0, |occurs| occurs.max)) + 1,
         });
     }
-    let decoder = RecordDecoder::new(Arc::clone(&schema.0));
-    let decoder = match file.format.padding() {
-        Some(padding) => decoder.with_padding(padding),
-        None => decoder,
-    };
+    let decoder = || RecordDecoder::new(Arc::clone(&schema.0)).with_padding(file.format.padding());
     let rows = RowTables {
-        decoder: (!tables.is_empty()).then_some(decoder),
+        decoder: (!tables.is_empty()).then(decoder),
         tables,
     };
     Ok((own, rows))

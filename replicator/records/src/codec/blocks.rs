@@ -3,7 +3,7 @@
 //! A whole block of zero bytes is empty (a hole). The last block may be short: it is content, so it
 //! is a record with fewer bytes, all zero or not, and the file's length is not lost.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, Within, decode_pitched, no_rest};
 use crate::bytes::all_zero;
 
 /// Codec of raw blocks.
@@ -28,8 +28,9 @@ impl Codec for Blocks {
         Some(self.size as u64)
     }
 
-    fn decode(
+    fn decode_within(
         &self,
+        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,

@@ -3,7 +3,7 @@
 //! A record of only zero bytes is taken as never written: a program can't tell it from the hole
 //! that writing a later record leaves. A part of a record at the end of the file is residue.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched, no_rest};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, Within, decode_pitched, no_rest};
 use crate::bytes::all_zero;
 
 /// What numbers the records of a file of fixed-length records.
@@ -41,8 +41,9 @@ impl Codec for Fixed {
         Some(self.size as u64)
     }
 
-    fn decode(
+    fn decode_within(
         &self,
+        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,

@@ -115,16 +115,6 @@ impl Codec for Headed {
         }
     }
 
-    fn decode(
-        &self,
-        offset: u64,
-        bytes: &[u8],
-        at_end: bool,
-        out: &mut dyn FnMut(Piece<'_>),
-    ) -> usize {
-        self.decode_within(Within::default(), offset, bytes, at_end, out)
-    }
-
     fn decode_within(
         &self,
         within: Within,

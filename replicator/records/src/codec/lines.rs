@@ -13,7 +13,7 @@
 //!   itself). This is what a log looks like that was truncated under a writer that doesn't append.
 
 use super::{
-    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, decode_addressed, residue_room,
+    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, Within, decode_addressed, residue_room,
 };
 use crate::RESIDUE_ALIGN;
 use crate::bytes::{all_zero, position};
@@ -103,7 +103,7 @@ pub(super) fn hole<'a>(offset: u64, bytes: &'a [u8], at_end: bool) -> Option<Opt
 }
 
 /// How many zero bytes from a boundary at `offset` make a hole.
-pub(super) fn hole_len(offset: u64) -> usize {
+fn hole_len(offset: u64) -> usize {
     let room = residue_room(offset);
     if room == RESIDUE_ALIGN {
         room
@@ -112,8 +112,14 @@ pub(super) fn hole_len(offset: u64) -> usize {
     }
 }
 
-/// Refuses what isn't the line end of a line of this content.
-pub(super) fn check_end(id: u64, data: &[u8], rest: &[u8]) -> Result<(), EncodeError> {
+/// Refuses what would not be read as a line, or `what` it is called, with this content and line end.
+pub(super) fn check(
+    id: u64,
+    data: &[u8],
+    rest: &[u8],
+    len_max: usize,
+    what: &str,
+) -> Result<(), EncodeError> {
     match rest {
         [] if data.last() == Some(&CR) => {
             return Err(EncodeError::new(
@@ -129,6 +135,19 @@ pub(super) fn check_end(id: u64, data: &[u8], rest: &[u8]) -> Result<(), EncodeE
             ));
         }
     }
+    let len = data.len() + rest.len() + 1;
+    if len > len_max {
+        return Err(EncodeError::new(
+            id,
+            format!("the {what} takes {len} bytes, the longest one {len_max}"),
+        ));
+    }
+    if data.get(..hole_len(id)).is_some_and(all_zero) {
+        return Err(EncodeError::new(
+            id,
+            format!("a {what} can't begin with this many zero bytes: that is a hole"),
+        ));
+    }
     Ok(())
 }
 
@@ -141,8 +160,9 @@ impl Codec for Lines {
         Some(self.len_max as u64)
     }
 
-    fn decode(
+    fn decode_within(
         &self,
+        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,
@@ -174,23 +194,7 @@ impl Codec for Lines {
                 format!("a line can't hold a newline, but byte {at} is one"),
             ));
         }
-        check_end(id, data, rest)?;
-        let len = data.len() + rest.len() + 1;
-        if len > self.len_max {
-            return Err(EncodeError::new(
-                id,
-                format!(
-                    "the line takes {len} bytes, the longest one {}",
-                    self.len_max
-                ),
-            ));
-        }
-        if data.get(..hole_len(id)).is_some_and(all_zero) {
-            return Err(EncodeError::new(
-                id,
-                "a line can't begin with this many zero bytes: that is a hole",
-            ));
-        }
+        check(id, data, rest, self.len_max, "line")?;
         out.extend_from_slice(data);
         out.extend_from_slice(rest);
         out.push(LF);

@@ -9,7 +9,8 @@
 //! reading goes on there.
 
 use super::{
-    Boundaries, Codec, EncodeError, Found, MfHeader, Piece, PieceKind, decode_addressed, malformed,
+    Boundaries, Codec, EncodeError, Found, MfHeader, Piece, PieceKind, Within, decode_addressed,
+    malformed,
 };
 use crate::{DescriptorWord, RESIDUE_ALIGN, VarseqFormat};
 
@@ -305,8 +306,9 @@ impl Codec for Prefixed {
         Some(longest.max(RESIDUE_ALIGN).max(self.framing.block()) as u64)
     }
 
-    fn decode(
+    fn decode_within(
         &self,
+        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,

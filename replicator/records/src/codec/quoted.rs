@@ -7,12 +7,12 @@
 //! bytes, its first line is a record by itself, and reading goes on behind it. So what a record is depends on `len_max`
 //! bytes from its beginning at most.
 
-use super::lines::{check_end, hole, hole_len, line};
+use super::lines::{check, hole, line};
 use super::{
-    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, decode_addressed, residue_room,
+    Boundaries, Codec, EncodeError, Found, Piece, PieceKind, Within, decode_addressed, residue_room,
 };
 use crate::RESIDUE_ALIGN;
-use crate::bytes::{all_zero, position};
+use crate::bytes::position;
 
 const LF: u8 = b'\n';
 
@@ -113,8 +113,9 @@ impl Codec for Quoted {
         (self.len_max + 2 * RESIDUE_ALIGN) as u64
     }
 
-    fn decode(
+    fn decode_within(
         &self,
+        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,
@@ -140,23 +141,7 @@ impl Codec for Quoted {
         rest: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
-        check_end(id, data, rest)?;
-        let len = data.len() + rest.len() + 1;
-        if len > self.len_max {
-            return Err(EncodeError::new(
-                id,
-                format!(
-                    "the record takes {len} bytes, the longest one {}",
-                    self.len_max
-                ),
-            ));
-        }
-        if data.get(..hole_len(id)).is_some_and(all_zero) {
-            return Err(EncodeError::new(
-                id,
-                "a record can't begin with this many zero bytes: that is a hole",
-            ));
-        }
+        check(id, data, rest, self.len_max, "record")?;
         let begin = out.len();
         out.extend_from_slice(data);
         out.extend_from_slice(rest);

@@ -1,6 +1,6 @@
 //! Relative files: numbered slots of one size. How a slot says whether it holds a record is each layout's own.
 
-use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, decode_pitched};
+use super::{Boundaries, Codec, EncodeError, Piece, PieceKind, Within, decode_pitched};
 use std::fmt::Debug;
 
 /// A layout of slots. Slot 1 begins at the beginning of the file, and they lie one behind the other.
@@ -50,8 +50,9 @@ impl<S: Slots> Codec for S {
         Some(self.pitch() as u64)
     }
 
-    fn decode(
+    fn decode_within(
         &self,
+        _within: Within,
         offset: u64,
         bytes: &[u8],
         at_end: bool,

@@ -1,7 +1,10 @@
 //! Compiling and running COBOL programs of random values, as oracles.
 
+use counterfoil_records::copybook::{Copybook, NoLibrary, Options, Text};
+use counterfoil_records::{RecordDecoder, RecordEncoder};
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 /// A small generator: tests take no random numbers from elsewhere.
 pub(crate) struct Chance(u64);
@@ -58,4 +61,20 @@ pub(crate) fn compiled_and_run(
     assert!(ran.status.success(), "the program ends well");
     let file = std::fs::read(dir.join("oracle.dat")).expect("it wrote its file");
     (file, String::from_utf8_lossy(&ran.stdout).into_owned())
+}
+
+/// What reads and writes the records of a copybook.
+pub(crate) fn coders(copybook: &str, dialect: &str) -> (RecordDecoder, RecordEncoder) {
+    let source = Text {
+        name: "rec.cpy".to_owned(),
+        text: copybook.to_owned(),
+    };
+    let options = Options {
+        dialect: dialect.parse().expect("a dialect"),
+        format: None,
+    };
+    let copybook = Copybook::parse(&source, &options, &NoLibrary).expect("a copybook");
+    let schema = Arc::new(copybook.record(None).expect("one record").clone());
+    let decoder = RecordDecoder::new(schema);
+    (decoder.clone(), RecordEncoder::new(decoder))
 }

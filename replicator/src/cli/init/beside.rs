@@ -237,10 +237,7 @@ fn decode(
     len: u64,
 ) -> Option<Tried> {
     let codec = format.codec().ok()?;
-    let mut decoder = RecordDecoder::new(Arc::clone(schema));
-    if let Some(padding) = format.padding() {
-        decoder = decoder.with_padding(padding);
-    }
+    let decoder = RecordDecoder::new(Arc::clone(schema)).with_padding(format.padding());
     let mut tried = Tried {
         size: schema.len_max(),
         ..Tried::default()
