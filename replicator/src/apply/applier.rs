@@ -1,5 +1,6 @@
 //! The applier: the thread that feeds one sink.
 
+use super::checks::Check;
 use super::fold::{Fold, Origins};
 use super::letters::{Letters, Refusal, position_text};
 use super::mapping::{Mapping, Verdict};
@@ -35,7 +36,7 @@ pub struct Applier {
     limits: Apply,
     pub(super) mapping: Mapping,
     /// Streams, in the order in which events name them.
-    streams: Vec<String>,
+    pub(super) streams: Vec<String>,
     pub(super) name: String,
     pub(super) sink: Box<dyn Sink>,
     inlet: Inlet,
@@ -44,11 +45,13 @@ pub struct Applier {
     pub(super) applied: Vec<Option<Position>>,
     /// Streams of which another process has applied something: nothing is taken until somebody asks where they stand.
     refused: Vec<bool>,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     pub(super) pulse: Arc<Pulse>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
     oldest: Option<Instant>,
+    /// Checksums that wait for what came before them to be applied.
+    pub(super) checks: Vec<Check>,
     /// What the sink lacks.
     pub(super) letters: Letters,
     policy: Policy,
@@ -60,6 +63,8 @@ pub struct Applier {
     tables: HashSet<Vec<u8>>,
     /// When letters that were asked for may be tried again, after that failed.
     amend_after: Option<Instant>,
+    /// When it was last looked what is asked of the target.
+    pub(super) asked: Option<Instant>,
 }
 
 impl Applier {
@@ -93,12 +98,14 @@ impl Applier {
             progress,
             taken_end: 0,
             oldest: None,
+            checks: Vec::new(),
             letters,
             policy,
             anew: false,
             begun: HashSet::new(),
             tables: HashSet::new(),
             amend_after: None,
+            asked: None,
         }
     }
 
@@ -194,6 +201,7 @@ impl Applier {
                 continue;
             };
             self.folds[at] = fold(&stream, &self.policy);
+            self.checks.retain(|check| check.stream() != at);
             let mut pause = RETRY_MIN;
             let stored = loop {
                 match self.sink.position(&stream) {
@@ -293,6 +301,11 @@ impl Applier {
             {
                 continue;
             }
+            // What it changes may have to be compared before.
+            if !self.checks.is_empty() && self.is_check_due(&event) && !self.apply() {
+                return false;
+            }
+            self.forget_checks(&event);
             let (position, captured_ns) = (event.position, event.captured_ns);
             let Some(events) = self.mapped(event) else {
                 return false;
@@ -302,6 +315,10 @@ impl Applier {
             };
             let mut is_passed = true;
             for event in events {
+                if let Change::Checksum(checksum) = event.change {
+                    self.checks.push(Check::new(group, &event, checksum));
+                    continue;
+                }
                 fold.add(event);
                 is_passed = false;
             }
@@ -429,7 +446,7 @@ impl Applier {
     }
 
     /// Applies what is folded. False when everything is to stop.
-    fn apply(&mut self) -> bool {
+    pub(super) fn apply(&mut self) -> bool {
         for group in 0..self.folds.len() {
             if self.folds[group].is_empty() {
                 continue;
@@ -458,6 +475,7 @@ impl Applier {
             });
         }
         self.oldest = None;
+        self.check();
         self.applied();
         true
     }
@@ -620,6 +638,7 @@ impl Applier {
 
     /// Looks what somebody has asked for, and does it.
     fn mend(&mut self) {
+        self.remove_orphans();
         if !self.letters.is_due() {
             return;
         }

@@ -24,6 +24,7 @@ mod restore;
 mod run;
 mod schema;
 mod status;
+mod sync;
 mod verify;
 
 /// Mirrors the record files of unmodified programs into databases, and gives them back byte for byte.
@@ -60,6 +61,7 @@ enum Verb {
     Errors(errors::Args),
     Status(status::Args),
     Verify(verify::Args),
+    Sync(sync::Args),
     Restore(restore::Args),
     Decode(decode::Args),
     Encode(encode::Args),
@@ -87,6 +89,7 @@ impl Cli {
             Verb::Errors(args) => errors::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
+            Verb::Sync(args) => sync::run(args, config),
             Verb::Restore(args) => restore::run(args, config),
             Verb::Decode(args) => decode::run(args, config),
             Verb::Encode(args) => encode::run(args, config),

@@ -176,6 +176,17 @@ fn print(report: &Report) {
             println!("sink {name}: {whose}");
         }
     }
+    for (name, sink) in &status.sinks {
+        let verified = &sink.verified;
+        if verified.files > 0 {
+            println!(
+                "sink {name}: {} files verified, {} of them different; the oldest proof is of {}",
+                verified.files,
+                verified.different,
+                ago(verified.oldest_ns)
+            );
+        }
+    }
     for url in &status.metrics {
         println!("metrics: {url}");
     }
