@@ -11,7 +11,7 @@ const RECORD: Shape = Shape::Fixed { size: 100 };
 
 /// What `verify --json` says of each file.
 fn verify(site: &Site, arguments: &[&str], code: i32) -> Result<Vec<Value>> {
-    let words = [&["verify", "--json"], arguments].concat();
+    let words = [&["verify", "--json", "--settle", "1"], arguments].concat();
     let said = site.run(&words)?.expect_code(code)?.stdout;
     let said: Value = serde_json::from_str(&said).with_context(|| said.clone())?;
     Ok(said["files"].as_array().context("there are files")?.clone())
@@ -123,7 +123,7 @@ fn what_differs_is_named_shown_and_mended_while_everything_runs() -> Result<()> 
         ]
     );
     // Shown first, and nothing is done.
-    let shown = site.run(&["verify", "--repair", "--dry-run"])?;
+    let shown = site.run(&["verify", "--settle", "1", "--repair", "--dry-run"])?;
     let shown = shown.expect_code(1)?.stdout;
     for words in ["record 17, records 9000 to 9002, record 90000", "record 4"] {
         ensure!(shown.contains(words), "{words} isn't in: {shown}");
@@ -131,7 +131,10 @@ fn what_differs_is_named_shown_and_mended_while_everything_runs() -> Result<()> 
     verify(&site, &[], 1)?;
     let events = |site: &Site| site.status().map(|status| status["events"].as_u64());
     let before = events(&site)?;
-    let mended = site.run(&["verify", "--repair"])?.expect_code(0)?.stdout;
+    let mended = site
+        .run(&["verify", "--settle", "1", "--repair"])?
+        .expect_code(0)?
+        .stdout;
     ensure!(mended.contains("2 files, 20003 records: equal"), "{mended}");
     file_and_rows_are_equal(&site, "records.dat", "records_dat")?;
     ensure!(
@@ -177,11 +180,12 @@ fn without_a_replicator_a_repair_starts_one_and_orphans_go_when_asked() -> Resul
         .tree("tree", "")])?;
     std::fs::remove_file(site.path("gone.dat"))?;
     let shown = site
-        .run(&["verify", "--repair", "--dry-run"])?
+        .run(&["verify", "--settle", "1", "--repair", "--dry-run"])?
         .expect_code(1)?
         .stdout;
     ensure!(shown.contains("left alone"), "{shown}");
-    site.run(&["verify", "--repair"])?.expect_code(1)?;
+    site.run(&["verify", "--settle", "1", "--repair"])?
+        .expect_code(1)?;
     file_and_rows_are_equal(&site, "kept.dat", "kept_dat")?;
     ensure!(
         site.rows("gone_dat")?.len() == 30,
@@ -261,7 +265,8 @@ fn rounds_follow_one_another_by_themselves_and_tell_what_they_find() -> Result<(
         log.contains("isn't what was captured"),
         "it isn't in the log: {log}"
     );
-    site.run(&["verify", "--repair"])?.expect_code(0)?;
+    site.run(&["verify", "--settle", "1", "--repair"])?
+        .expect_code(0)?;
     verified("a round that finds nothing", &|it| it["different"] == 0)?;
     site.stop(replicator)?;
     site.finish();
