@@ -74,6 +74,7 @@ pub struct Progress {
     uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
     look: Mutex<(i64, Look)>,
     captured_programs: Mutex<Vec<CapturedProgram>>,
+    loads: Mutex<BTreeMap<String, Load>>,
     verification: Mutex<Verification>,
     /// Something was verified since it was asked for.
     verified: AtomicBool,
@@ -262,6 +263,36 @@ pub struct UncapturedWriter {
     pub at_ns: i64,
     /// How often it was seen doing so.
     pub count: u64,
+}
+
+/// A file that is being read for the first time, or again from its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How many bytes of it are read.
+    pub read: u64,
+    /// Its size in bytes when it was last looked at.
+    pub size: u64,
+    began: Instant,
+    /// What was read before that.
+    from: u64,
+}
+
+impl Load {
+    /// One of which something was read already, from when on its pace is told.
+    pub fn begun(read: u64) -> Load {
+        Load {
+            read,
+            size: read,
+            began: Instant::now(),
+            from: read,
+        }
+    }
+
+    /// Bytes per second so far.
+    pub fn bytes_per_second(&self) -> f64 {
+        let seconds = self.began.elapsed().as_secs_f64();
+        (self.read - self.from) as f64 / seconds.max(0.001)
+    }
 }
 
 /// Units cut lately that are remembered.
@@ -570,6 +601,16 @@ impl Progress {
     pub fn units(&self) -> (Vec<UnitProgress>, Vec<UnitProgress>) {
         let units = lock(&self.units);
         (units.open.clone(), units.cut.iter().cloned().collect())
+    }
+
+    /// Changes what is known of files that are being loaded.
+    pub fn update_loads(&self, change: impl FnOnce(&mut BTreeMap<String, Load>)) {
+        change(&mut lock(&self.loads));
+    }
+
+    /// Files that are being loaded.
+    pub fn loads(&self) -> BTreeMap<String, Load> {
+        lock(&self.loads).clone()
     }
 
     /// What rounds of verification have found, to add to it. Holding it holds others up.

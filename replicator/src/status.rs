@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::coverage::{FILES_MAX as OPEN_FILES_MAX, padded_text};
-use crate::progress::{CapturedProgram, Progress, SinkProgress, UnitProgress, Way};
+use crate::progress::{CapturedProgram, Load, Progress, SinkProgress, UnitProgress, Way};
 use crate::verification::Summary;
 use counterfoil_lane::clock;
 use counterfoil_lane::reader::Segment;
@@ -89,6 +89,9 @@ pub struct Status {
     /// By which way changes came, and who writes.
     #[serde(default)]
     pub coverage: Coverage,
+    /// Files that are being read for the first time, or again from the beginning; at most [`FILES_MAX`].
+    #[serde(default)]
+    pub loads: Vec<LoadStatus>,
     /// What the last rounds of verification have found: files as compared with what was captured of them.
     #[serde(default)]
     pub verified: Summary,
@@ -226,6 +229,39 @@ pub struct FileStatus {
     pub changed_ns: i64,
 }
 
+/// A file that is being read for the first time, or again from its beginning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadStatus {
+    /// The file, as text for people.
+    pub path: String,
+    /// How many bytes of it are read.
+    pub read: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How fast, on the whole, in bytes per second.
+    pub bytes_per_second: u64,
+    /// For how long it goes on at this pace, in seconds, once there is one.
+    pub seconds_left: Option<u64>,
+}
+
+impl LoadStatus {
+    fn of(progress: &Progress) -> Vec<LoadStatus> {
+        let loads = progress.loads().into_iter().take(FILES_MAX);
+        let of = |(path, load): (String, Load)| {
+            let pace = load.bytes_per_second();
+            LoadStatus {
+                path,
+                read: load.read,
+                size: load.size,
+                bytes_per_second: pace as u64,
+                seconds_left: (pace > 1.0)
+                    .then(|| ((load.size - load.read) as f64 / pace).ceil() as u64),
+            }
+        };
+        loads.map(of).collect()
+    }
+}
+
 /// How a target is doing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SinkStatus {
@@ -315,6 +351,7 @@ impl Status {
             journal_end,
             published_end: get(&progress.published_end),
             coverage: Coverage::of(progress),
+            loads: LoadStatus::of(progress),
             verified,
             sinks: progress
                 .sinks()

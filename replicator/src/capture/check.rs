@@ -8,6 +8,7 @@
 
 mod asked;
 mod entries;
+mod loads;
 mod looking;
 mod reading;
 mod turns;
@@ -17,6 +18,7 @@ use super::operation::{self, Attributes, FileKind};
 use super::watch::{Inbox, Toucher, Watch};
 use crate::progress::{Progress, Pulse};
 use asked::Requests;
+use loads::Loads;
 use looking::Directories;
 use reading::Reading;
 use std::collections::{HashMap, HashSet};
@@ -219,6 +221,7 @@ pub struct Checker {
     /// A [`Message::Told`] is on its way.
     is_woken: Arc<AtomicBool>,
     directories: Directories,
+    loads: Loads,
     verifying: Verifying,
     requests: Requests,
 }
@@ -324,6 +327,11 @@ impl Checker {
             .cloned()
             .collect();
         Checker {
+            loads: Loads::new(
+                Arc::clone(&progress),
+                config.load.bytes_per_second,
+                Instant::now(),
+            ),
             verifying: Verifying::new(&config.verify, Instant::now()),
             requests: Requests::new(config.site.requests_path()),
             config,
@@ -374,6 +382,7 @@ impl Checker {
             let until = [
                 self.turns.next_rested(),
                 self.verifying.due(),
+                self.loads.due(),
                 Some(self.directories.next_look(now)),
             ];
             let until = until.into_iter().flatten().min();
@@ -381,6 +390,9 @@ impl Checker {
         };
         self.receive(nap)?;
         self.heed_requests();
+        if let Some(reading) = self.loads.next(Instant::now()) {
+            self.turns.go_on(reading);
+        }
         self.look()?;
         match self.turns.next(Instant::now()) {
             Some(Next::Begin(task)) => self.perform(&task)?,

@@ -17,6 +17,7 @@ mod errors;
 mod events;
 mod exec;
 mod init;
+mod loads;
 mod preload;
 mod records;
 mod reload;
@@ -67,6 +68,8 @@ enum Verb {
     Encode(encode::Args),
     Demo(demo::Args),
 }
+
+pub(crate) use loads::AboveBars;
 
 impl Cli {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,6 @@
 //! `counterfoil run`: capture and apply in one process.
 
+use super::loads::Bars;
 use super::reload::Reload;
 use anyhow::Context;
 use counterfoil::config::Config;
@@ -168,6 +169,7 @@ fn follow(
     let mut lookout = Lookout::default();
     let mut told: Vec<(PathBuf, Status)> = Vec::new();
     let mut verification = VerificationNews::default();
+    let mut bars = Bars::default();
     let mut last_moved = (Vec::new(), Instant::now());
     let mut ticks = 0u32;
     while !asked.load(Ordering::SeqCst) {
@@ -204,6 +206,9 @@ fn follow(
                 if repeated || !is_told {
                     write_status(status, path);
                 }
+            }
+            if let Some((_, status)) = statuses.first() {
+                bars.draw(&status.loads);
             }
             told = statuses;
         }

@@ -51,6 +51,8 @@ pub struct Config {
     pub journal: Journal,
     /// How changes are put into batches.
     pub apply: Apply,
+    /// How files are read that nothing is known of.
+    pub load: Load,
     /// Rounds of verification that nobody asks for.
     pub verify: Verify,
     /// Consistency groups, in the order of the file, each with at least one rule; at least one, unless only streams of
@@ -312,6 +314,13 @@ pub struct Apply {
     pub batch_delay_max: Duration,
     /// What may wait on disk for one sink while others are further on, in bytes.
     pub spool_bytes_max: u64,
+}
+
+/// `[load]`: how files are read that nothing is known of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes per second of all such files together, at most; 0: as fast as targets take them.
+    pub bytes_per_second: u64,
 }
 
 /// `[verify]`: rounds of verification that nobody asks for.

@@ -11,9 +11,9 @@ use super::file::{
 use super::pattern::{Common, Pattern, common_path};
 use super::sources;
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
-    Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment, Unavailable,
-    UnitOfWork, Verify,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Load, Metrics, Ordering,
+    Policy, Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment,
+    Unavailable, UnitOfWork, Verify,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
@@ -171,6 +171,14 @@ impl Resolver<'_> {
         let kafka = file.kafka.as_ref().map(|table| self.kafka(table));
         let journal = self.journal(&file.journal);
         let apply = self.apply(&file.apply, kafka.is_some());
+        let load = Load {
+            bytes_per_second: self.number(
+                "bytes_per_second",
+                &file.load.bytes_per_second,
+                0,
+                0..=(1 << 40),
+            ),
+        };
         let verify = self.verify(&file.verify);
         let metrics = self.metrics(&file.metrics);
         let site = match &file.site {
@@ -227,6 +235,7 @@ impl Resolver<'_> {
             site,
             journal,
             apply,
+            load,
             verify,
             groups,
             sinks,

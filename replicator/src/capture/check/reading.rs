@@ -92,13 +92,13 @@ impl Checker {
         };
         let turn = self.read_chunk(&mut reading)?;
         reading.took = began.elapsed();
-        self.turn_over(reading, &turn);
+        self.turn_over(reading, offset, &turn);
         Ok(())
     }
 
     /// Goes on with a file.
     pub(super) fn go_on(&mut self, mut reading: Reading) -> Result<(), Stopped> {
-        let began = Instant::now();
+        let (began, from) = (Instant::now(), reading.at);
         let mut turn = self.look_before(&reading)?;
         for _ in 0..CHUNKS_PER_TURN {
             if matches!(turn, Turn::Done) {
@@ -110,7 +110,7 @@ impl Checker {
             turn = self.read_chunk(&mut reading)?;
         }
         reading.took += began.elapsed();
-        self.turn_over(reading, &turn);
+        self.turn_over(reading, from, &turn);
         Ok(())
     }
 
@@ -128,10 +128,28 @@ impl Checker {
         Ok(Turn::Done)
     }
 
-    fn turn_over(&mut self, reading: Reading, turn: &Turn) {
+    /// Something was read of a file, from `from` on.
+    fn turn_over(&mut self, reading: Reading, from: u64, turn: &Turn) {
+        let is_load = reading.load && reading.whole;
+        let now = Instant::now();
+        if is_load {
+            let size = reading.file.metadata().map_or(reading.at, |it| it.len());
+            self.loads
+                .note(&reading.path, (from, reading.at), size, now);
+        }
         match turn {
+            Turn::More if is_load => {
+                if let Some(reading) = self.loads.put_off(reading, now) {
+                    self.turns.go_on(reading);
+                }
+            }
             Turn::More => self.turns.go_on(reading),
-            Turn::Done => self.ended(&reading.path, reading.whole, reading.took),
+            Turn::Done => {
+                if is_load {
+                    self.loads.ended(&reading.path);
+                }
+                self.ended(&reading.path, reading.whole, reading.took);
+            }
         }
     }
 
