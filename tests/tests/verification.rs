@@ -3,9 +3,11 @@
 //! What verify says is held against what the test itself reads from file and table.
 
 use anyhow::{Context as _, Result, ensure};
-use counterfoil_servers::wait_until;
-use counterfoil_tests::{Group, Shape, Site, c};
+use counterfoil_servers::{Mariadb, Postgres, wait_until};
+use counterfoil_tests::{Broker, Group, Shape, Site, c};
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt as _;
 
 const RECORD: Shape = Shape::Fixed { size: 100 };
 
@@ -269,6 +271,115 @@ fn rounds_follow_one_another_by_themselves_and_tell_what_they_find() -> Result<(
         .expect_code(0)?;
     verified("a round that finds nothing", &|it| it["different"] == 0)?;
     site.stop(replicator)?;
+    site.finish();
+    Ok(())
+}
+
+/// By sink: how many ranges of each of its files were compared at their positions, and the records that differ.
+fn by_sink(files: &[Value]) -> BTreeMap<String, (u64, Vec<u64>)> {
+    let mut sinks: BTreeMap<String, (u64, Vec<u64>)> = BTreeMap::new();
+    for file in files {
+        let of = sinks
+            .entry(file["sink"].as_str().unwrap_or_default().to_owned())
+            .or_default();
+        of.0 += file["ranges"].as_u64().unwrap_or(0);
+        let differences = file["differences"].as_array().into_iter().flatten();
+        of.1.extend(differences.filter_map(|it| it["record"].as_u64()));
+    }
+    sinks
+}
+
+#[test]
+fn every_kind_of_target_compares_itself_and_is_mended() -> Result<()> {
+    let postgres = Postgres::shared()?;
+    let mariadb = Mariadb::shared()?;
+    let database = mariadb.create_database()?;
+    let site = Site::new("verify-targets")?;
+    postgres.create_database("verify_targets")?;
+    let text = site.config_text(&[Group::new("group", "none")
+        .file("records.dat", RECORD)
+        .file("lines.log", Shape::Lines)]);
+    site.configure_text(&format!(
+        "{text}\n[[sink]]\nname = \"files\"\nfiles = {{ root = {:?} }}\n\
+         [[sink]]\nname = \"mariadb\"\nmysql = {{ url = \"mysql://root@localhost/{database}\", socket = {:?} }}\n\
+         [[sink]]\nname = \"postgres\"\npostgres = {{ url = {:?} }}\n",
+        site.root().join("mirror"),
+        mariadb.socket(),
+        postgres.url("verify_targets"),
+    ))?;
+    // Several ranges, the last of them short.
+    site.uncaptured(&c("record_writer")?, &["records.dat", "10007"])?;
+    std::fs::write(site.path("lines.log"), "one\ntwo\nno end")?;
+    let mut replicator = site.replicator()?;
+    site.wait_until_up(&mut replicator)?;
+    site.run(&["sync", "records.dat", "lines.log"])?;
+    let proven = by_sink(&verify(&site, &[], 0)?);
+    for sink in ["files", "mariadb", "postgres"] {
+        ensure!(proven.get(sink) == Some(&(5, Vec::new())), "{proven:?}");
+    }
+    postgres.sql(
+        "verify_targets",
+        "UPDATE records_dat SET data = overlay(data placing '\\x41'::bytea from 5) WHERE record_number = 10007",
+    )?;
+    mariadb.sql(&database, "DELETE FROM records_dat WHERE record_number = 3")?;
+    let mirrored = site.root().join("mirror").join(
+        site.path("records.dat")
+            .strip_prefix("/")
+            .context("absolute")?,
+    );
+    let mirrored = std::fs::File::options().write(true).open(mirrored)?;
+    mirrored.write_all_at(b"x", 5_000 * 100)?;
+    let found = by_sink(&verify(&site, &[], 1)?);
+    let differing: Vec<_> = found
+        .into_iter()
+        .map(|(sink, (_, records))| (sink, records))
+        .collect();
+    let of = |sink: &str, record| (sink.to_owned(), vec![record]);
+    assert_eq!(
+        differing,
+        [of("files", 5001), of("mariadb", 3), of("postgres", 10007)]
+    );
+    site.run(&["verify", "--settle", "1", "--repair"])?
+        .expect_code(0)?;
+    let proven = by_sink(&verify(&site, &[], 0)?);
+    ensure!(
+        proven.values().all(|it| *it == (5, Vec::new())),
+        "{proven:?}"
+    );
+    site.stop(replicator)?;
+    site.finish();
+    Ok(())
+}
+
+#[test]
+fn checksums_travel_through_kafka() -> Result<()> {
+    let site = Site::new("verify-kafka")?;
+    let broker = Broker::start(&site)?;
+    let groups = [Group::card_switch()];
+    site.configure_text(&(site.config_text(&groups) + &broker.config()))?;
+    let capture = site.start(site.counterfoil(&["capture"]))?;
+    let apply = site.start(site.counterfoil(&["apply"]))?;
+    site.wait_until_halves_run()?;
+    site.exec_to_end(
+        &c("card_switch")?,
+        &[".", "--cards", "100", "--payments", "300"],
+    )?;
+    let proven = verify(&site, &[], 0)?;
+    ensure!(
+        proven.len() == 4 && proven.iter().all(|file| file["ranges"].as_u64() > Some(0)),
+        "{proven:?}"
+    );
+    site.sqlite()?
+        .execute("DELETE FROM accounts_dat WHERE record_number = 7", [])?;
+    let found = by_sink(&verify(&site, &[], 1)?);
+    ensure!(found.values().any(|it| it.1 == [7]), "{found:?}");
+    site.run(&["verify", "--settle", "1", "--repair"])?
+        .expect_code(0)?;
+    file_and_rows_are_equal(&site, "accounts.dat", "accounts_dat")?;
+    for process in [capture, apply] {
+        process.terminate();
+        process.finish()?.success()?;
+    }
     site.finish();
     Ok(())
 }
