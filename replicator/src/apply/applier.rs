@@ -514,7 +514,7 @@ impl Applier {
         }
         let problem = format!("sink {}: {error}", self.name);
         match error {
-            SinkError::NotAfter { .. } => {
+            SinkError::NotAfter { after, stored, .. } => {
                 let index = u16::try_from(offer.stream).unwrap_or(u16::MAX);
                 if self.inlet.refuse(index) {
                     tracing::warn!("{problem}");
@@ -523,12 +523,35 @@ impl Applier {
                     }
                     return Offered::Done(Done::Refused);
                 }
-                self.progress.fail(problem);
+                let shown = |position: Option<Position>| {
+                    position.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
+                };
+                if stored < after {
+                    // Starting again finds out what it lacks now, and what the journal still has of that.
+                    self.progress.restart(format!(
+                        "sink {} has stream {} up to {}, and had it up to {}: it is older than it was, as if restored from a backup",
+                        self.name,
+                        offer.batch.stream,
+                        shown(stored),
+                        shown(after),
+                    ));
+                } else {
+                    self.replaced(problem);
+                }
                 Offered::Done(Done::Stop)
             }
             SinkError::Refused { .. } => self.part(offer, problem),
             _ => Offered::Not(problem),
         }
+    }
+
+    /// Somebody else writes to this target: this one stops, and stays so until it is told to take over again. Otherwise the
+    /// two would replace each other by turns, wherever something starts them again.
+    fn replaced(&self, problem: String) {
+        if let Err(error) = crate::state::note_replaced(&self.config, &problem) {
+            tracing::warn!("{error:#}");
+        }
+        self.progress.fail(problem);
     }
 
     fn applied_batch(&mut self, batch: &Batch) -> Offered {
