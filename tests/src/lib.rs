@@ -37,7 +37,7 @@ mod small_disk;
 mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
-pub use broker::Broker;
+pub use broker::{Broker, wait};
 pub use cards::{CARD_COLUMNS, WrittenCards, cards_config, written_cards};
 pub use certificates::Certificates;
 pub use chance::{Chance, rounds};

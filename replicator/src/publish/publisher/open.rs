@@ -303,6 +303,7 @@ impl Publisher {
             // What seems to begin in the future began before the clock was set back. (One that waits for its beginning has none.)
             if unit.opened_ns != i64::MAX {
                 unit.opened_ns = unit.opened_ns.min(now_ns);
+                unit.began_ns = unit.began_ns.min(now_ns);
             }
         }
         let overdue: Vec<(u64, bool)> = self.groups[group]
