@@ -4,8 +4,8 @@
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_servers::Postgres;
 use counterfoil_tests::{
-    CARD_SWITCH, Chance, Group, Process, Shape, Site, SmallDisk, assert_rows, assert_settled, c,
-    c_library, epoch, wait_for_rows, wait_until,
+    CARD_SWITCH, Chance, Group, Process, Program, Shape, Site, SmallDisk, assert_rows,
+    assert_settled, c, c_library, epoch, wait_for_rows, wait_until,
 };
 use serde_json::Value;
 use std::fs;
@@ -840,6 +840,110 @@ fn of_two_replicators_of_one_name_the_replaced_one_stops_and_stays_stopped() -> 
     site.stop(again)?;
     // And from now on it needn't be told.
     assert_settled(&site, &FILE)?;
+    site.finish();
+    Ok(())
+}
+
+// ---- loading
+
+/// Changes records here and there, in the file's beginning, middle and end.
+const CHANGES: &str = "
+import os, random, sys
+random.seed(int(sys.argv[1]))
+fd = os.open('a.dat', os.O_WRONLY)
+for turn in range(300):
+    os.pwrite(fd, b'live %s %d ' % (sys.argv[1].encode(), turn), 1000 * random.randrange(int(sys.argv[2])))
+";
+
+/// Killed in the middle of a large file: what was loaded a while before isn't sent again, and what a program wrote to what was loaded
+/// and to what wasn't, before, between and after, is what the target has in the end.
+#[test]
+fn a_load_that_is_killed_goes_on_where_it_was_and_live_writes_win() -> Result<()> {
+    const RECORDS: u64 = 120_000;
+    let shape = Shape::Fixed { size: 1000 };
+    let site = Site::with("load", &[Group::new("g", "none").file("a.dat", shape)])?;
+    let text = fs::read_to_string(site.config())?;
+    site.configure_text(&format!("{text}\n[apply]\nbatch_records_max = 1000\n"))?;
+    let live = |seed: u64| {
+        let program = Program {
+            words: vec!["/usr/bin/python3".into(), "-c".into(), CHANGES.into()],
+        };
+        site.exec_to_end(&program, &[seed.to_string(), RECORDS.to_string()])
+    };
+    // So that there is a target, with a table.
+    fs::write(site.path("a.dat"), Chance::new(7).bytes(1000))?;
+    site.settle()?;
+    let mut replicator = site.replicator()?;
+    site.wait_until_up(&mut replicator)?;
+    let target = held(&site)?;
+    let bytes = Chance::new(8).bytes(1_000_000);
+    fs::write(site.path("a.dat"), bytes.repeat(RECORDS as usize / 1000))?;
+    // The target takes so many records more, and then nothing until there may be another checkpoint.
+    let load = |records: u64| -> Result<()> {
+        target.execute_batch("ROLLBACK")?;
+        wait_until("records in the target", || {
+            let sql = "SELECT max(record_number) FROM a_dat";
+            let last: i64 = target
+                .query_row(sql, [], |row| row.get(0))
+                .map_err(|error| error.to_string())?;
+            if last.cast_unsigned() >= records {
+                Ok(())
+            } else {
+                Err(format!("{last} of {records}"))
+            }
+        })?;
+        target.execute_batch("BEGIN IMMEDIATE")?;
+        live(records)?;
+        Ok(())
+    };
+    let checkpoint = || -> Result<Value> {
+        let path = site.state().join("images/catalogue.json");
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    };
+    // By the last checkpoint, so much is in the target for good.
+    let mut done = 0;
+    for part in 4..=8 {
+        load(RECORDS * part / 12)?;
+        done = checkpoint()?["files"][0]["smallest"].as_u64().unwrap_or(0) / 1000;
+        if done > RECORDS / 6 {
+            break;
+        }
+        status(
+            &site,
+            "the target to have taken nothing for long",
+            |status| status["sinks"]["default"]["pending_ms"].as_f64() > Some(5000.0),
+        )?;
+    }
+    replicator.kill()?;
+    ensure!(done > RECORDS / 6, "{done} records are done");
+    target.execute_batch(
+        "ROLLBACK; CREATE TABLE sent (record INTEGER);
+         CREATE TRIGGER made AFTER INSERT ON a_dat BEGIN INSERT INTO sent VALUES (NEW.record_number); END;
+         CREATE TRIGGER changed AFTER UPDATE ON a_dat BEGIN INSERT INTO sent VALUES (NEW.record_number); END;",
+    )?;
+    ensure!(
+        assert_rows(&site, &[("a.dat", shape)]).is_err(),
+        "it was loaded already"
+    );
+    live(1)?;
+    let mut replicator = site.replicator()?;
+    site.wait_until_up(&mut replicator)?;
+    live(2)?;
+    wait_for_rows(&site, &[("a.dat", shape)])?;
+    // Twice 300 changes, each of which may make a block of 4096 bytes differ.
+    let sql = "SELECT count(DISTINCT record), count(*) FROM sent WHERE record <= ?1";
+    let sent = |up_to: u64| -> Result<(i64, i64)> {
+        Ok(target.query_row(sql, [up_to.cast_signed()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?)
+    };
+    let (again, all) = (sent(done)?, sent(RECORDS)?);
+    println!("of {done} records that were done {again:?} were sent again, of {RECORDS} {all:?}");
+    ensure!(again.0 < 6000, "{again:?} of {done} records again");
+    ensure!(all.0 > (RECORDS / 4).cast_signed(), "{all:?} records");
+    target.execute_batch("DROP TRIGGER made; DROP TRIGGER changed; DROP TABLE sent")?;
+    site.stop(replicator)?;
+    assert_settled(&site, &[("a.dat", shape)])?;
     site.finish();
     Ok(())
 }

@@ -25,6 +25,9 @@ const PAGE: u64 = 4096;
 /// Bytes of an image that may be touched before its pages are given up as this process's (they stay in the page cache), so
 /// that what counts as this process's memory doesn't grow with the files.
 const RESIDENT_MAX: u64 = 16 << 20;
+/// How much an image grows until it is noted how large it was when, and how often that is between checkpoints.
+const GROWTH: u64 = 4 << 20;
+const GROWTHS_MAX: usize = 512;
 /// Address space mapped for a small image.
 const MAPPED_MIN: u64 = 16 << 20;
 const CATALOGUE: &str = "catalogue.json";
@@ -106,6 +109,17 @@ impl Image {
         let smallest = self.smallest_size();
         self.smallest.push((now, self.size));
         smallest
+    }
+
+    /// Notes how large it is before the operation `next`, where it has grown by much: then what a file had before a cursor needn't be
+    /// sent again by a start from there, however long before it was made.
+    pub fn note_growth(&mut self, next: u64) {
+        if let Some(&(_, size)) = self.smallest.last()
+            && self.size >= size + GROWTH
+            && self.smallest.len() < GROWTHS_MAX
+        {
+            self.smallest.push((next, self.size));
+        }
     }
 
     /// Notes that this much of the content was, or will be, looked at.
