@@ -131,7 +131,6 @@ fn a_target_restored_from_a_backup_is_filled_from_the_topic() -> Result<()> {
         let _ = fs::remove_file(site.state().join(format!("counterfoil.db{suffix}")));
     }
     fs::rename(&backup, site.database())?;
-    write(&site, 1)?;
     equal(&site, &halves)?;
     ensure!(epoch(&site)? == before, "everything was read again");
     let capture = halves[0].stderr();
