@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(|| cli::AboveBars)
         .init();
     match cli::Cli::parse().run() {
         Ok(code) => code,

@@ -1,5 +1,6 @@
 //! The applier: the thread that feeds one sink.
 
+use super::checks::Check;
 use super::fold::{Fold, Origins};
 use super::letters::{Letters, Refusal, position_text};
 use super::mapping::{Mapping, Verdict};
@@ -37,7 +38,7 @@ pub struct Applier {
     limits: Apply,
     pub(super) mapping: Mapping,
     /// Streams, in the order in which events name them.
-    streams: Vec<String>,
+    pub(super) streams: Vec<String>,
     pub(super) name: String,
     pub(super) sink: Box<dyn Sink>,
     inlet: Inlet,
@@ -46,11 +47,13 @@ pub struct Applier {
     pub(super) applied: Vec<Option<Position>>,
     /// Streams of which another process has applied something: nothing is taken until somebody asks where they stand.
     refused: Vec<bool>,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     pub(super) pulse: Arc<Pulse>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
     oldest: Option<Instant>,
+    /// Checksums that wait for what came before them to be applied.
+    pub(super) checks: Vec<Check>,
     /// What the sink lacks.
     pub(super) letters: Letters,
     policy: Policy,
@@ -64,6 +67,8 @@ pub struct Applier {
     amend_after: Option<Instant>,
     /// When it was last looked whether the target is where it was left.
     looked: Instant,
+    /// When it was last looked what is asked of the target.
+    pub(super) asked: Option<Instant>,
 }
 
 impl Applier {
@@ -97,6 +102,7 @@ impl Applier {
             progress,
             taken_end: 0,
             oldest: None,
+            checks: Vec::new(),
             letters,
             policy,
             anew: false,
@@ -104,6 +110,7 @@ impl Applier {
             tables: HashSet::new(),
             amend_after: None,
             looked: Instant::now(),
+            asked: None,
         }
     }
 
@@ -203,6 +210,7 @@ impl Applier {
                 continue;
             };
             self.folds[at] = fold(&stream, &self.policy);
+            self.checks.retain(|check| check.stream() != at);
             let mut pause = RETRY_MIN;
             let stored = loop {
                 match self.sink.position(&stream) {
@@ -302,6 +310,11 @@ impl Applier {
             {
                 continue;
             }
+            // What it changes may have to be compared before.
+            if !self.checks.is_empty() && self.is_check_due(&event) && !self.apply() {
+                return false;
+            }
+            self.forget_checks(&event);
             let (position, captured_ns) = (event.position, event.captured_ns);
             let Some(events) = self.mapped(event) else {
                 return false;
@@ -311,6 +324,10 @@ impl Applier {
             };
             let mut is_passed = true;
             for event in events {
+                if let Change::Checksum(checksum) = event.change {
+                    self.checks.push(Check::new(group, &event, checksum));
+                    continue;
+                }
                 fold.add(event);
                 is_passed = false;
             }
@@ -438,7 +455,7 @@ impl Applier {
     }
 
     /// Applies what is folded. False when everything is to stop.
-    fn apply(&mut self) -> bool {
+    pub(super) fn apply(&mut self) -> bool {
         for group in 0..self.folds.len() {
             if self.folds[group].is_empty() {
                 continue;
@@ -467,6 +484,7 @@ impl Applier {
             });
         }
         self.oldest = None;
+        self.check();
         self.applied();
         true
     }
@@ -696,6 +714,7 @@ impl Applier {
 
     /// Looks what somebody has asked for, and does it.
     fn mend(&mut self) {
+        self.remove_orphans();
         if !self.letters.is_due() {
             return;
         }

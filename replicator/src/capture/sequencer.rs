@@ -23,7 +23,7 @@ use super::directories::{Directories, Fate};
 use super::entries::Entries;
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
-use super::operation::{Action, Operation, Origin};
+use super::operation::{Action, Operation, Origin, Verified};
 use super::processes::{self, Processes};
 use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};

@@ -110,7 +110,7 @@ impl Parse {
     }
 
     /// The first boundary at or behind `at` as the content is now.
-    fn boundary_behind(&mut self, codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
+    pub(super) fn boundary_behind(&mut self, codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
         let size = bytes.len() as u64;
         if at >= size {
             return size;

@@ -1,12 +1,13 @@
 //! The publisher: from the journal's operations to events.
 //!
 //! This file is the thread: reading, sending, checkpoints. What an operation does is in [`handle`], what becomes of it in
-//! [`emit`], when in [`open`]; files of trees are in [`statics`].
+//! [`emit`], when in [`open`]; files of trees are in [`statics`], what only compares, and what mends, in [`verified`].
 
 mod emit;
 mod handle;
 mod open;
 mod statics;
+mod verified;
 
 use super::former::Former;
 use super::images::{Image, Images, ImagesError, StoredUnit};

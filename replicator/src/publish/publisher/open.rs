@@ -170,7 +170,7 @@ impl Publisher {
         let file = self.by_path.get(path).copied();
         let own = process == lingering.process && file == Some(lingering.file);
         let goes_on = match action {
-            Action::Attributes(_) | Action::Summed { .. } => true,
+            Action::Attributes(_) | Action::Summed { .. } | Action::Verified(_) => true,
             Action::Locked { .. } => own && lingering.after == After::Emptied,
             Action::Write { .. } => own && lingering.after == After::Unlocked,
             Action::Closed { .. } | Action::Synced => own,
