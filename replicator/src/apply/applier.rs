@@ -26,6 +26,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(50);
 /// How long letters that were asked for wait when they couldn't be tried.
 const AMEND_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often a target that is given nothing is asked where it is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a batch that waits for nothing may grow while more keeps coming.
 const JOIN_MAX: Duration = Duration::from_millis(100);
 
@@ -63,6 +65,8 @@ pub struct Applier {
     tables: HashSet<Vec<u8>>,
     /// When letters that were asked for may be tried again, after that failed.
     amend_after: Option<Instant>,
+    /// When it was last looked whether the target is where it was left.
+    looked: Instant,
     /// When it was last looked what is asked of the target.
     pub(super) asked: Option<Instant>,
 }
@@ -105,6 +109,7 @@ impl Applier {
             begun: HashSet::new(),
             tables: HashSet::new(),
             amend_after: None,
+            looked: Instant::now(),
             asked: None,
         }
     }
@@ -139,7 +144,11 @@ impl Applier {
                         return;
                     }
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    if !self.look_after_target() {
+                        return;
+                    }
+                }
                 Err(crate::transport::Closed) => {
                     if let Some(lost) = self.inlet.lost() {
                         self.progress.fail(format!("sink {}: {lost}", self.name));
@@ -532,21 +541,88 @@ impl Applier {
         }
         let problem = format!("sink {}: {error}", self.name);
         match error {
-            SinkError::NotAfter { .. } => {
-                let index = u16::try_from(offer.stream).unwrap_or(u16::MAX);
-                if self.inlet.refuse(index) {
-                    tracing::warn!("{problem}");
-                    if let Some(refused) = self.refused.get_mut(offer.stream) {
-                        *refused = true;
-                    }
-                    return Offered::Done(Done::Refused);
-                }
-                self.progress.fail(problem);
-                Offered::Done(Done::Stop)
+            SinkError::NotAfter { after, stored, .. } => {
+                Offered::Done(self.out_of_step(offer.stream, after, stored, problem))
             }
             SinkError::Refused { .. } => self.part(offer, problem),
             _ => Offered::Not(problem),
         }
+    }
+
+    /// The target isn't where this one left it.
+    fn out_of_step(
+        &mut self,
+        stream: usize,
+        left: Option<Position>,
+        stored: Option<Position>,
+        problem: String,
+    ) -> Done {
+        if self.inlet.refuse(u16::try_from(stream).unwrap_or(u16::MAX)) {
+            tracing::warn!("{problem}");
+            if let Some(refused) = self.refused.get_mut(stream) {
+                *refused = true;
+            }
+            return Done::Refused;
+        }
+        if stored < left {
+            // Starting again finds out what it lacks now, and what the journal still has of that.
+            self.progress.restart(format!(
+                "sink {} has stream {} up to {}, and had it up to {}: it is older than it was, as if restored from a backup",
+                self.name,
+                self.streams[stream],
+                shown(stored),
+                shown(left),
+            ));
+        } else {
+            self.replaced(problem);
+        }
+        Done::Stop
+    }
+
+    /// Looks now and then, while there is nothing to apply, whether the target is still where it was left: somebody may have
+    /// put it back, and there may be no change for long that it would refuse. False when everything is to stop.
+    fn look_after_target(&mut self) -> bool {
+        if self.looked.elapsed() < LOOK_INTERVAL || !self.folds.iter().all(Fold::is_empty) {
+            return true;
+        }
+        self.looked = Instant::now();
+        for stream in 0..self.streams.len() {
+            let (name, left) = (self.streams[stream].clone(), self.applied[stream]);
+            if self.is_refused(stream) {
+                continue;
+            }
+            // A target that doesn't answer is told of when there is something for it.
+            let sink = &mut self.sink;
+            let Ok(stored) = self.pulse.wait(|| sink.position(&name)) else {
+                continue;
+            };
+            // With Kafka, others may apply streams of which this one knows where they were once.
+            let is_out = stored < left || stored > left && self.config.kafka.is_none();
+            let problem = || {
+                format!(
+                    "sink {}: stream {name} is at {}, and was left at {}; is another replicator writing to this target, or was it restored from a backup?",
+                    self.name,
+                    shown(stored),
+                    shown(left)
+                )
+            };
+            if is_out {
+                let problem = problem();
+                if let Done::Stop = self.out_of_step(stream, left, stored, problem) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Somebody else writes to this target: this one stops, and stays so until it is told to take over again. Otherwise the
+    /// two would replace each other by turns, wherever something starts them again.
+    fn replaced(&self, problem: String) {
+        if let Err(error) = crate::state::note_replaced(&self.config, &problem) {
+            tracing::warn!("{error:#}");
+        }
+        self.progress.fail(problem);
     }
 
     fn applied_batch(&mut self, batch: &Batch) -> Offered {
@@ -846,6 +922,10 @@ fn is_emptied(change: &Change) -> bool {
                 to: u64::MAX
             }
     )
+}
+
+fn shown(position: Option<Position>) -> String {
+    position.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
 }
 
 #[cfg(test)]

@@ -176,6 +176,11 @@ impl Site {
         self.state.join("read-again")
     }
 
+    /// There once another replicator was found to write to a target of this one.
+    pub fn replaced_path(&self) -> PathBuf {
+        self.state.join("replaced")
+    }
+
     /// Which files each sink had at the last start.
     pub fn selections_path(&self) -> PathBuf {
         self.state.join("selections.json")

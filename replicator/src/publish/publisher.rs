@@ -304,6 +304,10 @@ impl Publisher {
             payload.clear();
             payload.extend_from_slice(entry.payload);
             let (lsn, epoch) = (entry.lsn, entry.epoch);
+            let images = &mut self.images;
+            if !images.is_ahead() {
+                retry(&self.progress, || images.go_ahead())?;
+            }
             if lsn.is_multiple_of(BEAT_OPERATIONS) {
                 self.pulse.beat();
             }
@@ -485,6 +489,13 @@ impl Publisher {
             .min()
             .unwrap_or(0);
         if cursor <= self.images.cursor() {
+            // The last checkpoint put all of it on disk, and nothing has changed since.
+            if self.images.is_ahead()
+                && self.images.cursor() == self.reader.next_lsn()
+                && self.reader.is_durable()
+            {
+                self.images.settle();
+            }
             return Ok(());
         }
         // Read after the end that is applied, so no less than it. It may be less than the cursor in numbers: what lies

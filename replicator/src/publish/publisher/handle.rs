@@ -304,6 +304,7 @@ impl Publisher {
             former.note(tracked.image.bytes(), &range, is_known);
         }
         retry_io(&self.progress, || tracked.image.write(offset, bytes))?;
+        tracked.image.note_growth(self.at.position.lsn + 1);
         tracked
             .parse
             .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);
