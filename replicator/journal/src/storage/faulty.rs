@@ -18,6 +18,8 @@ use super::Storage;
 
 /// The size in which bytes get lost, in bytes.
 pub const PAGE_BYTES: usize = 4096;
+/// What a disk that isn't true to pages loses, in bytes; shorter than real ones, so that short files have several.
+pub const SECTOR_BYTES: usize = 64;
 
 /// What a power cut leaves of what was not synced.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +32,8 @@ pub struct Crash {
     pub tail_kept: usize,
     /// Which whole pages (counted from the beginning of the file) are zero as far as they were not synced.
     pub pages_lost: BTreeSet<usize>,
+    /// The same for sectors.
+    pub sectors_lost: BTreeSet<usize>,
     /// Whether what was cut off a file since its last sync comes back, instead of what was appended
     /// after the cut.
     pub cuts_lost: bool,
@@ -94,7 +98,8 @@ struct File {
 enum NameChange {
     Set(String, usize),
     Remove(String),
-    Rename(String, String),
+    /// From, to, and which file that was: where another one has the name, the change was of an entry that isn't there.
+    Rename(String, String, usize),
 }
 
 impl NameChange {
@@ -106,9 +111,10 @@ impl NameChange {
             NameChange::Remove(name) => {
                 names.remove(name);
             }
-            NameChange::Rename(from, to) => {
-                if let Some(file) = names.remove(from) {
-                    names.insert(to.clone(), file);
+            NameChange::Rename(from, to, file) => {
+                if names.get(from) == Some(file) {
+                    names.remove(from);
+                    names.insert(to.clone(), *file);
                 }
             }
         }
@@ -216,6 +222,26 @@ impl FaultyStorage {
             .unwrap_or(0)
     }
 
+    /// The names of files of which a crash may lose bytes.
+    pub fn unsynced_files(&self) -> Vec<String> {
+        let disk = self.disk();
+        let files = disk.names.iter();
+        files
+            .filter(|(_, index)| disk.files[**index].unsynced_bytes() > 0)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    /// The longest file, in bytes.
+    pub fn longest(&self) -> usize {
+        let disk = self.disk();
+        disk.files
+            .iter()
+            .map(|file| file.bytes.len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The longest file, in pages.
     pub fn pages(&self) -> usize {
         let disk = self.disk();
@@ -276,9 +302,11 @@ impl File {
         };
         let kept = bytes.len().min(stable.saturating_add(crash.tail_kept));
         let mut after = bytes[..kept].to_vec();
-        for &page in &crash.pages_lost {
-            let start = (page * PAGE_BYTES).clamp(stable, kept);
-            let end = ((page + 1) * PAGE_BYTES).clamp(stable, kept);
+        let pages = crash.pages_lost.iter().map(|&page| (page, PAGE_BYTES));
+        let sectors = crash.sectors_lost.iter();
+        for (number, len) in pages.chain(sectors.map(|&sector| (sector, SECTOR_BYTES))) {
+            let start = (number * len).clamp(stable, kept);
+            let end = ((number + 1) * len).clamp(stable, kept);
             after[start..end].fill(0);
         }
         after
@@ -408,8 +436,8 @@ impl Storage for FaultyStorage {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.change()?;
-        disk.file(from)?;
-        disk.rename(NameChange::Rename(from.to_owned(), to.to_owned()));
+        let file = disk.file(from)?;
+        disk.rename(NameChange::Rename(from.to_owned(), to.to_owned(), file));
         Ok(())
     }
 }

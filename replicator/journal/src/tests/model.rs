@@ -57,6 +57,7 @@ fn crash() -> impl Strategy<Value = Crash> {
             tail_kept,
             pages_lost,
             cuts_lost,
+            ..Crash::default()
         },
     )
 }
