@@ -136,13 +136,15 @@ pub enum Reason {
     Unknown,
     /// A lane held what can't be.
     Damaged,
+    /// A program told of a file that its user may not write, or in another's name.
+    Unvouched,
     /// The range was changed while it was read.
     Busy,
 }
 
 impl Reason {
     /// All of them, in the order they are shown in.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Overlap,
         Reason::Died,
         Reason::Gap,
@@ -151,6 +153,7 @@ impl Reason {
         Reason::Uncaptured,
         Reason::Unknown,
         Reason::Damaged,
+        Reason::Unvouched,
         Reason::Busy,
     ];
 
@@ -165,6 +168,7 @@ impl Reason {
             Reason::Uncaptured => "uncaptured",
             Reason::Unknown => "unknown",
             Reason::Damaged => "damaged",
+            Reason::Unvouched => "unvouched",
             Reason::Busy => "busy",
         }
     }

@@ -45,6 +45,9 @@ enum Task {
     },
     /// Install what tests take (as root), build, and run all tests; ends with a table of what each sink made of each case of
     /// the contract, and some seconds of fuzzing.
+    ///
+    /// In the environment, COUNTERFOIL_SEED=N repeats random choices, COUNTERFOIL_SOAK=N makes random tests N times as long, and
+    /// COUNTERFOIL_SCHEDULES=N lets the model checker of schedules interrupt threads N times more often in each schedule.
     Test {
         /// Further arguments for `cargo test`.
         #[arg(last = true)]

@@ -3,8 +3,9 @@
 //! It has a fixed size and its blocks are allocated when it is made, so programs can always write to it: it is
 //! where a gap is marked when there is no lane to write to.
 
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::{VERSION, sys};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicPtr;
 
 /// First bytes of the board.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CFOBOARD");

@@ -3,6 +3,9 @@
 /// Nanoseconds of `CLOCK_MONOTONIC`: the same for all processes of a host, never stepped.
 #[inline(always)]
 pub fn now() -> u64 {
+    #[cfg(schedules)]
+    return crate::sync::checked::now();
+    #[cfg(not(schedules))]
     read(libc::CLOCK_MONOTONIC)
 }
 

@@ -18,7 +18,7 @@
 pub const HEADER_BYTES: usize = size_of::<Header>();
 
 /// Most bytes of data in one frame; a longer write becomes several frames of the same times.
-pub const DATA_BYTES_MAX: usize = 64 * 1024;
+pub const DATA_BYTES_MAX: usize = if cfg!(schedules) { 16 } else { 64 * 1024 };
 
 /// The fixed part of a frame.
 #[repr(C)]

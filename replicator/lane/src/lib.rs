@@ -15,9 +15,11 @@ pub mod board;
 pub mod clock;
 pub mod frame;
 pub mod glob;
+mod guard;
 pub mod reader;
 pub mod rules;
 pub mod segment;
+pub mod sync;
 pub mod sys;
 pub mod writer;
 

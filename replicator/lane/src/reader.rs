@@ -1,13 +1,14 @@
 //! The reading half of a lane: what runs in the sequencer. Nothing found in a lane is trusted.
 
 use crate::frame::{self, Header, Kind};
+use crate::guard::Guard;
 use crate::segment::{self, STATE_FREE, STATE_FULL};
+use crate::sync::{self, Ordering};
 use crate::{VERSION, sys};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Why a file isn't a segment this code can read.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +61,9 @@ pub struct Segment {
     bytes: usize,
     capacity: usize,
     path: PathBuf,
+    owner: u32,
+    /// Given up before the mapping is.
+    guard: Option<Guard>,
 }
 
 // SAFETY: the mapping is shared memory accessed through atomics, or through copies bounded by `capacity`.
@@ -67,7 +71,7 @@ unsafe impl Send for Segment {}
 // SAFETY: as above.
 unsafe impl Sync for Segment {}
 
-/// Who writes a lane.
+/// Who writes a lane, as it says itself, but for `owner`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Writer {
     /// Number that only this process has.
@@ -78,6 +82,8 @@ pub struct Writer {
     pub pid: u32,
     /// Real user id.
     pub uid: u32,
+    /// The user whose file the lane is, as the kernel says.
+    pub owner: u32,
     /// Field 22 of /proc/PID/stat.
     pub pid_started: u64,
     /// Inode of the process's id namespace, 0 when not known.
@@ -114,11 +120,15 @@ impl Segment {
     pub fn open(path: &Path) -> Result<Arc<Segment>, SegmentError> {
         let mut name = path.as_os_str().as_bytes().to_vec();
         name.push(0);
-        let fd = sys::open(&name, libc::O_RDWR | libc::O_NOFOLLOW, 0);
+        let fd = sys::open(&name, libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK, 0);
         if fd < 0 {
             return Err(SegmentError::Unreadable(-fd as i32));
         }
         let fd = fd as i32;
+        let Some(owner) = sys::owner(fd) else {
+            sys::close(fd);
+            return Err(SegmentError::Damaged("no regular file"));
+        };
         let size = sys::file_size(fd);
         if size < segment::HEADER_BYTES as i64 {
             sys::close(fd);
@@ -136,19 +146,24 @@ impl Segment {
             bytes,
             capacity: 0,
             path: path.to_owned(),
+            owner,
+            guard: (!cfg!(schedules))
+                .then(|| Guard::over(mapping, bytes))
+                .flatten(),
         };
         // SAFETY: the mapping holds at least a header; the magic is written last by its maker.
-        let (magic, version, capacity) = unsafe {
-            let magic = (&raw const (*header).magic).read_volatile();
-            core::sync::atomic::fence(Ordering::Acquire);
-            (magic, (*header).version, (*header).capacity)
-        };
+        let magic = unsafe { (*header).magic.load(Ordering::Acquire) };
         if magic == 0 {
             return Err(SegmentError::Unfinished);
         }
         if magic != segment::MAGIC {
             return Err(SegmentError::Damaged("no lane segment"));
         }
+        // SAFETY: as above: nobody changes these fields any more.
+        let (version, capacity) = unsafe {
+            sync::reads((&raw const (*header).version).cast(), 1);
+            ((*header).version, (*header).capacity)
+        };
         if version != VERSION {
             // SAFETY: as above. These two stay where they are in every layout.
             let (pid, program) = unsafe { ((*header).pid, (*header).program) };
@@ -163,6 +178,11 @@ impl Segment {
         }
         this.capacity = capacity as usize;
         Ok(Arc::new(this))
+    }
+
+    /// Whether its file was found shorter than it was: what was read of it since may be zeros.
+    pub fn is_cut(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::is_cut)
     }
 
     /// Length of the segment's file.
@@ -183,6 +203,7 @@ impl Segment {
             lane: header.lane,
             pid: header.pid,
             uid: header.uid,
+            owner: self.owner,
             pid_started: header.pid_started,
             pid_namespace: header.pid_namespace,
             program: header.program,
@@ -251,7 +272,7 @@ impl Segment {
                 extent: slot.extent.load(Ordering::Relaxed),
                 group: slot.group.load(Ordering::Relaxed) as u16,
             };
-            core::sync::atomic::fence(Ordering::Acquire);
+            sync::fence(Ordering::Acquire);
             if slot.begin.load(Ordering::SeqCst) == begin {
                 return Some(call);
             }
@@ -268,11 +289,6 @@ impl Segment {
         (since != 0 && crate::clock::now().saturating_sub(at) < FRESH_NS).then_some(since)
     }
 
-    /// Withdraws what a dead thread published.
-    pub fn clear_in_flight(&self) {
-        self.header().slot.0.begin.store(0, Ordering::SeqCst);
-    }
-
     /// The frame at `at`, of the `tail` bytes that are complete. An error says what is wrong with it; nothing
     /// behind it can be read then.
     pub fn frame(&self, at: usize, tail: usize) -> Result<(Header, Kind, &[u8]), &'static str> {
@@ -283,6 +299,7 @@ impl Segment {
         // lies before the tail.
         let (header, base) = unsafe {
             let base = self.header.cast::<u8>().add(segment::HEADER_BYTES + at);
+            sync::reads(base, frame::HEADER_BYTES);
             (base.cast::<Header>().read(), base)
         };
         let len = header.len as usize;
@@ -295,6 +312,7 @@ impl Segment {
         let kind = Kind::from_number(header.kind);
         // SAFETY: the data lies within the frame, which lies within the mapping.
         let data = unsafe {
+            sync::reads(base.add(frame::HEADER_BYTES), header.data_len as usize);
             std::slice::from_raw_parts(base.add(frame::HEADER_BYTES), header.data_len as usize)
         };
         Ok((header, kind, data))
@@ -308,6 +326,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        self.guard = None;
         // SAFETY: nobody borrows from a segment that is dropped.
         unsafe { sys::unmap(self.header.cast(), self.bytes) };
     }

@@ -6,7 +6,7 @@
 //! sequencer writes `consumed` and sets [`STATE_FREE`]. The in-flight slot that counts is the one in the lane's
 //! first segment file (`index` 0), which the lane never gives up.
 
-use core::sync::atomic::{AtomicU32, AtomicU64};
+use crate::sync::{AtomicU32, AtomicU64};
 
 /// First bytes of every segment.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CFOILANE");
@@ -26,8 +26,8 @@ pub const MODE_PATCHED: u32 = 1;
 /// The header, as it is mapped.
 #[repr(C)]
 pub struct Header {
-    /// [`MAGIC`].
-    pub magic: u64,
+    /// [`MAGIC`], written last by the segment's maker.
+    pub magic: AtomicU64,
     /// [`crate::VERSION`].
     pub version: u32,
     /// Number of this segment file within its lane, from 0.

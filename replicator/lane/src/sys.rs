@@ -98,8 +98,18 @@ pub fn open_at(directory: i32, path: &[u8], flags: i32, mode: u32) -> isize {
     }
 }
 
+/// The user that owns the regular file behind a descriptor.
+pub fn owner(fd: i32) -> Option<u32> {
+    let status = status(fd)?;
+    (status.st_mode & libc::S_IFMT == libc::S_IFREG).then_some(status.st_uid)
+}
+
 /// Device and inode of the file behind a descriptor.
 pub fn identity(fd: i32) -> Option<(u64, u64)> {
+    Some(identity_in(&status(fd)?))
+}
+
+fn status(fd: i32) -> Option<libc::stat> {
     let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the kernel fills the structure when it succeeds.
     unsafe {
@@ -107,7 +117,7 @@ pub fn identity(fd: i32) -> Option<(u64, u64)> {
             libc::SYS_fstat,
             [fd as usize, status.as_mut_ptr() as usize, 0, 0, 0, 0],
         );
-        (result == 0).then(|| identity_in(&status.assume_init()))
+        (result == 0).then(|| status.assume_init())
     }
 }
 
@@ -248,17 +258,24 @@ pub fn file_size_limit() -> u64 {
 /// Maps `len` bytes of a file from its beginning, shared. Null on failure.
 pub fn map_shared(fd: i32, len: usize, writable: bool) -> *mut u8 {
     let prot = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
-    map(fd, len, prot, libc::MAP_SHARED)
+    let map = || map(fd, len, prot, libc::MAP_SHARED);
+    #[cfg(schedules)]
+    return crate::sync::checked::map_file(identity(fd), len, map);
+    #[cfg(not(schedules))]
+    map()
 }
 
 /// Maps `len` zero bytes of private memory. Null on failure.
 pub fn map_private(len: usize) -> *mut u8 {
-    map(
+    let address = map(
         -1,
         len,
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-    )
+    );
+    #[cfg(schedules)]
+    let address = crate::sync::checked::map_private(address, len);
+    address
 }
 
 fn map(fd: i32, len: usize, prot: i32, flags: i32) -> *mut u8 {
@@ -288,6 +305,21 @@ fn map(fd: i32, len: usize, prot: i32, flags: i32) -> *mut u8 {
 /// # Safety
 /// Nothing may use the mapping any more.
 pub unsafe fn unmap(address: *mut u8, len: usize) {
+    // A model's memory is given back when its run ends.
+    #[cfg(not(schedules))]
+    // SAFETY: the caller gives up the mapping.
+    unsafe {
+        unmap_now(address, len);
+    }
+    #[cfg(schedules)]
+    let _ = (address, len);
+}
+
+/// As [`unmap`].
+///
+/// # Safety
+/// Nothing may use the mapping any more.
+pub(crate) unsafe fn unmap_now(address: *mut u8, len: usize) {
     // SAFETY: the caller gives up the mapping.
     unsafe { syscall(libc::SYS_munmap, [address as usize, len, 0, 0, 0, 0]) };
 }
@@ -328,6 +360,26 @@ pub fn fill_hole(address: *mut u8, len: usize) -> bool {
         unsafe { unmap(result as *mut u8, len) };
     }
     result as usize == wanted
+}
+
+/// Puts zeros of the process's own in the place of the page, of so many bytes, that holds this address. False when that is
+/// impossible.
+pub(crate) fn put_zeros(address: usize, page: usize) -> bool {
+    // SAFETY: the caller's mapping is replaced in part, with what may be read and written likewise.
+    let result = unsafe {
+        syscall(
+            libc::SYS_mmap,
+            [
+                address & !(page - 1),
+                page,
+                (libc::PROT_READ | libc::PROT_WRITE) as usize,
+                (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as usize,
+                usize::MAX,
+                0,
+            ],
+        )
+    };
+    !(-4095..0).contains(&result)
 }
 
 /// Signals held back from the calling thread. Not a destructor: cancellation unwinds past functions without any.

@@ -9,19 +9,22 @@
 use crate::board::Board;
 use crate::frame::{self, DATA_BYTES_MAX, Kind, NameHeader, frame_bytes};
 use crate::segment::{self, STATE_FREE, STATE_FULL, STATE_OPEN};
+use crate::sync::{self, AtomicU32, Ordering};
 use crate::{REVISION, VERSION, clock, sys};
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Longest path of a lanes directory, in bytes.
 pub const DIRECTORY_BYTES_MAX: usize = 3500;
 /// Names a process can have in use at once; a file beyond that is marked as a gap.
-pub const NAMES_MAX: usize = 1 << 16;
+pub const NAMES_MAX: usize = if cfg!(schedules) { 16 } else { 1 << 16 };
 
 const SEGMENTS_MAX: usize = 256;
 /// A lane's first segment: most processes and threads write little.
-pub(crate) const SEGMENT_BYTES_MIN: usize = 80 * 1024;
-const SECOND_SEGMENT_BYTES: usize = 256 * 1024;
-const SEGMENT_BYTES: usize = 1024 * 1024;
+pub(crate) const SEGMENT_BYTES_MIN: usize = if MODEL { MODEL_BYTES } else { 80 * 1024 };
+const SECOND_SEGMENT_BYTES: usize = if MODEL { MODEL_BYTES } else { 256 * 1024 };
+const SEGMENT_BYTES: usize = if MODEL { MODEL_BYTES } else { 1024 * 1024 };
+/// A model of schedules has segments for a name and two short frames.
+const MODEL: bool = cfg!(schedules);
+const MODEL_BYTES: usize = segment::HEADER_BYTES + 80 + 2 * frame_bytes(8);
 /// Lanes of a process from this number on have no segments longer than the second.
 const CROWD_LANES: u32 = 64;
 /// The two of a lane that is made for later.
@@ -46,7 +49,9 @@ const RELEASE: [u8; 16] = {
 };
 
 const _: () = assert!(
-    SEGMENT_BYTES_MIN - segment::HEADER_BYTES >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
+    MODEL
+        || SEGMENT_BYTES_MIN - segment::HEADER_BYTES
+            >= frame_bytes(DATA_BYTES_MAX) + frame_bytes(8192),
     "the longest frame and the name before it fit in every segment"
 );
 
@@ -322,14 +327,16 @@ impl Lane {
     pub fn enter(&mut self, target: &Target) -> u64 {
         self.prefetch();
         let slot = &self.home().slot.0;
+        // Whoever sees any of this sees that the call before is over.
+        sync::fence(Ordering::Release);
         slot.device.store(target.device, Ordering::Relaxed);
         slot.inode.store(target.inode, Ordering::Relaxed);
         slot.offset.store(target.offset, Ordering::Relaxed);
         slot.extent.store(target.extent, Ordering::Relaxed);
         slot.group.store(u64::from(target.group), Ordering::Relaxed);
         let begin = clock::now();
-        // Sequentially consistent, so that the slot is visible before the call's effect and its end time.
-        slot.begin.swap(begin, Ordering::SeqCst);
+        // The slot is visible before the call's effect and its end time.
+        sync::publish(&slot.begin, begin);
         self.entered = begin;
         begin
     }
@@ -522,6 +529,7 @@ impl Lane {
         // SAFETY: `current` is mapped, and the frame lies within its capacity.
         unsafe {
             let to = segment.cast::<u8>().add(segment::HEADER_BYTES + self.tail);
+            sync::writes(to, header.len as usize);
             to.cast::<frame::Header>().write(header);
             fill(to.add(frame::HEADER_BYTES));
             self.next_frame += 1;
@@ -672,6 +680,7 @@ impl Lane {
         // SAFETY: the mapping is fresh and long enough for the header; the magic comes last, so that a reader never
         // takes a half-made header for a whole one.
         unsafe {
+            sync::writes((&raw const (*header).version).cast(), 1);
             (*header).version = VERSION;
             (*header).index = self.segments as u32;
             (*header).process = process.number;
@@ -693,8 +702,7 @@ impl Lane {
         // SAFETY: as above.
         unsafe {
             (*header).state.store(STATE_FREE, Ordering::Relaxed);
-            core::sync::atomic::fence(Ordering::Release);
-            (&raw mut (*header).magic).write_volatile(segment::MAGIC);
+            (*header).magic.store(segment::MAGIC, Ordering::Release);
         }
         self.segments += 1;
         self.bytes += size;

@@ -3,16 +3,22 @@
 use counterfoil_lane::board::Board;
 use counterfoil_lane::frame::{Header, Kind};
 use counterfoil_lane::reader::{InFlight, Segment, SegmentError, Writer, decode_name};
+use counterfoil_lane::sync::Ordering;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-#[cfg(test)]
+#[cfg(all(test, not(schedules)))]
+#[path = "lanes/tests.rs"]
 mod tests;
 
 /// Frames read ahead of a lane's oldest unreleased one; what is beyond stays in the lane.
 const QUEUE_FRAMES_MAX: usize = 8192;
+/// Uses of segments read in one go: more than a lane may have segments. Somebody may write that they are full faster than
+/// they are read.
+const USES_MAX: usize = 512;
+/// Names that were announced and are of no use any more, before they are looked for.
+const NAMES_KEPT: usize = 1024;
 
 /// A frame that was read and waits to be released.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +29,8 @@ pub(super) struct Queued {
     pub(super) kind: Kind,
     /// Its group. A mark of a unit of work is queued once for each group that it concerns.
     pub(super) group: u16,
+    /// What it is about: see [`Lane::names`]. 0 for nothing.
+    pub(super) name: u64,
     segment: u32,
     at: usize,
 }
@@ -32,6 +40,8 @@ pub(super) struct Name {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) path: Arc<[u8]>,
+    /// Whether the lane's user may change the file, once it was looked at.
+    pub(super) is_vouched: Option<bool>,
     /// Index in the file registry, once it was looked up.
     pub(super) file: Option<usize>,
 }
@@ -44,6 +54,7 @@ impl Name {
             device,
             inode,
             path: path.into(),
+            is_vouched: None,
             file: None,
         })
     }
@@ -55,19 +66,28 @@ pub(super) type GroupOf<'a> = dyn Fn(&[u8]) -> u16 + 'a;
 /// One lane.
 pub(super) struct Lane {
     pub(super) writer: Writer,
-    segments: HashMap<u32, Arc<Segment>>,
+    /// It says that it is of a process which is another user's.
+    pub(super) is_forged: bool,
+    segments: BTreeMap<u32, Arc<Segment>>,
     /// Which use of a segment is read, and where.
     sequence: u64,
+    /// That use may be over: the one after it comes next then.
+    may_be_over: bool,
     current: Option<u32>,
     at: usize,
     /// Reading has begun: from now on segments follow one another.
     begun: bool,
     /// Frames up to this number are in the journal (known from it after a restart).
     journaled: HashMap<u16, u64>,
-    /// The groups of names, as of the last frame read.
-    groups: HashMap<u32, u16>,
-    /// What names stand for, as of the last frame released.
-    pub(super) names: HashMap<u32, Name>,
+    /// What numbers of names mean, as of the last frame read: a group, and which announcement it was.
+    numbers: HashMap<u32, (u16, u64)>,
+    /// Names that were announced, counted.
+    announced: u64,
+    /// What was announced, as far as it was released, by that count. Not by its number: frames of a group that is held back
+    /// wait with what their number meant when they were written.
+    pub(super) names: HashMap<u64, Name>,
+    /// The latest end of the frames read.
+    read_end: u64,
     pub(super) queue: VecDeque<Queued>,
     /// Segments that were read to the end, with frames that may still be queued.
     full: VecDeque<u32>,
@@ -130,6 +150,7 @@ impl Lane {
     fn read(&mut self, group_of: &GroupOf<'_>, marked: &[u16]) {
         self.more = false;
         self.begun = true;
+        let mut uses = 0;
         while self.broken.is_none() {
             let Some((index, segment)) = self.current_segment() else {
                 return;
@@ -137,6 +158,13 @@ impl Lane {
             // "Full" is read before the tail: a segment seen full has its final tail.
             let full = segment.is_full();
             let tail = segment.tail();
+            if segment.is_cut() {
+                self.broken = Some(format!(
+                    "{}: somebody cut it short",
+                    segment.path().display()
+                ));
+                return;
+            }
             while self.at < tail {
                 if self.queue.len() >= QUEUE_FRAMES_MAX {
                     self.more = true;
@@ -162,39 +190,67 @@ impl Lane {
             }
             self.full.push_back(index);
             self.current = None;
-            self.sequence += 1;
+            self.sequence = self.sequence.wrapping_add(1);
             self.at = 0;
+            uses += 1;
+            if uses == USES_MAX {
+                self.more = true;
+                return;
+            }
         }
     }
 
     fn take(
         &mut self,
         segment: u32,
-        header: Header,
+        mut header: Header,
         kind: Kind,
         data: &[u8],
         group_of: &GroupOf<'_>,
         marked: &[u16],
     ) {
+        // A name has no order of its own: it is written after the call that it is announced for, which must not wait for it.
+        match kind {
+            Kind::Name => header.end = self.read_end,
+            _ => self.read_end = self.read_end.max(header.end),
+        }
         if matches!(kind, Kind::Begin | Kind::Commit | Kind::Abort) {
             let concerns =
                 |group: u16| header.offset == u64::MAX || header.offset == u64::from(group);
             for &group in marked.iter().filter(|&&group| concerns(group)) {
-                self.queue_once(segment, header, kind, group);
+                self.queue_once(segment, header, kind, group, 0);
             }
             return;
         }
         if kind == Kind::Name
             && let Some(name) = Name::decode(data)
         {
-            self.groups.insert(header.name, group_of(&name.path));
+            self.announce(header.name, group_of(&name.path));
         }
-        let group = self.groups.get(&header.name).copied().unwrap_or(0);
-        self.queue_once(segment, header, kind, group);
+        let (group, name) = self.numbers.get(&header.name).copied().unwrap_or((0, 0));
+        self.queue_once(segment, header, kind, group, name);
+    }
+
+    /// From here on the number means something else.
+    fn announce(&mut self, number: u32, group: u16) -> u64 {
+        self.announced += 1;
+        self.numbers.insert(number, (group, self.announced));
+        self.announced
+    }
+
+    /// Forgets names that no frame can be about any more, once in a while.
+    fn forget_names(&mut self) {
+        if self.names.len() > 2 * self.numbers.len() + NAMES_KEPT {
+            let numbers = self.numbers.values().map(|&(_, name)| name);
+            let needed: HashSet<u64> = numbers
+                .chain(self.queue.iter().map(|frame| frame.name))
+                .collect();
+            self.names.retain(|name, _| needed.contains(name));
+        }
     }
 
     /// Queues a frame for a group, unless it is in the journal already.
-    fn queue_once(&mut self, segment: u32, header: Header, kind: Kind, group: u16) {
+    fn queue_once(&mut self, segment: u32, header: Header, kind: Kind, group: u16, name: u64) {
         let journaled = self.journaled.get(&group).copied().unwrap_or(0);
         if kind != Kind::Name && header.number <= journaled {
             return;
@@ -203,6 +259,7 @@ impl Lane {
             header,
             kind,
             group,
+            name,
             segment,
             at: self.at,
         });
@@ -211,18 +268,33 @@ impl Lane {
     /// The segment being read. When the last one was read to the end, the next is the one put to use after it.
     fn current_segment(&mut self) -> Option<(u32, Arc<Segment>)> {
         if self.current.is_none() {
-            let found = self
-                .segments
-                .iter()
-                .find(|(_, segment)| !segment.is_free() && segment.sequence() == self.sequence);
-            self.current = Some(*found?.0);
+            let mut found = self.in_use(self.sequence);
+            if found.is_none() && self.may_be_over {
+                found = self.in_use(self.sequence.wrapping_add(1));
+                // Whoever sees the next one in use sees this one as it is: had it been about to be used, it is in use.
+                match self.in_use(self.sequence) {
+                    Some(this) if found.is_some() => found = Some(this),
+                    _ => self.sequence = self.sequence.wrapping_add(found.is_some().into()),
+                }
+            }
+            self.current = Some(found?);
+            self.may_be_over = false;
         }
         let index = self.current?;
         Some((index, Arc::clone(self.segments.get(&index)?)))
     }
 
+    /// The segment in its n-th use, while it lasts.
+    fn in_use(&self, sequence: u64) -> Option<u32> {
+        let mut segments = self.segments.iter();
+        segments
+            .find(|(_, segment)| !segment.is_free() && segment.sequence() == sequence)
+            .map(|(&index, _)| index)
+    }
+
     /// Hands back what is released: everything before the oldest frame still queued is in the journal.
     fn settle(&mut self) {
+        self.forget_names();
         let oldest = self.queue.front();
         while let Some(&index) = self.full.front() {
             if oldest.is_some_and(|frame| frame.segment == index) {
@@ -279,7 +351,7 @@ pub fn read_lanes(directory: &Path, board: &'static Board) -> LanesRead {
                 if frame.kind == Kind::Name
                     && let Some(name) = Name::decode(lane.data(&frame))
                 {
-                    lane.names.insert(frame.header.name, name);
+                    lane.names.insert(frame.name, name);
                 }
                 lane.note_released(frame.header.end);
             }
@@ -352,7 +424,13 @@ impl Lanes {
                 continue;
             }
             match Segment::open(&path) {
-                Ok(segment) => self.add(segment, group_of),
+                Ok(segment) => {
+                    if let Err(what) = self.add(segment, group_of) {
+                        let complaint = format!("the lane {} isn't read: {what}", path.display());
+                        complaints.push(complaint.clone());
+                        self.refused.insert(path, complaint);
+                    }
+                }
                 // One still being made counts as a birth when it is done. Until then its thread has published no call in
                 // a first segment, and in a further one its call is seen in flight.
                 Err(SegmentError::Unfinished | SegmentError::Unreadable(libc::ENOENT)) => {}
@@ -384,20 +462,37 @@ impl Lanes {
             .is_some_and(|&at| self.lanes[at].segments.contains_key(&index))
     }
 
-    fn add(&mut self, segment: Arc<Segment>, group_of: &GroupOf<'_>) {
+    /// Adds a segment to its lane. What is wrong with it where it can't be one of it: anybody who may make lanes may make files
+    /// of any name and content.
+    fn add(&mut self, segment: Arc<Segment>, group_of: &GroupOf<'_>) -> Result<(), String> {
         let writer = segment.writer();
         let key = (writer.process, writer.lane);
+        if parse_name(segment.path()) != Some((key.0, key.1, segment.index())) {
+            return Err("it says that it is another one".to_owned());
+        }
+        if let Some(&at) = self.by_key.get(&key)
+            && self.lanes[at].writer.owner != writer.owner
+        {
+            return Err(format!(
+                "user {} made it, and the lane that it says it belongs to is of user {}",
+                writer.owner, self.lanes[at].writer.owner
+            ));
+        }
         let at = *self.by_key.entry(key).or_insert_with(|| {
             self.lanes.push(Lane {
                 writer,
-                segments: HashMap::new(),
+                is_forged: false,
+                segments: BTreeMap::new(),
                 sequence: 0,
+                may_be_over: false,
                 current: None,
                 at: 0,
                 begun: false,
                 journaled: self.journaled.get(&key).cloned().unwrap_or_default(),
-                groups: HashMap::new(),
+                numbers: HashMap::new(),
+                announced: 0,
                 names: HashMap::new(),
+                read_end: 0,
                 queue: VecDeque::new(),
                 full: VecDeque::new(),
                 more: false,
@@ -412,6 +507,7 @@ impl Lanes {
         if !lane.begun {
             lane.enter_oldest(group_of);
         }
+        Ok(())
     }
 
     /// Programs make their lanes known on another board from now on.
@@ -510,13 +606,15 @@ impl Lane {
             .map(|(&index, segment)| (segment.sequence(), index))
             .min();
         let Some((sequence, index)) = oldest else {
-            // All are free: the next to be used follows the last one used.
+            // All are free. The last one was used and handed back, or is about to be used: its writer counts a use before it
+            // says that it is in use.
             let last = self
                 .segments
                 .values()
                 .map(|segment| segment.sequence())
                 .max();
-            self.sequence = last.unwrap_or(0) + 1;
+            self.sequence = last.unwrap_or(0);
+            self.may_be_over = true;
             return;
         };
         // While only free ones were known, what follows them was a guess: the segment after them may be free as well.
@@ -525,6 +623,7 @@ impl Lane {
         }
         let segment = Arc::clone(&self.segments[&index]);
         self.sequence = sequence;
+        self.may_be_over = false;
         self.current = Some(index);
         let consumed = segment.consumed();
         let mut at = 0;
@@ -535,8 +634,8 @@ impl Lane {
             if kind == Kind::Name
                 && let Some(name) = Name::decode(data)
             {
-                self.groups.insert(header.name, group_of(&name.path));
-                self.names.insert(header.name, name);
+                let announced = self.announce(header.name, group_of(&name.path));
+                self.names.insert(announced, name);
             }
             at += header.len as usize;
         }

@@ -10,6 +10,7 @@ mod entries;
 pub(crate) mod files;
 mod lanes;
 pub mod operation;
+mod order;
 pub(crate) mod processes;
 mod sequencer;
 mod watch;

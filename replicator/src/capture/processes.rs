@@ -57,6 +57,26 @@ fn is_alive(pid: u32, started: u64) -> bool {
         .any(|(state, _)| !matches!(state, 'Z' | 'X'))
 }
 
+/// The process that a lane says it is of, if it can be looked at: user ids and groups that it has.
+pub(super) fn credentials(writer: &Writer) -> Option<(Vec<u32>, Vec<u32>)> {
+    let is_here = writer.pid_namespace == 0 || writer.pid_namespace == namespace("self");
+    if !is_here || !is_alive(writer.pid, writer.pid_started) {
+        return None;
+    }
+    let status = fs::read(format!("/proc/{}/status", writer.pid)).ok()?;
+    // It may have ended since, and its number be another's.
+    if !is_alive(writer.pid, writer.pid_started) {
+        return None;
+    }
+    let status = String::from_utf8_lossy(&status);
+    let ids = |name: &str| -> Vec<u32> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let ids = line.unwrap_or_default().split_ascii_whitespace();
+        ids.filter_map(|id| id.parse().ok()).collect()
+    };
+    Some((ids("Uid:"), [ids("Gid:"), ids("Groups:")].concat()))
+}
+
 /// What /proc says of a process.
 pub(super) struct Process {
     /// Field 22 of its `stat`.

@@ -16,6 +16,7 @@
 mod entries;
 mod findings;
 mod release;
+mod vouching;
 mod writers;
 
 use super::check::{CHUNK_BYTES, FILE_BYTES_MAX, Finding, Task, Tasks, What};
@@ -24,6 +25,7 @@ use super::entries::Entries;
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
 use super::operation::{Action, Operation, Origin, Verified};
+use super::order::{self, Look, Merge};
 use super::processes::{self, Processes};
 use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};
@@ -34,8 +36,7 @@ use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::{self, Kind};
 use counterfoil_lane::reader::Writer;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,6 +125,8 @@ pub struct Sequencer {
     warned: HashSet<(String, String)>,
     /// Inode of our id namespace.
     own_namespace: u64,
+    /// Our user, who may do to files whatever it likes.
+    own_user: u32,
     /// Processes were looked after since anything was done, and none had ended.
     processes_quiet: bool,
     broken_lanes: usize,
@@ -231,6 +234,7 @@ impl Sequencer {
             ended: VecDeque::new(),
             warned: HashSet::new(),
             own_namespace: processes::namespace("self"),
+            own_user: rustix::process::geteuid().as_raw(),
             processes_quiet: false,
             broken_lanes: 0,
             directories: Directories::open(&parts.config.site.state),
@@ -278,19 +282,26 @@ impl Sequencer {
 
     /// One round. True when something was done.
     fn pass(&mut self) -> Result<bool, counterfoil_journal::Error> {
-        let now = clock::now();
-        let mut limits = self.limits(now);
-        let known = self.lanes.lanes.len();
-        let (mut worked, complete) = self.discover();
-        // A lane that wasn't known had no slot looked at. Where more come all the time, this must not wait until none does:
-        // they were made after the last pass looked for lanes, so none of their calls ended before that pass began.
-        if self.lanes.lanes.len() > known {
-            let with_new = self.limits(now);
-            let is_all = self.lanes.knows_all();
-            for (limit, with_new) in limits.iter_mut().zip(with_new) {
-                *limit = (*limit).min(if is_all { with_new } else { self.last_pass });
-            }
-        }
+        let mut worked = false;
+        let (groups, last) = (self.groups.len(), self.last_pass);
+        let stuck_after = self.options.stuck_after.as_nanos() as u64;
+        let discover = |this: &mut Sequencer| {
+            let (some, complete) = this.discover();
+            worked = some;
+            complete
+        };
+        let Look {
+            now,
+            limits,
+            complete,
+        } = order::look(
+            self,
+            |this| &this.lanes,
+            groups,
+            stuck_after,
+            last,
+            discover,
+        );
         if complete {
             self.last_pass = now;
         }
@@ -351,8 +362,10 @@ impl Sequencer {
     /// Finds new lanes. Whether that was of note, and whether all are known now that there were when it began.
     fn discover(&mut self) -> (bool, bool) {
         let files = &self.files;
+        let known = self.lanes.lanes.len();
         match self.lanes.discover(&|path| files.group_of_reported(path)) {
             Ok(complaints) => {
+                self.look_at_new_lanes(known);
                 self.progress.set_obstacles("lanes directory", &[]);
                 let some = !complaints.is_empty();
                 self.complaints.extend(complaints);

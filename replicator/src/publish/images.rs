@@ -12,10 +12,10 @@ use counterfoil_proto::Position;
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -428,7 +428,11 @@ pub type AppliedPositions = BTreeMap<String, BTreeMap<String, Position>>;
 impl Images {
     /// Reads the catalogue; without one there are no images.
     pub fn open(directory: &Path) -> Result<Images, ImagesError> {
-        std::fs::create_dir_all(directory).map_err(ImagesError::io("making", directory))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(ImagesError::io("making", directory))?;
         let path = directory.join(CATALOGUE);
         if !path.exists() {
             // Nothing says which sinks have what these are of.

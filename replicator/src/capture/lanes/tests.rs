@@ -1,6 +1,7 @@
 //! Lanes as programs leave them, found in whatever order the directory lists them.
 
 use super::*;
+use crate::capture::order;
 use counterfoil_lane::board;
 use counterfoil_lane::writer::{self, Operation, Process};
 use std::os::unix::ffi::OsStrExt;
@@ -114,7 +115,7 @@ fn a_lane_is_read_on_whatever_order_its_segments_are_found_in() {
     ] {
         let mut lanes = stand.lanes();
         for index in order {
-            lanes.add(open(index), &|_| 0);
+            lanes.add(open(index), &|_| 0).unwrap();
         }
         lanes.read(&|_| 0);
         let numbers: Vec<u64> = lanes.lanes[0]
@@ -174,4 +175,92 @@ fn a_count_that_stays_wrong_is_put_right() {
         lanes.correct_bytes();
         assert_eq!(counted(), right);
     }
+}
+
+fn named(number: u32, generation: u32, path: &'static [u8]) -> writer::Name<'static> {
+    writer::Name {
+        number,
+        generation,
+        device: 8,
+        inode: u64::from(generation),
+        path,
+    }
+}
+
+/// The last byte of a path is its group.
+fn group_of(path: &[u8]) -> u16 {
+    u16::from(path[path.len() - 1] - b'0')
+}
+
+fn write(lane: &mut writer::Lane, process: &Process, name: &writer::Name<'_>, end: u64) {
+    let operation = Operation {
+        kind: Kind::Write,
+        flags: 0,
+        begin: end - 1,
+        end,
+        offset: 0,
+        extent: 0,
+    };
+    // SAFETY: there is no data.
+    assert!(unsafe { lane.append(process, Some(name), &operation, &[], 0) });
+}
+
+/// Takes what may be released: process, path, end.
+fn release(lanes: &mut Lanes, limits: &[u64]) -> Vec<(u64, String, u64)> {
+    let mut merge = order::Merge::new(lanes, limits);
+    let mut released = Vec::new();
+    while let Some((at, frame)) = merge.next(lanes) {
+        let lane = &mut lanes.lanes[at];
+        if frame.kind == Kind::Name {
+            let name = Name::decode(lane.data(&frame)).unwrap();
+            lane.names.insert(frame.name, name);
+            continue;
+        }
+        let path = String::from_utf8(lane.names[&frame.name].path.to_vec()).unwrap();
+        released.push((lane.writer.process, path, frame.header.end));
+    }
+    lanes.settle();
+    released
+}
+
+/// A process that has used up its numbers gives one to another file, while what it wrote to the first is held back.
+#[test]
+fn a_frame_is_about_what_its_number_meant_when_it_was_written() {
+    let stand = stand();
+    let process = stand.process(7);
+    let lane = writer::Lane::create(&process).unwrap();
+    write(lane, &process, &named(5, 1, b"/held-0"), 10);
+    write(lane, &process, &named(5, 2, b"/free-1"), 20);
+    let mut lanes = stand.lanes();
+    lanes.discover(&group_of).unwrap();
+    lanes.read(&group_of);
+    let of = |path: &str, end: u64| (7, path.to_owned(), end);
+    assert_eq!(release(&mut lanes, &[5, 100]), [of("/free-1", 20)]);
+    assert_eq!(release(&mut lanes, &[100, 100]), [of("/held-0", 10)]);
+    // What is announced again and again takes no more and more memory.
+    for generation in 0..10_000 {
+        write(lane, &process, &named(5, generation, b"/other-1"), 30);
+        lanes.read(&group_of);
+        release(&mut lanes, &[100, 100]);
+        lanes.discover(&group_of).unwrap();
+    }
+    assert!(lanes.lanes[0].names.len() <= NAMES_KEPT + 3);
+}
+
+/// A lane announces a file's name after the call it is for, and so after calls of others that ended meanwhile.
+#[test]
+fn what_a_name_is_announced_for_keeps_its_place() {
+    let stand = stand();
+    let (first, second) = (stand.process(7), stand.process(8));
+    let early = writer::Lane::create(&first).unwrap();
+    let late = writer::Lane::create(&second).unwrap();
+    let now = counterfoil_lane::clock::now();
+    write(late, &second, &named(1, 1, b"/late-0"), now + 1);
+    write(early, &first, &named(1, 1, b"/early-0"), now);
+    let mut lanes = stand.lanes();
+    lanes.discover(&group_of).unwrap();
+    lanes.read(&group_of);
+    let released = release(&mut lanes, &[u64::MAX]);
+    let ends: Vec<u64> = released.iter().map(|(_, _, end)| *end - now).collect();
+    assert_eq!(ends, [0, 1], "{released:?}");
 }

@@ -3,50 +3,13 @@
 use super::*;
 
 impl Sequencer {
-    /// Up to which end each group's frames may be released.
-    pub(super) fn limits(&self, now: u64) -> Vec<u64> {
-        let mut limits = vec![now; self.groups.len()];
-        let stuck_after = self.options.stuck_after.as_nanos() as u64;
-        for lane in &self.lanes.lanes {
-            if let Some(call) = lane.in_flight()
-                && now.saturating_sub(call.begin) < stuck_after
-            {
-                let group = usize::from(call.group);
-                let held_back = match call.group {
-                    frame::ALL_GROUPS => &mut limits[..],
-                    _ => limits.get_mut(group..group + 1).unwrap_or_default(),
-                };
-                for limit in held_back {
-                    *limit = (*limit).min(call.begin);
-                }
-            }
-        }
-        limits
-    }
-
     /// Releases what is due, in order, until the outbox is full.
     pub(super) fn release(&mut self, limits: &[u64]) -> bool {
-        // No frame that is still unread ends before the last one read of its lane.
-        let unread = self
-            .lanes
-            .lanes
-            .iter()
-            .filter_map(|lane| lane.read_limit())
-            .min()
-            .unwrap_or(u64::MAX);
-        let mut heads: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
-        for lane in 0..self.lanes.lanes.len() {
-            if let Some((end, _)) = self.head(lane, limits) {
-                heads.push(Reverse((end, lane)));
-            }
-        }
+        let mut merge = Merge::new(&self.lanes, limits);
         let mut released = false;
         while !self.outbox.is_full() {
-            let next = heads.peek().map(|Reverse((end, _))| *end);
             if let Some(read) = self.waiting.front()
-                && next.is_none_or(|next| read.end <= next)
-                && read.end <= unread
-                && limits.iter().all(|&limit| read.end <= limit)
+                && merge.is_next(read.end)
             {
                 if let Some(finding) = self.waiting.pop_front() {
                     self.release_finding(&finding);
@@ -54,34 +17,13 @@ impl Sequencer {
                 }
                 continue;
             }
-            let Some(Reverse((end, lane))) = heads.pop() else {
+            let Some((lane, frame)) = merge.next(&mut self.lanes) else {
                 break;
             };
-            if end > unread {
-                break;
-            }
-            let Some((_, at)) = self.head(lane, limits) else {
-                continue;
-            };
-            if let Some(frame) = self.lanes.lanes[lane].queue.remove(at) {
-                self.release_frame(lane, &frame);
-                released = true;
-            }
-            if let Some((end, _)) = self.head(lane, limits) {
-                heads.push(Reverse((end, lane)));
-            }
+            self.release_frame(lane, &frame);
+            released = true;
         }
         released
-    }
-
-    /// The first frame of a lane that may be released: its end, and its place in the queue. Frames of a group that is held
-    /// back are passed over.
-    pub(super) fn head(&self, lane: usize, limits: &[u64]) -> Option<(u64, usize)> {
-        let queue = &self.lanes.lanes[lane].queue;
-        queue.iter().enumerate().find_map(|(at, frame)| {
-            let limit = limits.get(usize::from(frame.group)).copied().unwrap_or(0);
-            (frame.header.end <= limit).then_some((frame.header.end, at))
-        })
     }
 
     pub(super) fn release_frame(&mut self, lane: usize, frame: &Queued) {
@@ -89,12 +31,16 @@ impl Sequencer {
         if frame.kind == Kind::Name {
             let lane = &mut self.lanes.lanes[lane];
             if let Some(name) = Name::decode(lane.data(frame)) {
-                lane.names.insert(header.name, name);
+                lane.names.insert(frame.name, name);
             }
             return;
         }
         if matches!(frame.kind, Kind::Begin | Kind::Commit | Kind::Abort) {
             return self.mark_unit(lane, frame);
+        }
+        if !self.is_vouched(lane, frame) {
+            self.lanes.lanes[lane].note_released(header.end);
+            return self.compare_instead(lane, frame);
         }
         let Some(file) = self.file_of(lane, frame) else {
             return;
@@ -335,7 +281,7 @@ impl Sequencer {
 
     /// Which file a frame is about.
     pub(super) fn file_of(&mut self, lane: usize, frame: &Queued) -> Option<usize> {
-        let name = self.lanes.lanes[lane].names.get_mut(&frame.header.name)?;
+        let name = self.lanes.lanes[lane].names.get_mut(&frame.name)?;
         if frame.kind == Kind::Open {
             let empty = frame.header.offset == 0;
             name.file = Some(

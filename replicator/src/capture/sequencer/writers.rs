@@ -126,7 +126,7 @@ impl Sequencer {
                 frame.kind != Kind::Name
                     && lane
                         .names
-                        .get(&frame.header.name)
+                        .get(&frame.name)
                         .is_none_or(|name| is_it(name.device, name.inode))
             })
     }

@@ -306,6 +306,7 @@ mod tests {
                 lane: 0,
                 pid: 7,
                 uid: 0,
+                owner: 0,
                 pid_started: 1,
                 pid_namespace: 0,
                 program: padded("payroll"),
