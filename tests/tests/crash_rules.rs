@@ -946,3 +946,17 @@ fn a_load_that_is_killed_goes_on_where_it_was_and_live_writes_win() -> Result<()
     site.finish();
     Ok(())
 }
+
+/// A file is made by a captured program while no replicator runs, and at once changed by one that nobody captures: the start has only
+/// the first one's word, and looks all the same.
+#[test]
+fn what_nobody_saw_of_a_new_file_while_no_replicator_ran_is_found() -> Result<()> {
+    for round in 1..=6 {
+        let site = Site::with("unwatched", &[group()])?;
+        write(&site, 300)?;
+        change_unseen(&site, 40 * round)?;
+        assert_settled(&site, &FILE)?;
+        site.finish();
+    }
+    Ok(())
+}

@@ -53,10 +53,20 @@ impl Sequencer {
                 changed_ns,
                 ..
             } => {
-                self.expected.remove(path);
+                let was_known = self.expected.remove(path);
                 self.directories.note(path, *device);
+                // A file that captured programs made while nobody took what they told: nobody watched it then either.
+                let is_unwatched = !was_known
+                    && self.progress.scans.load(Ordering::SeqCst) < 2
+                    && self
+                        .files
+                        .at_path(path)
+                        .is_some_and(|file| self.files.files[file].look.is_none());
                 if !self.seen_as((*device, *inode), path, (*size, *changed_ns), finding.begin) {
                     return;
+                }
+                if is_unwatched {
+                    self.compare(path);
                 }
             }
             // It was read from what was at this path before.
