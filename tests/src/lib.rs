@@ -32,6 +32,7 @@ mod proxy;
 mod python_client;
 mod registry;
 mod site;
+pub mod torture;
 mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
