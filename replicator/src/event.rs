@@ -4,6 +4,7 @@
 //! handed over as they are.
 
 use crate::capture::operation::Attributes;
+use crate::digest::Digest;
 use counterfoil_proto::Position;
 use counterfoil_sinks::FileDescription;
 use std::borrow::Cow;
@@ -98,6 +99,25 @@ pub enum Change {
     Removed,
     /// Kind, permissions, owner and time.
     Attributes(Attributes),
+    /// What is in a range at this position, for a target to compare itself with; changes nothing.
+    Checksum(Checksum),
+}
+
+/// What is in a range of a file, as part of a round that goes through all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checksum {
+    /// First identity.
+    pub from: u64,
+    /// First identity that isn't in it; `u64::MAX`: all that follow are.
+    pub to: u64,
+    /// What its records and residues amount to. `None`: a unit of work that isn't complete is at it, so nothing can be said.
+    pub digest: Option<Digest>,
+    /// Which round it is of; greater than every earlier one of the site.
+    pub round: u64,
+    /// How many ranges of the file came before it in the round.
+    pub number: u32,
+    /// With it the round is through with the file.
+    pub last: bool,
 }
 
 /// Events of whole units, in order, and how far they reach.

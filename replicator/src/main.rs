@@ -14,7 +14,7 @@ fn main() -> ExitCode {
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
+        .with_writer(|| cli::AboveBars)
         // What can't be written (the log's disk is full) is gone. To complain of it there would end the thread.
         .log_internal_errors(false)
         .init();

@@ -1,6 +1,7 @@
 //! What the threads tell each other and the status about how far they are.
 
 use crate::coverage::Look;
+use crate::verification::{Summary, Verification};
 use counterfoil_lane::clock;
 use counterfoil_lane::frame::Kind;
 use counterfoil_proto::Position;
@@ -73,7 +74,18 @@ pub struct Progress {
     uncaptured: Mutex<BTreeMap<(String, String), UncapturedWriter>>,
     look: Mutex<(i64, Look)>,
     captured_programs: Mutex<Vec<CapturedProgram>>,
+    loads: Mutex<BTreeMap<String, Load>>,
+    verification: Mutex<Verification>,
+    /// Something was verified since it was asked for.
+    verified: AtomicBool,
+    summaries: Mutex<Summaries>,
 }
+
+/// What rounds of verification have found, in numbers, when those were made, and how long that took.
+type Summaries = (
+    Option<(Instant, Duration)>,
+    (Summary, BTreeMap<String, Summary>),
+);
 
 /// Operations by kind. Only the sequencer counts.
 #[derive(Debug, Default)]
@@ -251,6 +263,36 @@ pub struct UncapturedWriter {
     pub at_ns: i64,
     /// How often it was seen doing so.
     pub count: u64,
+}
+
+/// A file that is being read for the first time, or again from its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// How many bytes of it are read.
+    pub read: u64,
+    /// Its size in bytes when it was last looked at.
+    pub size: u64,
+    began: Instant,
+    /// What was read before that.
+    from: u64,
+}
+
+impl Load {
+    /// One of which something was read already, from when on its pace is told.
+    pub fn begun(read: u64) -> Load {
+        Load {
+            read,
+            size: read,
+            began: Instant::now(),
+            from: read,
+        }
+    }
+
+    /// Bytes per second so far.
+    pub fn bytes_per_second(&self) -> f64 {
+        let seconds = self.began.elapsed().as_secs_f64();
+        (self.read - self.from) as f64 / seconds.max(0.001)
+    }
 }
 
 /// Units cut lately that are remembered.
@@ -559,6 +601,49 @@ impl Progress {
     pub fn units(&self) -> (Vec<UnitProgress>, Vec<UnitProgress>) {
         let units = lock(&self.units);
         (units.open.clone(), units.cut.iter().cloned().collect())
+    }
+
+    /// Changes what is known of files that are being loaded.
+    pub fn update_loads(&self, change: impl FnOnce(&mut BTreeMap<String, Load>)) {
+        change(&mut lock(&self.loads));
+    }
+
+    /// Files that are being loaded.
+    pub fn loads(&self) -> BTreeMap<String, Load> {
+        lock(&self.loads).clone()
+    }
+
+    /// What rounds of verification have found, to add to it. Holding it holds others up.
+    pub fn verification(&self) -> MutexGuard<'_, Verification> {
+        self.verified.store(true, Ordering::SeqCst);
+        lock(&self.verification)
+    }
+
+    /// Whether it has changed since this was asked last.
+    pub fn has_news_of_verification(&self) -> bool {
+        self.verified.swap(false, Ordering::SeqCst)
+    }
+
+    /// The same in numbers. Of very many files they are made anew only now and then.
+    pub fn verified(&self) -> (Summary, BTreeMap<String, Summary>) {
+        let mut summaries = lock(&self.summaries);
+        let is_old = |(at, took): &(Instant, Duration)| at.elapsed() > *took * 50;
+        if summaries.0.as_ref().is_none_or(is_old) {
+            let began = Instant::now();
+            summaries.1 = lock(&self.verification).summaries();
+            summaries.0 = Some((Instant::now(), began.elapsed()));
+        }
+        summaries.1.clone()
+    }
+
+    /// What they have found so far.
+    pub fn verification_so_far(&self) -> Verification {
+        lock(&self.verification).clone()
+    }
+
+    /// Forgets what was found of a file that is no more.
+    pub fn forget_verification(&self, path: &str) {
+        lock(&self.verification).forget(path);
     }
 
     /// Changes what is known of a sink.

@@ -21,6 +21,7 @@ use crate::config::{Config, SinkConfig, Target};
 use crate::progress::Progress;
 use crate::state::State;
 use crate::status::Status;
+use crate::verification::Verification;
 use anyhow::{Context, Result, bail};
 #[cfg(feature = "odbc")]
 use counterfoil_sinks::OdbcSink;
@@ -240,6 +241,28 @@ impl Replicator {
     /// What there is to say of it at present, and where others look for it.
     pub fn statuses(&self, started_ns: i64) -> Vec<(PathBuf, Status)> {
         statuses(&self.config, &self.halves, started_ns)
+    }
+
+    /// What rounds of verification have found since this was asked last, and where others look for it.
+    pub fn news_of_verification(&self) -> BTreeMap<PathBuf, Verification> {
+        let site = &self.config.site;
+        let path_of = |half: &Half| match &half.lock {
+            Lock::State(_) => site.verification_path(),
+            Lock::Apply { .. } => site.apply_verification_path(),
+        };
+        let mut news: BTreeMap<PathBuf, Verification> = BTreeMap::new();
+        for half in &self.halves {
+            if half.progress.has_news_of_verification() {
+                news.entry(path_of(half)).or_default();
+            }
+        }
+        // Halves that share a place stand there together, whichever of them has news.
+        for half in &self.halves {
+            if let Some(found) = news.get_mut(&path_of(half)) {
+                found.join(half.progress.verification_so_far());
+            }
+        }
+        news
     }
 
     /// Whether, after this call began, there was a moment at which everything captured had been applied to every sink.

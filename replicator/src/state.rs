@@ -5,6 +5,7 @@
 //! clean            written by a clean stop: boot and epoch
 //! status.json      how the running replicator is doing
 //! apply.lock, apply-status.json   the same of the one that applies from Kafka
+//! replaced         another replicator writes to this one's target: how that was found
 //! kafka-session    the last session in which events were sent to Kafka
 //! journal/         see docs/journal-format.md
 //! images/          see `publish::images`
@@ -164,6 +165,8 @@ impl State {
 
     /// Notes that everything was stopped in order.
     pub fn close(self) -> Result<(), StateError> {
+        // The journal is closed, with everything on disk.
+        crate::publish::images::settle(&self.directory.join("images"));
         let marker = self.directory.join("clean");
         let text = serde_json::to_vec(&Clean { boot: boot() }).unwrap_or_default();
         replace(&marker, &text).map_err(failed("writing", &marker))
@@ -190,6 +193,44 @@ pub fn ask_to_read_again(config: &Config) -> anyhow::Result<()> {
         .map_err(|error| anyhow::anyhow!("writing {}: {error}", path.display()))
 }
 
+/// Notes that another replicator writes to this one's target, and how that was found.
+///
+/// # Errors
+/// The state directory takes nothing.
+pub(crate) fn note_replaced(config: &Config, how: &str) -> anyhow::Result<()> {
+    let path = config.site.replaced_path();
+    replace(&path, how.as_bytes())
+        .map_err(|error| anyhow::anyhow!("writing {}: {error}", path.display()))
+}
+
+/// Refuses to start one that was replaced, unless it is to `take_over` again: then that is forgotten once everything began
+/// anew, by [`forget_replaced`].
+///
+/// # Errors
+/// It was replaced.
+pub(crate) fn check_replaced(config: &Config, take_over: bool) -> anyhow::Result<()> {
+    let path = config.site.replaced_path();
+    match std::fs::read_to_string(&path) {
+        Ok(how) if !take_over => anyhow::bail!(
+            "this replicator was replaced by another one with the same site name ({}): {how}; stop this one for good, or give its site another name; only if the other one is stopped and this one is to take over again, start it with `counterfoil run --read-again` (noted in {})",
+            config.site.name,
+            path.display()
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// See [`check_replaced`].
+pub(crate) fn forget_replaced(config: &Config) -> Result<(), StateError> {
+    let path = config.site.replaced_path();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(failed("removing", &path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn holder(path: &Path) -> Option<u32> {
     let lock = File::open(path).ok()?;
     match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) {
@@ -204,7 +245,7 @@ fn holder(path: &Path) -> Option<u32> {
 }
 
 /// Identity of the present boot of the host.
-fn boot() -> String {
+pub(crate) fn boot() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .unwrap_or_default()
         .trim()

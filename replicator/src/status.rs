@@ -5,7 +5,8 @@
 
 use crate::config::Config;
 use crate::coverage::{FILES_MAX as OPEN_FILES_MAX, padded_text};
-use crate::progress::{CapturedProgram, Progress, SinkProgress, UnitProgress, Way};
+use crate::progress::{CapturedProgram, Load, Progress, SinkProgress, UnitProgress, Way};
+use crate::verification::Summary;
 use counterfoil_lane::clock;
 use counterfoil_lane::reader::Segment;
 use counterfoil_lane::segment::MODE_PATCHED;
@@ -88,6 +89,12 @@ pub struct Status {
     /// By which way changes came, and who writes.
     #[serde(default)]
     pub coverage: Coverage,
+    /// Files that are being read for the first time, or again from the beginning; at most [`FILES_MAX`].
+    #[serde(default)]
+    pub loads: Vec<LoadStatus>,
+    /// What the last rounds of verification have found: files as compared with what was captured of them.
+    #[serde(default)]
+    pub verified: Summary,
     /// Each target.
     pub sinks: BTreeMap<String, SinkStatus>,
     /// Files that something happened to since the start, the most recently changed first; at most [`FILES_MAX`].
@@ -222,6 +229,39 @@ pub struct FileStatus {
     pub changed_ns: i64,
 }
 
+/// A file that is being read for the first time, or again from its beginning.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LoadStatus {
+    /// The file, as text for people.
+    pub path: String,
+    /// How many bytes of it are read.
+    pub read: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// How fast, on the whole, in bytes per second.
+    pub bytes_per_second: u64,
+    /// For how long it goes on at this pace, in seconds, once there is one.
+    pub seconds_left: Option<u64>,
+}
+
+impl LoadStatus {
+    fn of(progress: &Progress) -> Vec<LoadStatus> {
+        let loads = progress.loads().into_iter().take(FILES_MAX);
+        let of = |(path, load): (String, Load)| {
+            let pace = load.bytes_per_second();
+            LoadStatus {
+                path,
+                read: load.read,
+                size: load.size,
+                bytes_per_second: pace as u64,
+                seconds_left: (pace > 1.0)
+                    .then(|| ((load.size - load.read) as f64 / pace).ceil() as u64),
+            }
+        };
+        loads.map(of).collect()
+    }
+}
+
 /// How a target is doing.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SinkStatus {
@@ -261,6 +301,9 @@ pub struct SinkStatus {
     /// Files, as text for people, that are passed over because it refuses something of them.
     #[serde(default)]
     pub stopped: Vec<String>,
+    /// What the last rounds of verification have found: what it has, compared with what was captured.
+    #[serde(default)]
+    pub verified: Summary,
     /// The route to Kafka that is used, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
@@ -284,6 +327,7 @@ impl Status {
         let now = clock::wall();
         let mut problems = progress.problems();
         problems.extend(progress.failure());
+        let (verified, mut targets_verified) = progress.verified();
         Status {
             site: config.site.name.clone(),
             pid: std::process::id(),
@@ -307,12 +351,16 @@ impl Status {
             journal_end,
             published_end: get(&progress.published_end),
             coverage: Coverage::of(progress),
+            loads: LoadStatus::of(progress),
+            verified,
             sinks: progress
                 .sinks()
                 .into_iter()
                 .map(|(name, sink)| {
                     let pending = progress.pending(&name, &sink);
-                    (name, SinkStatus::of(&sink, journal_end, pending))
+                    let verified = targets_verified.remove(&name).unwrap_or_default();
+                    let of = SinkStatus::of(&sink, journal_end, pending);
+                    (name, SinkStatus { verified, ..of })
                 })
                 .collect(),
             files: FileStatus::of(progress),
@@ -343,11 +391,9 @@ impl Status {
 
     /// Writes it where others look for it. It need not survive a power cut, only never be half there.
     pub fn write(&self, path: &Path) -> io::Result<()> {
-        let beside = path.with_extension("json.new");
-        let mut file = std::fs::File::create(&beside)?;
-        file.write_all(&serde_json::to_vec_pretty(self)?)?;
-        file.write_all(b"\n")?;
-        std::fs::rename(&beside, path)
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        replace(path, &text)
     }
 
     /// Reads what a replicator wrote; `None` when none ever did, or it can't be read.
@@ -363,11 +409,23 @@ impl Status {
     /// Everything that is wrong, of the targets and of programs that aren't captured too.
     pub fn all_problems(&self) -> Vec<String> {
         let sinks = self.sinks.values().filter_map(|sink| sink.error.clone());
-        let problems = self.problems.iter().cloned().chain(sinks);
+        let unequal = self.sinks.iter().filter_map(|(name, sink)| {
+            let whose = format!("what sink {name} has of files");
+            sink.verified.problem(&whose)
+        });
+        let problems = self.problems.iter().cloned().chain(sinks).chain(unequal);
         problems
             .chain(self.coverage.problems(self.written_ns))
             .collect()
     }
+}
+
+/// Puts other text into a file that is read by whoever likes, at any moment.
+pub(crate) fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("json.new");
+    let mut file = std::fs::File::create(&beside)?;
+    file.write_all(text)?;
+    std::fs::rename(&beside, path)
 }
 
 impl Coverage {
@@ -586,6 +644,7 @@ impl SinkStatus {
             letters_kept: sink.letters_kept,
             letters_made_up: sink.letters_made_up,
             stopped: sink.stopped.clone(),
+            verified: Summary::default(),
             route: sink.route.clone(),
             streams: sink.streams.clone(),
         }

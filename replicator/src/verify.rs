@@ -1,34 +1,46 @@
 //! Verify: compare files with what a target has of them, piece by piece.
 //!
 //! Both sides are read as streams in order of identity, so memory stays bounded whatever the size. While a replicator
-//! runs, a difference may only mean that a change is still on its way: what differs is looked at again until it no longer
+//! runs, it is asked to prove equality at a position first ([`online`]), and only what that leaves open is looked at. There,
+//! a difference may only mean that a change is still on its way: what differs is looked at again until it no longer
 //! does, or has stayed the same for [`Options::settle`]. A record that changes on both sides all the while is counted as
 //! changing, not as different. Of what is in trees attributes are compared too (`entries`).
 
 mod entries;
+pub mod online;
 
 use crate::config::Config;
+use crate::verification::{NO_RAW, Tally};
+use counterfoil_records::schema::Column;
 use counterfoil_records::{Codec, PieceKind, Within};
 use counterfoil_sinks::plan::rows::is_of_rows;
-use counterfoil_sinks::{Image, Sink, SinkError, StoredFile};
+use counterfoil_sinks::{FileSchema, Image, Sink, SinkError, StoredFile};
+use online::Proof;
 use serde::Serialize;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Differences listed per file; all are counted.
 pub const DIFFERENCES_MAX: usize = 100;
+/// Ranges to mend that are told apart in a file; beyond that, all between the first and the last is told again.
+const RANGES_MAX: usize = 10_000;
 const READ_BYTES: usize = 1 << 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// How to compare.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options<'o> {
     /// How long a difference must stay to count; zero when nothing is on its way.
     pub settle: Duration,
+    /// What was proven already.
+    pub proof: Option<&'o Proof>,
+    /// Only these files.
+    pub only: Option<&'o BTreeSet<Vec<u8>>>,
 }
 
 /// What was found.
@@ -53,6 +65,10 @@ pub struct FileReport {
     pub table: Option<String>,
     /// Records in the file.
     pub records: u64,
+    /// Ranges that were compared at their position in the stream; 0: both sides were looked at instead.
+    pub ranges: u64,
+    /// Ranges of the file that weren't as they were captured, and were read again before.
+    pub ranges_read_again: u64,
     /// Position of the target when it was read.
     pub position: Option<String>,
     /// File and target are the same.
@@ -67,6 +83,9 @@ pub struct FileReport {
     pub error: Option<String>,
     /// Why there is nothing to compare it with, if there isn't. Such a file counts neither as equal nor as different.
     pub uncompared: Option<String>,
+    /// The file's path as bytes, and the identities that the target is to be told again.
+    #[serde(skip)]
+    pub mend: (Vec<u8>, Vec<Range<u64>>),
 }
 
 /// How a record differs.
@@ -78,6 +97,8 @@ pub struct Difference {
     pub kind: Kind,
     /// First byte that differs, counted from the record's first byte on disk.
     pub first_difference: Option<u64>,
+    /// The column that this byte belongs to, where the file's columns are known.
+    pub column: Option<String>,
     /// Bytes of the file from there on, hexadecimal.
     pub file: String,
     /// Bytes of the target from there on, hexadecimal.
@@ -136,7 +157,7 @@ pub fn verify(
     config: &Config,
     name: &str,
     sink: &mut dyn Sink,
-    options: Options,
+    options: Options<'_>,
     each: &mut dyn FnMut(&FileReport),
 ) -> Result<Vec<FileReport>, VerifyError> {
     let mut reports = Vec::new();
@@ -158,14 +179,17 @@ pub fn verify(
                 paths.insert(path.to_vec(), ());
             }
         }
-        paths.extend(
-            sink.files(&stream)?
-                .into_iter()
-                .map(|file| file.description.path)
-                // Tables in records are made of what is compared.
-                .filter(|path| !is_of_rows(path))
-                .map(|path| (path, ())),
-        );
+        let mut tables = BTreeMap::new();
+        for file in sink.files(&stream)? {
+            // Tables in records are made of what is compared.
+            if !is_of_rows(&file.description.path) {
+                paths.insert(file.description.path.clone(), ());
+                tables.insert(file.description.path, file.table);
+            }
+        }
+        if let Some(only) = options.only {
+            paths.retain(|path, ()| only.contains(path));
+        }
         let mut unsettled = Vec::new();
         let mut keep = |mut report: FileReport| {
             report.sink = name.to_owned();
@@ -182,11 +206,33 @@ pub fn verify(
                 }
                 continue;
             }
-            keep(settled(config, &stream, &path, sink, options)?);
+            let proof = options.proof;
+            let read_again = proof.map_or(0, |proof| proof.ranges_read_again(&path));
+            let report = match proof.and_then(|proof| proof.of(name, &path)) {
+                Some(tally) => proven(&path, tables.remove(&path), tally),
+                None => settled(config, &stream, &path, sink, options)?,
+            };
+            keep(FileReport {
+                ranges_read_again: read_again,
+                ..report
+            });
         }
         entries::settle(config, &stream, unsettled, sink, options, &mut keep)?;
     }
     Ok(reports)
+}
+
+/// What there is to say of a file that a round found equal.
+fn proven(path: &[u8], table: Option<String>, tally: &Tally) -> FileReport {
+    FileReport {
+        path: counterfoil_proto::path_text(path),
+        table,
+        records: tally.records,
+        ranges: tally.ranges,
+        position: Some(tally.position.clone()),
+        equal: true,
+        ..FileReport::default()
+    }
 }
 
 /// A side's bytes of each record that differs.
@@ -198,7 +244,7 @@ fn settled(
     stream: &str,
     path: &[u8],
     sink: &mut dyn Sink,
-    options: Options,
+    options: Options<'_>,
 ) -> Result<FileReport, VerifyError> {
     let (mut report, mut sides) = compare(config, stream, path, sink)?;
     let begun = Instant::now();
@@ -242,7 +288,9 @@ fn compare(
     let mut snapshot = sink.snapshot()?;
     let stored = snapshot.file(stream, path)?;
     let mut comparison = Comparison {
+        schema: config.rule(path).and_then(|rule| rule.schema.clone()),
         report: FileReport {
+            mend: (path.to_vec(), Vec::new()),
             path: counterfoil_proto::path_text(path),
             table: stored.as_ref().map(|file| file.table.clone()),
             position: snapshot
@@ -273,8 +321,7 @@ fn compare(
         return Ok((comparison.report, comparison.sides));
     };
     if !stored.shape.raw {
-        comparison.report.uncompared =
-            Some("the target keeps no raw image of its records (`raw = false`, or a mask)".into());
+        comparison.report.uncompared = Some(NO_RAW.to_owned());
         return Ok((comparison.report, comparison.sides));
     }
     let mut file = file;
@@ -347,6 +394,7 @@ fn pieces(
 }
 
 struct Comparison {
+    schema: Option<FileSchema>,
     report: FileReport,
     sides: Sides,
 }
@@ -356,9 +404,28 @@ impl Comparison {
         self.report.records += u64::from(piece.is_record);
     }
 
+    /// The column that a byte of a record belongs to. Where several ways to see it have it, one that always holds.
+    fn column_at(&self, at: usize) -> Option<String> {
+        let schema = &self.schema.as_ref()?.0;
+        let has = |column: &&Column| {
+            let begin = column.offset.map_or(usize::MAX, |offset| offset as usize);
+            begin <= at && at < begin.saturating_add(column.len as usize)
+        };
+        let of = |column: &Column| column.name.clone();
+        let mut columns = schema.columns().iter().filter(has).peekable();
+        let first = columns.peek().map(|column| of(column));
+        columns
+            .find(|column| column.when.is_empty())
+            .map(of)
+            .or(first)
+    }
+
     fn differs(&mut self, record: Option<u64>, kind: Kind, file: &[u8], target: &[u8]) {
         self.report.equal = false;
         self.report.different += 1;
+        // What isn't about a record is settled by telling all of it.
+        let ids = record.map_or(0..u64::MAX, |record| record..record.saturating_add(1));
+        add_range(&mut self.report.mend.1, ids);
         if self.report.differences.len() < DIFFERENCES_MAX {
             let first = file
                 .iter()
@@ -376,6 +443,9 @@ impl Comparison {
                 record,
                 kind,
                 first_difference: (kind == Kind::Differs).then_some(first as u64),
+                column: (kind == Kind::Differs)
+                    .then(|| self.column_at(first))
+                    .flatten(),
                 file: if kind.is_told_in_words() {
                     String::from_utf8_lossy(file).into_owned()
                 } else {
@@ -390,6 +460,22 @@ impl Comparison {
             self.sides
                 .insert(record, (kind, file.to_vec(), target.to_vec()));
         }
+    }
+}
+
+/// Adds a range behind the others, where that can be together with the last one; what is too much becomes one long range.
+fn add_range(ranges: &mut Vec<Range<u64>>, range: Range<u64>) {
+    match ranges.last_mut() {
+        Some(last) if last.end >= range.start && last.start <= range.start => {
+            last.end = last.end.max(range.end);
+        }
+        _ => ranges.push(range),
+    }
+    if ranges.len() > RANGES_MAX
+        && let Some(last) = ranges.pop()
+    {
+        ranges.truncate(1);
+        ranges[0].end = last.end;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::{Batch, StoredFile, StoredPiece};
 use counterfoil_proto::Position;
+use std::ops::Range;
 
 /// What went wrong in a sink, and what that means for the applier.
 #[derive(Debug, thiserror::Error)]
@@ -121,15 +122,26 @@ pub trait Snapshot {
         Ok(files.into_iter().find(|file| file.description.path == path))
     }
 
-    /// Calls `each` for every record and every residue of a file in order of identity. Memory stays
-    /// bounded. `each` ends the walk early by returning `false`. A file that the target doesn't
-    /// have has no pieces, which is no error.
+    /// Calls `each` for every record and every residue of a file whose identity is in `ids` (`u64::MAX` as end: all that
+    /// follow), in order of identity. Memory stays bounded. `each` ends the walk early by returning `false`. A file that
+    /// the target doesn't have has no pieces, which is no error; one whose table keeps no raw images has none either.
+    fn pieces_in(
+        &mut self,
+        stream: &str,
+        path: &[u8],
+        ids: Range<u64>,
+        each: &mut dyn FnMut(StoredPiece) -> bool,
+    ) -> Result<(), SinkError>;
+
+    /// [`Snapshot::pieces_in`], of all of the file.
     fn pieces(
         &mut self,
         stream: &str,
         path: &[u8],
         each: &mut dyn FnMut(StoredPiece) -> bool,
-    ) -> Result<(), SinkError>;
+    ) -> Result<(), SinkError> {
+        self.pieces_in(stream, path, 0..u64::MAX, each)
+    }
 }
 
 impl SinkError {

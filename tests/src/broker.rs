@@ -1,9 +1,12 @@
 //! A Kafka-protocol broker for a test: one of its own, or the cluster that `KAFKA_BOOTSTRAP` names.
 
 use crate::site::Site;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use counterfoil_servers::Process;
 use counterfoil_servers::wait_until;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,6 +46,18 @@ fn program() -> Result<PathBuf> {
         );
     }
     Ok(path)
+}
+
+/// Waits for what the library does in its own threads.
+pub fn wait<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
 }
 
 impl Broker {
@@ -154,6 +169,46 @@ impl Broker {
     /// The topic of a group of the site.
     pub fn topic(&self, group: &str) -> String {
         format!("{}.test.{group}", self.prefix)
+    }
+
+    /// Deletes a topic with all that is in it.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin = self.admin()?;
+        let results = wait(admin.delete_topics(&[topic], &AdminOptions::new()))?;
+        for result in results {
+            result.map_err(|(topic, error)| anyhow!("deleting the topic {topic}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a topic with one partition.
+    pub fn create_topic(&self, topic: &str) -> Result<()> {
+        let admin = self.admin()?;
+        let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
+        let results = wait(admin.create_topics([&new], &AdminOptions::new()))?;
+        for result in results {
+            result.map_err(|(topic, error)| anyhow!("making the topic {topic}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes all that is in a topic's first partition so far.
+    pub fn truncate_topic(&self, topic: &str) -> Result<()> {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, 0, Offset::End)?;
+        let results = wait(self.admin()?.delete_records(&offsets, &AdminOptions::new()))?;
+        for element in results.elements() {
+            element
+                .error()
+                .with_context(|| format!("deleting what is in the topic {topic}"))?;
+        }
+        Ok(())
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config.create().context("setting up a client")
     }
 
     /// SIGKILL.

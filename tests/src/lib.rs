@@ -22,6 +22,7 @@ mod chance;
 mod console;
 mod database_server;
 mod decoded;
+mod direct;
 mod disk_model;
 mod evidence;
 mod image;
@@ -32,11 +33,12 @@ mod proxy;
 mod python_client;
 mod registry;
 mod site;
+mod small_disk;
 pub mod torture;
 mod tree;
 
 pub use binaries::{counterfoil, interposer, report};
-pub use broker::Broker;
+pub use broker::{Broker, wait};
 pub use cards::{CARD_COLUMNS, WrittenCards, cards_config, written_cards};
 pub use certificates::Certificates;
 pub use chance::{Chance, rounds};
@@ -45,6 +47,7 @@ pub use database_server::{
     DatabaseServer, audit, mirrors_cobol, outlives_kills, pay, waits_for_server,
 };
 pub use decoded::{Decoded, decode};
+pub use direct::{CARD_SWITCH, assert_rows, assert_settled, epoch, wait_for_rows};
 pub use disk_model::{Disk, Op, Whence};
 pub use evidence::{By, Evidence};
 pub use image::Image;
@@ -53,10 +56,12 @@ pub use operations::{Shape, script};
 pub use counterfoil_servers::{Finished, LIMIT, Process, wait_until};
 pub use payments::consistent_payment;
 pub use programs::{
-    Program, c, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python, shell, tool,
+    Program, c, c_library, c_static, c_with, cobol, cxx, go, is_on_path, java, node, perl, python,
+    shell, tool,
 };
 pub use proxy::Proxy;
 pub use python_client::{compile_schema, example_consumer, python_client};
 pub use registry::{Registry, base64};
 pub use site::{Difference, File, Group, Site, Verdict};
+pub use small_disk::SmallDisk;
 pub use tree::{Entry, assert_same_trees, tree};

@@ -62,6 +62,16 @@ pub fn c_with(name: &str, output: &str, flags: &[&str]) -> Result<Program> {
     })
 }
 
+/// A C library to be preloaded, by the name of its source without `.c`.
+pub fn c_library(name: &str) -> Result<PathBuf> {
+    let library = c_with(name, &format!("lib{name}.so"), &["-shared", "-fPIC"])?;
+    library
+        .words
+        .first()
+        .map(PathBuf::from)
+        .context("it has a path")
+}
+
 /// A C program linked statically, so that nothing can be preloaded into it.
 pub fn c_static(name: &str) -> Result<Program> {
     c_with(name, &format!("{name}-static"), &["-static"])

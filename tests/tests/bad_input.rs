@@ -2,7 +2,9 @@
 //! program goes on.
 
 use anyhow::{Context as _, Result, ensure};
-use counterfoil_tests::{Group, Program, Shape, Site, c, counterfoil, interposer, wait_until};
+use counterfoil_tests::{
+    Group, Program, Shape, Site, SmallDisk, c, counterfoil, interposer, wait_until,
+};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -340,48 +342,12 @@ fn a_journal_of_a_newer_version_is_refused_and_left_as_it_is() -> Result<()> {
     Ok(())
 }
 
-/// The state directory on a file system of its own: 6 MiB, until it is made bigger.
-struct SmallDisk<'a>(&'a Path);
-
-impl<'a> SmallDisk<'a> {
-    /// `None` where this process may not mount.
-    fn mount(on: &'a Path) -> Result<Option<SmallDisk<'a>>> {
-        fs::create_dir_all(on)?;
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
-            .arg(on)
-            .output();
-        Ok(mounted
-            .is_ok_and(|output| output.status.success())
-            .then_some(SmallDisk(on)))
-    }
-
-    fn grow(&self) -> Result<()> {
-        let status = Command::new("mount")
-            .args(["-o", "remount,size=512m"])
-            .arg(self.0)
-            .status()?;
-        ensure!(
-            status.success(),
-            "remounting {} ended with {status}",
-            self.0.display()
-        );
-        Ok(())
-    }
-}
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
-    }
-}
-
 #[test]
 fn a_full_disk_is_reported_and_does_not_stop_the_program() -> Result<()> {
     let site = Site::with("full-disk", &[records()])?;
     let writer = c("record_writer")?;
     let state = site.state();
-    if let Some(disk) = SmallDisk::mount(&state)? {
+    if let Some(disk) = SmallDisk::mount(&state, 6 << 10)? {
         // Lanes, journal, images and database share six MiB; the program writes twelve.
         let mut replicator = site.replicator()?;
         site.exec_to_end(&writer, &["records.dat", "120000"])?;

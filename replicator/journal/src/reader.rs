@@ -83,6 +83,12 @@ impl JournalReader {
         self.next_lsn
     }
 
+    /// Whether all entries before the next one survive a power cut. Without a writer in this process nobody knows.
+    pub fn is_durable(&self) -> bool {
+        let progress = self.progress.as_ref();
+        progress.is_some_and(|progress| progress.durable_end() >= self.next_lsn)
+    }
+
     /// Waits until there is a next entry, for at most `limit`; says whether there is. Without a writer in this process
     /// it says yes at once: only [`JournalReader::next`] can tell.
     pub fn wait(&self, limit: Duration) -> bool {

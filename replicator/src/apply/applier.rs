@@ -1,5 +1,6 @@
 //! The applier: the thread that feeds one sink.
 
+use super::checks::Check;
 use super::fold::{Fold, Origins};
 use super::letters::{Letters, Refusal, position_text};
 use super::mapping::{Mapping, Verdict};
@@ -25,6 +26,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(50);
 /// How long letters that were asked for wait when they couldn't be tried.
 const AMEND_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often a target that is given nothing is asked where it is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a batch that waits for nothing may grow while more keeps coming.
 const JOIN_MAX: Duration = Duration::from_millis(100);
 
@@ -35,7 +38,7 @@ pub struct Applier {
     limits: Apply,
     pub(super) mapping: Mapping,
     /// Streams, in the order in which events name them.
-    streams: Vec<String>,
+    pub(super) streams: Vec<String>,
     pub(super) name: String,
     pub(super) sink: Box<dyn Sink>,
     inlet: Inlet,
@@ -44,11 +47,13 @@ pub struct Applier {
     pub(super) applied: Vec<Option<Position>>,
     /// Streams of which another process has applied something: nothing is taken until somebody asks where they stand.
     refused: Vec<bool>,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     pub(super) pulse: Arc<Pulse>,
     /// First lsn not covered by parcels taken so far.
     taken_end: u64,
     oldest: Option<Instant>,
+    /// Checksums that wait for what came before them to be applied.
+    pub(super) checks: Vec<Check>,
     /// What the sink lacks.
     pub(super) letters: Letters,
     policy: Policy,
@@ -60,6 +65,10 @@ pub struct Applier {
     tables: HashSet<Vec<u8>>,
     /// When letters that were asked for may be tried again, after that failed.
     amend_after: Option<Instant>,
+    /// When it was last looked whether the target is where it was left.
+    looked: Instant,
+    /// When it was last looked what is asked of the target.
+    pub(super) asked: Option<Instant>,
 }
 
 impl Applier {
@@ -93,12 +102,15 @@ impl Applier {
             progress,
             taken_end: 0,
             oldest: None,
+            checks: Vec::new(),
             letters,
             policy,
             anew: false,
             begun: HashSet::new(),
             tables: HashSet::new(),
             amend_after: None,
+            looked: Instant::now(),
+            asked: None,
         }
     }
 
@@ -132,7 +144,11 @@ impl Applier {
                         return;
                     }
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    if !self.look_after_target() {
+                        return;
+                    }
+                }
                 Err(crate::transport::Closed) => {
                     if let Some(lost) = self.inlet.lost() {
                         self.progress.fail(format!("sink {}: {lost}", self.name));
@@ -194,6 +210,7 @@ impl Applier {
                 continue;
             };
             self.folds[at] = fold(&stream, &self.policy);
+            self.checks.retain(|check| check.stream() != at);
             let mut pause = RETRY_MIN;
             let stored = loop {
                 match self.sink.position(&stream) {
@@ -293,6 +310,11 @@ impl Applier {
             {
                 continue;
             }
+            // What it changes may have to be compared before.
+            if !self.checks.is_empty() && self.is_check_due(&event) && !self.apply() {
+                return false;
+            }
+            self.forget_checks(&event);
             let (position, captured_ns) = (event.position, event.captured_ns);
             let Some(events) = self.mapped(event) else {
                 return false;
@@ -302,6 +324,10 @@ impl Applier {
             };
             let mut is_passed = true;
             for event in events {
+                if let Change::Checksum(checksum) = event.change {
+                    self.checks.push(Check::new(group, &event, checksum));
+                    continue;
+                }
                 fold.add(event);
                 is_passed = false;
             }
@@ -429,7 +455,7 @@ impl Applier {
     }
 
     /// Applies what is folded. False when everything is to stop.
-    fn apply(&mut self) -> bool {
+    pub(super) fn apply(&mut self) -> bool {
         for group in 0..self.folds.len() {
             if self.folds[group].is_empty() {
                 continue;
@@ -458,6 +484,7 @@ impl Applier {
             });
         }
         self.oldest = None;
+        self.check();
         self.applied();
         true
     }
@@ -514,21 +541,88 @@ impl Applier {
         }
         let problem = format!("sink {}: {error}", self.name);
         match error {
-            SinkError::NotAfter { .. } => {
-                let index = u16::try_from(offer.stream).unwrap_or(u16::MAX);
-                if self.inlet.refuse(index) {
-                    tracing::warn!("{problem}");
-                    if let Some(refused) = self.refused.get_mut(offer.stream) {
-                        *refused = true;
-                    }
-                    return Offered::Done(Done::Refused);
-                }
-                self.progress.fail(problem);
-                Offered::Done(Done::Stop)
+            SinkError::NotAfter { after, stored, .. } => {
+                Offered::Done(self.out_of_step(offer.stream, after, stored, problem))
             }
             SinkError::Refused { .. } => self.part(offer, problem),
             _ => Offered::Not(problem),
         }
+    }
+
+    /// The target isn't where this one left it.
+    fn out_of_step(
+        &mut self,
+        stream: usize,
+        left: Option<Position>,
+        stored: Option<Position>,
+        problem: String,
+    ) -> Done {
+        if self.inlet.refuse(u16::try_from(stream).unwrap_or(u16::MAX)) {
+            tracing::warn!("{problem}");
+            if let Some(refused) = self.refused.get_mut(stream) {
+                *refused = true;
+            }
+            return Done::Refused;
+        }
+        if stored < left {
+            // Starting again finds out what it lacks now, and what the journal still has of that.
+            self.progress.restart(format!(
+                "sink {} has stream {} up to {}, and had it up to {}: it is older than it was, as if restored from a backup",
+                self.name,
+                self.streams[stream],
+                shown(stored),
+                shown(left),
+            ));
+        } else {
+            self.replaced(problem);
+        }
+        Done::Stop
+    }
+
+    /// Looks now and then, while there is nothing to apply, whether the target is still where it was left: somebody may have
+    /// put it back, and there may be no change for long that it would refuse. False when everything is to stop.
+    fn look_after_target(&mut self) -> bool {
+        if self.looked.elapsed() < LOOK_INTERVAL || !self.folds.iter().all(Fold::is_empty) {
+            return true;
+        }
+        self.looked = Instant::now();
+        for stream in 0..self.streams.len() {
+            let (name, left) = (self.streams[stream].clone(), self.applied[stream]);
+            if self.is_refused(stream) {
+                continue;
+            }
+            // A target that doesn't answer is told of when there is something for it.
+            let sink = &mut self.sink;
+            let Ok(stored) = self.pulse.wait(|| sink.position(&name)) else {
+                continue;
+            };
+            // With Kafka, others may apply streams of which this one knows where they were once.
+            let is_out = stored < left || stored > left && self.config.kafka.is_none();
+            let problem = || {
+                format!(
+                    "sink {}: stream {name} is at {}, and was left at {}; is another replicator writing to this target, or was it restored from a backup?",
+                    self.name,
+                    shown(stored),
+                    shown(left)
+                )
+            };
+            if is_out {
+                let problem = problem();
+                if let Done::Stop = self.out_of_step(stream, left, stored, problem) {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Somebody else writes to this target: this one stops, and stays so until it is told to take over again. Otherwise the
+    /// two would replace each other by turns, wherever something starts them again.
+    fn replaced(&self, problem: String) {
+        if let Err(error) = crate::state::note_replaced(&self.config, &problem) {
+            tracing::warn!("{error:#}");
+        }
+        self.progress.fail(problem);
     }
 
     fn applied_batch(&mut self, batch: &Batch) -> Offered {
@@ -620,6 +714,7 @@ impl Applier {
 
     /// Looks what somebody has asked for, and does it.
     fn mend(&mut self) {
+        self.remove_orphans();
         if !self.letters.is_due() {
             return;
         }
@@ -827,6 +922,10 @@ fn is_emptied(change: &Change) -> bool {
                 to: u64::MAX
             }
     )
+}
+
+fn shown(position: Option<Position>) -> String {
+    position.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
 }
 
 #[cfg(test)]

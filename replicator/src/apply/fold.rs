@@ -121,7 +121,8 @@ impl Fold {
                     ..Attributes::default()
                 };
             }
-            Change::Created | Change::Renamed { .. } => {}
+            // What only compares is no change.
+            Change::Created | Change::Renamed { .. } | Change::Checksum(_) => {}
             Change::Put { id, data, rest } => {
                 self.bytes += data.len() + rest.len();
                 self.images += 1;
@@ -281,7 +282,7 @@ fn logged(file: &FileDescription, event: &Event) -> Option<Logged> {
         Change::Cleared { from, to } => LoggedChange::Cleared(*from..*to),
         Change::Removed => LoggedChange::Cleared(0..u64::MAX),
         Change::Renamed { .. } => LoggedChange::Renamed,
-        Change::Created | Change::Attributes(_) => return None,
+        Change::Created | Change::Attributes(_) | Change::Checksum(_) => return None,
     };
     Some(Logged {
         position: event.position,

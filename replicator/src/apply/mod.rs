@@ -7,9 +7,11 @@
 mod amending;
 mod applier;
 mod bisection;
+mod checks;
 mod fold;
 mod letters;
 mod mapping;
+mod orphans;
 mod parts;
 mod refusal;
 mod rows;

@@ -36,7 +36,7 @@ pub(super) fn of_tables(
             Change::Residue { id, .. } | Change::Absent { id } => {
                 cleared(*id, id.saturating_add(1), rows)
             }
-            Change::Put { .. } | Change::Attributes(_) => continue,
+            Change::Put { .. } | Change::Attributes(_) | Change::Checksum(_) => continue,
         };
         let inner = from.and_then(|from| from.tables().get(at));
         let event = made(event, rows, change);

@@ -6,14 +6,19 @@
 //! with the clock before and after, which orders it among the programs' operations. It never holds a lock on a file and
 //! never blocks a writer.
 
+mod asked;
 mod entries;
+mod loads;
 mod looking;
 mod reading;
 mod turns;
+mod verifying;
 
 use super::operation::{self, Attributes, FileKind};
 use super::watch::{Inbox, Toucher, Watch};
 use crate::progress::{Progress, Pulse};
+use asked::Requests;
+use loads::Loads;
 use looking::Directories;
 use reading::Reading;
 use std::collections::{HashMap, HashSet};
@@ -24,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use turns::{Next, Turns};
 use twox_hash::XxHash3_128;
+use verifying::Verifying;
 
 /// Bytes read at once: of a comparison, and of content.
 pub const CHUNK_BYTES: u64 = 256 * 1024;
@@ -64,6 +70,20 @@ pub enum Task {
         path: Arc<[u8]>,
         /// For how long one comparison is enough.
         pause: Duration,
+    },
+    /// A round of verification goes through the file.
+    Verify {
+        /// The file.
+        path: Arc<[u8]>,
+        /// Which round.
+        round: u64,
+    },
+    /// Sinks are to be told again what is in a range of identities; `u64::MAX` as end: all that follow.
+    Restate {
+        /// The file.
+        path: Arc<[u8]>,
+        /// Which records.
+        ids: std::ops::Range<u64>,
     },
     /// What a file is and how it looks, without its content.
     Look {
@@ -114,6 +134,10 @@ pub enum What {
         /// The file ends right behind.
         at_end: bool,
     },
+    /// A range as part of a round of verification.
+    Verified(operation::Verified),
+    /// Somebody asks for sinks to be told again what is in this range of identities.
+    Restate(std::ops::Range<u64>),
     /// The file is there, with this identity and these attributes.
     Seen {
         /// Device.
@@ -197,6 +221,9 @@ pub struct Checker {
     /// A [`Message::Told`] is on its way.
     is_woken: Arc<AtomicBool>,
     directories: Directories,
+    loads: Loads,
+    verifying: Verifying,
+    requests: Requests,
 }
 
 /// Hands tasks to the checker, and counts those not finished. When very many wait, further ranges of a file become one
@@ -300,6 +327,13 @@ impl Checker {
             .cloned()
             .collect();
         Checker {
+            loads: Loads::new(
+                Arc::clone(&progress),
+                config.load.bytes_per_second,
+                Instant::now(),
+            ),
+            verifying: Verifying::new(&config.verify, Instant::now()),
+            requests: Requests::new(config.site.requests_path()),
             config,
             tasks,
             findings,
@@ -347,18 +381,25 @@ impl Checker {
         } else {
             let until = [
                 self.turns.next_rested(),
+                self.verifying.due(),
+                self.loads.due(),
                 Some(self.directories.next_look(now)),
             ];
             let until = until.into_iter().flatten().min();
             until.map_or(NAP, |until| until.saturating_duration_since(now).min(NAP))
         };
         self.receive(nap)?;
+        self.heed_requests();
+        if let Some(reading) = self.loads.next(Instant::now()) {
+            self.turns.go_on(reading);
+        }
         self.look()?;
         match self.turns.next(Instant::now()) {
-            Some(Next::Begin(task)) => self.perform(&task),
-            Some(Next::Continue(reading)) => self.go_on(reading),
-            None => Ok(()),
+            Some(Next::Begin(task)) => self.perform(&task)?,
+            Some(Next::Continue(reading)) => self.go_on(reading)?,
+            None => {}
         }
+        self.verify_if_due()
     }
 
     /// Takes over what was asked; waits for that long if there is nothing.
@@ -381,6 +422,9 @@ impl Checker {
 
     /// Takes over a task that is counted already.
     fn queue(&mut self, task: Task) {
+        if let Task::Verify { path, round } = task {
+            return self.verifying.add(path, round);
+        }
         if !self.turns.add(task, Instant::now()) {
             self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
         }
@@ -423,6 +467,14 @@ impl Checker {
                 // A long range is compared first: most of it is unchanged.
                 self.begin(path, *offset, *extent, false, *extent > CHUNK_BYTES)
             }
+            Task::Restate { path, ids } => {
+                let restate = What::Restate(ids.clone());
+                let sent = self.send(path, counterfoil_lane::clock::now(), restate);
+                self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
+                sent
+            }
+            // It has its own turn.
+            Task::Verify { .. } => Ok(()),
             Task::Look { path } => {
                 let looked = self.look_again(path);
                 self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
@@ -483,11 +535,13 @@ impl What {
         match self {
             What::Content { offset, bytes, .. } => Some(offset + bytes.len() as u64),
             What::Sum { offset, len, .. } => Some(offset + len),
+            What::Verified(verified) => Some(verified.offset + verified.len),
             What::Seen { .. }
             | What::Missing
             | What::Unreadable(_)
             | What::Complete { .. }
             | What::Abandoned
+            | What::Restate(_)
             | What::Scanned { .. }
             | What::Touched { .. } => None,
         }
@@ -517,6 +571,11 @@ impl What {
                 len,
                 sum,
                 at_end,
+            },
+            What::Verified(verified) => operation::Action::Verified(verified),
+            What::Restate(ref ids) => operation::Action::Restated {
+                from: ids.start,
+                to: ids.end,
             },
             What::Seen { .. }
             | What::Missing

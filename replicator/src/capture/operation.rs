@@ -69,6 +69,23 @@ pub struct Attributes {
     pub modified_ns: i64,
 }
 
+/// A range of a file, read as part of a round that goes through all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Where.
+    pub offset: u64,
+    /// How many bytes.
+    pub len: u64,
+    /// Their checksum (XXH3, 128 bits); `None`: they were changed while they were read.
+    pub sum: Option<u128>,
+    /// The file ended right behind it.
+    pub at_end: bool,
+    /// Which round it is of.
+    pub round: u64,
+    /// How many ranges of the file came before it in the round.
+    pub number: u32,
+}
+
 /// What kind of file something is; others aren't mirrored.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +172,15 @@ pub enum Action<'a> {
         sum: u128,
         /// The file ended right behind it.
         at_end: bool,
+    },
+    /// A range was read as part of a round of verification.
+    Verified(Verified),
+    /// Sinks are to be told again what is there now, since one of them was found to differ.
+    Restated {
+        /// First identity.
+        from: u64,
+        /// First identity that isn't concerned; `u64::MAX`: all that follow are, and what is behind the end too.
+        to: u64,
     },
     /// What kind of file it is, its permissions, owner and time.
     Attributes(Attributes),
@@ -246,6 +272,18 @@ impl<'a> Operation<'a> {
                 put(len);
                 out.extend(sum.to_le_bytes());
                 out.push(u8::from(at_end));
+            }
+            Action::Restated { from, to } => {
+                put(from);
+                put(to);
+            }
+            Action::Verified(verified) => {
+                put(verified.offset);
+                put(verified.len);
+                put(verified.round);
+                out.extend(verified.number.to_le_bytes());
+                out.extend(verified.sum.unwrap_or_default().to_le_bytes());
+                out.push(u8::from(verified.at_end) | u8::from(verified.sum.is_some()) << 1);
             }
             Action::Attributes(attributes) => {
                 put(attributes.modified_ns as u64);
@@ -358,6 +396,24 @@ impl<'a> Operation<'a> {
                 },
             }),
             20 => Action::Abandoned,
+            22 => Action::Restated {
+                from: fields.u64()?,
+                to: fields.u64()?,
+            },
+            21 => {
+                let (offset, len, round) = (fields.u64()?, fields.u64()?, fields.u64()?);
+                let number = fields.u32()?;
+                let sum = u128::from(fields.u64()?) | u128::from(fields.u64()?) << 64;
+                let flags = fields.byte()?;
+                Action::Verified(Verified {
+                    offset,
+                    len,
+                    sum: (flags & 2 != 0).then_some(sum),
+                    at_end: flags & 1 != 0,
+                    round,
+                    number,
+                })
+            }
             _ => return Err(Malformed("its action is unknown")),
         };
         let bytes = match action {
@@ -412,6 +468,8 @@ impl Action<'_> {
             Action::Aborted { .. } => 17,
             Action::Attributes(_) => 18,
             Action::Abandoned => 20,
+            Action::Verified(_) => 21,
+            Action::Restated { .. } => 22,
         }
     }
 }
@@ -499,6 +557,15 @@ mod tests {
                 sum: u128::from(a) << 64 | u128::from(b),
                 at_end: b & 1 == 1,
             },
+            Action::Restated { from: a, to: b },
+            Action::Verified(Verified {
+                offset: a,
+                len: b,
+                sum: (b & 2 == 2).then_some(u128::from(a) << 64 | u128::from(b)),
+                at_end: b & 1 == 1,
+                round: a ^ b,
+                number: b as u32,
+            }),
             Action::Attributes(Attributes {
                 kind: FileKind::Link,
                 mode: a as u32,

@@ -23,7 +23,7 @@ use super::directories::{Directories, Fate};
 use super::entries::Entries;
 use super::files::Files;
 use super::lanes::{Journaled, Lanes, Name, Queued};
-use super::operation::{Action, Operation, Origin};
+use super::operation::{Action, Operation, Origin, Verified};
 use super::processes::{self, Processes};
 use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};
@@ -109,6 +109,8 @@ pub struct Sequencer {
     last_release: Instant,
     last_processes: Instant,
     last_due: Instant,
+    /// The wall clock at the last pass.
+    last_wall_ns: i64,
     last_count: Instant,
     /// Clock when the last pass began that found all lanes there were.
     last_pass: u64,
@@ -217,6 +219,7 @@ impl Sequencer {
             last_release: Instant::now(),
             last_processes: Instant::now(),
             last_due: Instant::now(),
+            last_wall_ns: 0,
             // The first time soon: who counted before may have been wrong.
             last_count: Instant::now()
                 .checked_sub(COUNT_INTERVAL)
@@ -616,7 +619,12 @@ impl Sequencer {
     /// Says of groups where nothing happens that nothing happens; of all when a unit of work lasts too long.
     fn settle_groups(&mut self, now: u64) {
         let due_ns = self.progress.unit_due_ns.load(Ordering::Relaxed);
-        if due_ns != 0 && self.last_due.elapsed() >= DUE_INTERVAL && clock::wall() > due_ns {
+        let wall_ns = clock::wall();
+        // Set back, the clock says nothing of when a unit is due until the publisher has heard of it.
+        let is_set_back = wall_ns < self.last_wall_ns;
+        self.last_wall_ns = wall_ns;
+        let is_due = self.last_due.elapsed() >= DUE_INTERVAL && wall_ns > due_ns;
+        if due_ns != 0 && (is_due || is_set_back) {
             self.last_due = Instant::now();
             for state in &mut self.groups {
                 // Not in the past of a moment ago.

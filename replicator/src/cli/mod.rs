@@ -17,6 +17,7 @@ mod errors;
 mod events;
 mod exec;
 mod init;
+mod loads;
 mod preload;
 mod records;
 mod reload;
@@ -24,6 +25,7 @@ mod restore;
 mod run;
 mod schema;
 mod status;
+mod sync;
 mod verify;
 
 /// Mirrors the record files of unmodified programs into databases, and gives them back byte for byte.
@@ -60,11 +62,14 @@ enum Verb {
     Errors(errors::Args),
     Status(status::Args),
     Verify(verify::Args),
+    Sync(sync::Args),
     Restore(restore::Args),
     Decode(decode::Args),
     Encode(encode::Args),
     Demo(demo::Args),
 }
+
+pub(crate) use loads::AboveBars;
 
 impl Cli {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
@@ -87,6 +92,7 @@ impl Cli {
             Verb::Errors(args) => errors::run(args, config),
             Verb::Status(args) => status::run(args, config),
             Verb::Verify(args) => verify::run(args, config),
+            Verb::Sync(args) => sync::run(args, config),
             Verb::Restore(args) => restore::run(args, config),
             Verb::Decode(args) => decode::run(args, config),
             Verb::Encode(args) => encode::run(args, config),

@@ -1,5 +1,6 @@
 //! `counterfoil run`: capture and apply in one process.
 
+use super::loads::Bars;
 use super::reload::Reload;
 use anyhow::Context;
 use counterfoil::config::Config;
@@ -21,6 +22,8 @@ const STATUS_EVERY: u32 = 10;
 const STATUS_REPEATED_EVERY: u32 = 5 * STATUS_EVERY;
 /// `--until-idle` doesn't wait for ever for what somebody has to mend.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+/// How often it is told what rounds of verification have found.
+const VERIFICATION_EVERY: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(20);
 
 /// Capture and apply in one process, until it is told to stop (SIGTERM, SIGINT).
@@ -49,6 +52,15 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         read_again: args.read_again,
     };
     replicate(args.until_idle, options, config)
+}
+
+/// Runs until all that is captured, and all that is asked, is applied.
+pub(super) fn until_idle(config: &Path) -> anyhow::Result<()> {
+    let options = StartOptions {
+        role: Role::Both,
+        read_again: false,
+    };
+    replicate(UntilIdle { until_idle: true }, options, config).map(drop)
 }
 
 /// Runs until it is told to stop, or is idle if that is asked for.
@@ -156,6 +168,8 @@ fn follow(
     let mut idle = Idle::default();
     let mut lookout = Lookout::default();
     let mut told: Vec<(PathBuf, Status)> = Vec::new();
+    let mut verification = VerificationNews::default();
+    let mut bars = Bars::default();
     let mut last_moved = (Vec::new(), Instant::now());
     let mut ticks = 0u32;
     while !asked.load(Ordering::SeqCst) {
@@ -193,8 +207,12 @@ fn follow(
                     write_status(status, path);
                 }
             }
+            if let Some((_, status)) = statuses.first() {
+                bars.draw(&status.loads);
+            }
             told = statuses;
         }
+        verification.tell_if_due(replicator);
         if until_idle.until_idle {
             if replicator.is_idle(&mut idle) {
                 return End::Asked;
@@ -258,6 +276,35 @@ fn tell(console: &Console, replicator: &Replicator, statuses: &mut [(PathBuf, St
         applied: of(site.apply_status_path()),
         threads: replicator.threads(),
     });
+}
+
+/// Leaves what rounds of verification have found for whoever asks.
+struct VerificationNews {
+    due: Instant,
+}
+
+impl Default for VerificationNews {
+    fn default() -> VerificationNews {
+        VerificationNews {
+            due: Instant::now(),
+        }
+    }
+}
+
+impl VerificationNews {
+    /// Of very many files it is long, so it is told the less often the longer that takes.
+    fn tell_if_due(&mut self, replicator: &Replicator) {
+        let began = Instant::now();
+        if began < self.due {
+            return;
+        }
+        for (path, found) in replicator.news_of_verification() {
+            if let Err(error) = found.write(&path) {
+                tracing::debug!("writing {}: {error}", path.display());
+            }
+        }
+        self.due = Instant::now() + VERIFICATION_EVERY.max(began.elapsed() * 20);
+    }
 }
 
 fn write_status(status: &Status, path: &Path) {

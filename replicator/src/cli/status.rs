@@ -1,5 +1,6 @@
 //! `counterfoil status`: what is happening.
 
+use super::loads;
 use comfy_table::{Table, presets};
 use counterfoil::config::Config;
 use counterfoil::progress::Reason;
@@ -145,6 +146,9 @@ fn print(report: &Report) {
         "journal: {} bytes, next lsn {}; units of work: {} open, {} cut",
         status.journal_bytes, status.journal_end, status.units_open, status.units_cut
     );
+    for load in &status.loads {
+        println!("{}", loads::line(load));
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "sink", "stream", "position", "behind", "lag ms", "images", "batches",
@@ -174,6 +178,17 @@ fn print(report: &Report) {
                 streams => format!("applied by this process: {}", streams.join(", ")),
             };
             println!("sink {name}: {whose}");
+        }
+    }
+    for (name, sink) in &status.sinks {
+        let verified = &sink.verified;
+        if verified.files > 0 {
+            println!(
+                "sink {name}: {} files verified, {} of them different; the oldest proof is of {}",
+                verified.files,
+                verified.different,
+                ago(verified.oldest_ns)
+            );
         }
     }
     for url in &status.metrics {

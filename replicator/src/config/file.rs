@@ -22,6 +22,10 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) apply: ApplyTable,
     #[serde(default)]
+    pub(super) load: LoadTable,
+    #[serde(default)]
+    pub(super) verify: VerifyTable,
+    #[serde(default)]
     pub(super) group: Vec<Spanned<GroupTable>>,
     pub(super) kafka: Option<KafkaTable>,
     #[serde(default)]
@@ -142,6 +146,21 @@ pub(super) struct ApplyTable {
     pub(super) batch_records_max: Option<Spanned<i64>>,
     pub(super) batch_delay_ms_max: Option<Spanned<i64>>,
     pub(super) spool_bytes_max: Option<Spanned<i64>>,
+}
+
+/// `[load]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LoadTable {
+    pub(super) bytes_per_second: Option<Spanned<i64>>,
+}
+
+/// `[verify]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifyTable {
+    pub(super) bytes_per_second: Option<Spanned<i64>>,
+    pub(super) interval_minutes: Option<Spanned<i64>>,
 }
 
 /// `[metrics]`

@@ -51,6 +51,10 @@ pub struct Config {
     pub journal: Journal,
     /// How changes are put into batches.
     pub apply: Apply,
+    /// How files are read that nothing is known of.
+    pub load: Load,
+    /// Rounds of verification that nobody asks for.
+    pub verify: Verify,
     /// Consistency groups, in the order of the file, each with at least one rule; at least one, unless only streams of
     /// other sites are applied.
     pub groups: Vec<Group>,
@@ -147,9 +151,34 @@ impl Site {
         self.state.join("status.json")
     }
 
+    /// Where others put what they ask of a running replicator.
+    pub fn requests_path(&self) -> PathBuf {
+        self.state.join("requests")
+    }
+
+    /// The same, of what is asked of targets.
+    pub fn apply_requests_path(&self) -> PathBuf {
+        self.state.join("apply-requests")
+    }
+
+    /// What rounds of verification have found, as far as the capturing half knows.
+    pub fn verification_path(&self) -> PathBuf {
+        self.state.join("verification.json")
+    }
+
+    /// The same, as far as the applying halves know, where they are processes of their own.
+    pub fn apply_verification_path(&self) -> PathBuf {
+        self.state.join("apply-verification.json")
+    }
+
     /// A file that is there as long as somebody wants every file to be read and published again.
     pub fn read_again_path(&self) -> PathBuf {
         self.state.join("read-again")
+    }
+
+    /// There once another replicator was found to write to a target of this one.
+    pub fn replaced_path(&self) -> PathBuf {
+        self.state.join("replaced")
     }
 
     /// Which files each sink had at the last start.
@@ -290,6 +319,22 @@ pub struct Apply {
     pub batch_delay_max: Duration,
     /// What may wait on disk for one sink while others are further on, in bytes.
     pub spool_bytes_max: u64,
+}
+
+/// `[load]`: how files are read that nothing is known of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes per second of all such files together, at most; 0: as fast as targets take them.
+    pub bytes_per_second: u64,
+}
+
+/// `[verify]`: rounds of verification that nobody asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verify {
+    /// Bytes of files that are read per second at most; 0: there are no such rounds.
+    pub bytes_per_second: u64,
+    /// From the beginning of a round to that of the next, at least.
+    pub interval: Duration,
 }
 
 /// `[[group]]`: files whose changes have one order.

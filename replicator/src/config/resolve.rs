@@ -6,14 +6,14 @@ use super::file::{
     AccessWord, ApplyTable, BacklogWord, File, FileTable, FilesTable, GroupTable, JournalTable,
     KafkaTable, MetricsTable, MysqlTable, OdbcTable, OrderingWord, PostgresTable, Setting,
     SinkTable, SinksTable, SiteTable, SqliteTable, SubjectNamesWord, TreeTable, UnavailableWord,
-    UnitWord, WireFormatWord,
+    UnitWord, VerifyTable, WireFormatWord,
 };
 use super::pattern::{Common, Pattern, common_path};
 use super::sources;
 use super::{
-    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Metrics, Ordering, Policy,
-    Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment, Unavailable,
-    UnitOfWork,
+    Apply, Config, FileRule, Group, Journal, Kafka, LanesAccess, Listen, Load, Metrics, Ordering,
+    Policy, Registry, Route, SinkConfig, Site, Sources, SubjectNames, Target, Treatment,
+    Unavailable, UnitOfWork, Verify,
 };
 use counterfoil_records::schema::RecordSchema;
 use counterfoil_records::{Organization, RECORD_SIZE_MAX, RecordFormat, VarseqFormat};
@@ -171,6 +171,15 @@ impl Resolver<'_> {
         let kafka = file.kafka.as_ref().map(|table| self.kafka(table));
         let journal = self.journal(&file.journal);
         let apply = self.apply(&file.apply, kafka.is_some());
+        let load = Load {
+            bytes_per_second: self.number(
+                "bytes_per_second",
+                &file.load.bytes_per_second,
+                0,
+                0..=(1 << 40),
+            ),
+        };
+        let verify = self.verify(&file.verify);
         let metrics = self.metrics(&file.metrics);
         let site = match &file.site {
             Some(site) => self.site(site),
@@ -226,6 +235,8 @@ impl Resolver<'_> {
             site,
             journal,
             apply,
+            load,
+            verify,
             groups,
             sinks,
             kafka,
@@ -571,6 +582,20 @@ impl Resolver<'_> {
             spool_bytes_max,
             batch_records_max: usize::try_from(records).unwrap_or(usize::MAX),
             batch_delay_max: Duration::from_millis(delay),
+        }
+    }
+
+    fn verify(&mut self, table: &VerifyTable) -> Verify {
+        let bytes_per_second = self.number(
+            "bytes_per_second",
+            &table.bytes_per_second,
+            1 << 20,
+            0..=(1 << 40),
+        );
+        let minutes = self.number("interval_minutes", &table.interval_minutes, 60, 0..=525_600);
+        Verify {
+            bytes_per_second,
+            interval: Duration::from_secs(60 * minutes),
         }
     }
 

@@ -317,6 +317,24 @@ impl Scrape {
             each(|sink| sink.letters_open as f64),
         )?;
         sheet.gauge(
+            "counterfoil_sink_verified_files",
+            "Files that the last rounds of verification compared with what the sink has of them",
+            None,
+            each(|sink| sink.verified.files as f64),
+        )?;
+        sheet.gauge(
+            "counterfoil_sink_different_files",
+            "Those of them of which something differed",
+            None,
+            each(|sink| sink.verified.different as f64),
+        )?;
+        sheet.gauge(
+            "counterfoil_sink_verified_oldest_timestamp",
+            "When the round of verification ended that is the longest ago, since 1970; 0: there was none",
+            Some(&Unit::Seconds),
+            each(|sink| sink.verified.oldest_ns as f64 / 1e9),
+        )?;
+        sheet.gauge(
             "counterfoil_sink_stopped_files",
             "Files that are passed over because the sink refuses something of them",
             None,

@@ -6,6 +6,7 @@
 //! image files that it names are kept until the next one.
 
 use super::digests::Digests;
+use crate::state::boot;
 use counterfoil_lane::sys;
 use counterfoil_proto::Position;
 use serde::{Deserialize, Serialize};
@@ -24,9 +25,14 @@ const PAGE: u64 = 4096;
 /// Bytes of an image that may be touched before its pages are given up as this process's (they stay in the page cache), so
 /// that what counts as this process's memory doesn't grow with the files.
 const RESIDENT_MAX: u64 = 16 << 20;
+/// How much an image grows until it is noted how large it was when, and how often that is between checkpoints.
+const GROWTH: u64 = 4 << 20;
+const GROWTHS_MAX: usize = 512;
 /// Address space mapped for a small image.
 const MAPPED_MIN: u64 = 16 << 20;
 const CATALOGUE: &str = "catalogue.json";
+/// There while images may hold what the journal hasn't on disk yet; says in which boot of the host.
+const AHEAD: &str = "ahead";
 const VERSION: u32 = 1;
 
 /// An image, mapped into memory.
@@ -103,6 +109,17 @@ impl Image {
         let smallest = self.smallest_size();
         self.smallest.push((now, self.size));
         smallest
+    }
+
+    /// Notes how large it is before the operation `next`, where it has grown by much: then what a file had before a cursor needn't be
+    /// sent again by a start from there, however long before it was made.
+    pub fn note_growth(&mut self, next: u64) {
+        if let Some(&(_, size)) = self.smallest.last()
+            && self.size >= size + GROWTH
+            && self.smallest.len() < GROWTHS_MAX
+        {
+            self.smallest.push((next, self.size));
+        }
     }
 
     /// Notes that this much of the content was, or will be, looked at.
@@ -399,6 +416,8 @@ pub struct Images {
     applied: AppliedPositions,
     refilling: bool,
     units: Vec<StoredUnit>,
+    /// Whether it is noted that images may hold what the journal hasn't on disk.
+    ahead: bool,
     /// What is known of files of trees, which have no images.
     pub(super) digests: Digests,
 }
@@ -426,6 +445,7 @@ impl Images {
             applied: AppliedPositions::new(),
             refilling: false,
             units: Vec::new(),
+            ahead: std::fs::read_to_string(directory.join(AHEAD)).is_ok_and(|at| at == boot()),
         };
         let text = match std::fs::read(&path) {
             Ok(text) => text,
@@ -472,6 +492,33 @@ impl Images {
     /// Notes what sinks have, for the next checkpoint. It must be no less than every event before that one's cursor.
     pub fn set_applied(&mut self, applied: AppliedPositions) {
         self.applied = applied;
+    }
+
+    /// Notes on disk that images may get what the journal hasn't there yet: the system writes both as it likes, so if the host
+    /// stops now, an image may have a change that the journal has lost and no sink ever got.
+    pub fn go_ahead(&mut self) -> Result<(), ImagesError> {
+        if !self.ahead {
+            let path = self.directory.join(AHEAD);
+            replace(&path, boot().as_bytes()).map_err(ImagesError::io("writing", &path))?;
+            self.ahead = true;
+        }
+        Ok(())
+    }
+
+    /// Whether that is noted.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead
+    }
+
+    /// Notes that the journal has on disk whatever is in the images.
+    pub fn settle(&mut self) {
+        settle(&self.directory);
+        self.ahead = false;
+    }
+
+    /// Whether the host stopped while images may have held what the journal hadn't on disk.
+    pub fn are_in_doubt(&self) -> bool {
+        std::fs::read_to_string(self.directory.join(AHEAD)).is_ok_and(|noted| noted != boot())
     }
 
     /// Whether sinks need every file to be read again, and that is not through.
@@ -649,7 +696,7 @@ impl Images {
     /// Removes all images and the catalogue.
     pub fn wipe(directory: &Path) -> Result<(), ImagesError> {
         // The catalogue first: images and digests without one are nothing.
-        for name in [CATALOGUE.to_owned()]
+        for name in [CATALOGUE.to_owned(), AHEAD.to_owned()]
             .into_iter()
             .chain(image_files(directory))
         {
@@ -667,6 +714,12 @@ impl Images {
     fn file(&self, number: u64) -> PathBuf {
         self.directory.join(format!("{number}.image"))
     }
+}
+
+/// Notes, of an images directory that nobody uses, that the journal has on disk whatever is in the images. Should that be
+/// lost, files are read again without need.
+pub(crate) fn settle(directory: &Path) {
+    let _ = std::fs::remove_file(directory.join(AHEAD));
 }
 
 fn image_files(directory: &Path) -> Vec<String> {

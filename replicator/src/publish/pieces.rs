@@ -110,7 +110,7 @@ impl Parse {
     }
 
     /// The first boundary at or behind `at` as the content is now.
-    fn boundary_behind(&mut self, codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
+    pub(super) fn boundary_behind(&mut self, codec: &dyn Codec, bytes: &[u8], at: u64) -> u64 {
         let size = bytes.len() as u64;
         if at >= size {
             return size;
@@ -595,6 +595,19 @@ mod tests {
                     }
                     let whole = pieces(codec, &bytes, 0, u64::MAX).0;
                     prop_assert_eq!(&kept, &whole, "{:?} {:?} {:?}", format, step, span);
+                }
+                // Ranges that follow one another have every piece once, wherever they are cut.
+                for chunk in [90, 4096] {
+                    let (size, mut begin, mut ids) = (bytes.len() as u64, 0, Vec::new());
+                    for at in (chunk..size).step_by(chunk as usize).chain([u64::MAX]) {
+                        let end = parse.boundary_behind(codec, &bytes, at).max(begin);
+                        let place = parse.place(codec, &bytes, begin);
+                        walk(codec, &bytes, place, end, &mut |piece| ids.push(piece.id));
+                        begin = end;
+                    }
+                    let mut whole = Vec::new();
+                    walk(codec, &bytes, Place::default(), size, &mut |piece| whole.push(piece.id));
+                    prop_assert_eq!(ids, whole, "{:?} cut at {}", format, chunk);
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! The publisher: from the journal's operations to events.
 //!
 //! This file is the thread: reading, sending, checkpoints. What an operation does is in [`handle`], what becomes of it in
-//! [`emit`], when in [`open`]; files of trees are in [`statics`].
+//! [`emit`], when in [`open`]; files of trees are in [`statics`], what only compares, and what mends, in [`verified`].
 
 mod emit;
 mod handle;
 mod open;
 mod statics;
+mod verified;
 
 use super::former::Former;
 use super::images::{AppliedPositions, Image, Images, ImagesError, StoredUnit};
@@ -303,6 +304,10 @@ impl Publisher {
             payload.clear();
             payload.extend_from_slice(entry.payload);
             let (lsn, epoch) = (entry.lsn, entry.epoch);
+            let images = &mut self.images;
+            if !images.is_ahead() {
+                retry(&self.progress, || images.go_ahead())?;
+            }
             if lsn.is_multiple_of(BEAT_OPERATIONS) {
                 self.pulse.beat();
             }
@@ -494,6 +499,11 @@ impl Publisher {
         });
         let known = self.images.cursor();
         if cursor < known || cursor == known && !is_first_of_some {
+            // The last checkpoint put all of it on disk, and nothing has changed since.
+            if self.images.is_ahead() && known == self.reader.next_lsn() && self.reader.is_durable()
+            {
+                self.images.settle();
+            }
             return Ok(());
         }
         self.images.set_applied(applied);

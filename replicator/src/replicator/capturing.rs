@@ -57,6 +57,7 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
     let config = Arc::clone(config);
     let progress = Arc::new(Progress::default());
     let (state, start) = State::lock(&config)?;
+    state::check_replaced(&config, read_again)?;
     let board = state::prepare_lanes(&config, state::For::Replicator)?;
     let mut destinations = destinations(&config)?;
     let storage = DiskStorage::open(config.site.journal_dir()).with_context(|| {
@@ -147,6 +148,9 @@ pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
             _ => {}
         }
         progress.refilling.store(true, Ordering::SeqCst);
+        if read_again {
+            state::forget_replaced(&config)?;
+        }
     }
     selections.write(&config, before)?;
     let is_new = images.cursor() == 0;
@@ -301,6 +305,9 @@ fn refill_reason(
     }
     if images.is_refilling() {
         return Some("reading every file again was interrupted");
+    }
+    if images.are_in_doubt() {
+        return Some("the host stopped while files changed, and the journal may have lost its end");
     }
     if images.reach() > recovery.next_lsn {
         return Some("the journal has lost its end");

@@ -4,7 +4,8 @@
 //! an event or to an error that says what is wrong with them, never to a panic.
 
 use crate::capture::operation::{Attributes, FileKind};
-use crate::event::{Change, Event, RecordImage};
+use crate::digest::{self, Digest};
+use crate::event::{Change, Checksum, Event, RecordImage};
 use crate::typed::TypedSchemas;
 use counterfoil_proto::{Position, path_text, v1};
 use counterfoil_records::{LayoutWords, Organization, RecordFormat, VarseqFormat};
@@ -191,6 +192,14 @@ impl Sender {
                 }
                 v1::Op::Attributes
             }
+            Change::Checksum(checksum) => {
+                message.range = Some(v1::Range {
+                    begin: checksum.from,
+                    end: (checksum.to != u64::MAX).then_some(checksum.to),
+                });
+                message.checksum = Some(sum(checksum));
+                v1::Op::Checksum
+            }
         };
         message.op = op.into();
         message
@@ -220,6 +229,60 @@ impl Sender {
             ..v1::ChangeEvent::default()
         }
     }
+}
+
+/// What a range amounts to, as a message.
+fn sum(checksum: &Checksum) -> v1::Checksum {
+    let mut sum = v1::Checksum {
+        algorithm: digest::ALGORITHM.to_owned(),
+        round: checksum.round,
+        number: checksum.number,
+        last: checksum.last,
+        ..v1::Checksum::default()
+    };
+    if let Some(digest) = checksum.digest {
+        sum.digest = digest.sum.to_be_bytes().to_vec();
+        sum.records = digest.records;
+        sum.residues = digest.residues;
+    }
+    sum
+}
+
+/// What a message says that a range amounts to. `None`: in a way that this version doesn't know.
+fn checksum(range: v1::Range, sum: &v1::Checksum) -> Result<Option<Checksum>, WireError> {
+    if sum.algorithm != digest::ALGORITHM {
+        return Ok(None);
+    }
+    let digest = match <[u8; 16]>::try_from(sum.digest.as_slice()) {
+        Ok(bytes) => Some(Digest {
+            sum: u128::from_be_bytes(bytes),
+            records: sum.records,
+            residues: sum.residues,
+        }),
+        Err(_) if sum.digest.is_empty() => None,
+        Err(_) => {
+            return Err(wrong(format!(
+                "its digest has {} bytes, and one of {} has 16",
+                sum.digest.len(),
+                digest::ALGORITHM
+            )));
+        }
+    };
+    let to = range.end.unwrap_or(u64::MAX);
+    if range.begin > to {
+        return Err(wrong(format!(
+            "the range of its checksum ends at {to}, before it begins at {}",
+            range.begin
+        )));
+    }
+    Ok(Some(Checksum {
+        from: range.begin,
+        to,
+        digest,
+        round: sum.round,
+        number: sum.number,
+        last: sum.last,
+    }))
 }
 
 /// A file as events speak of it.
@@ -431,6 +494,14 @@ impl Decoder {
                     _ => Change::Created,
                 }
             }
+            v1::Op::Checksum => {
+                let sum = message.checksum.take();
+                let sum = sum.ok_or_else(|| wrong("it has no checksum"))?;
+                match checksum(range()?, &sum)? {
+                    Some(checksum) => Change::Checksum(checksum),
+                    None => return Ok(received(Content::Other)),
+                }
+            }
             v1::Op::Heartbeat => {
                 return Ok(received(Content::Session {
                     fresh: message.snapshot,
@@ -440,8 +511,7 @@ impl Decoder {
             | v1::Op::UnitCommit
             | v1::Op::UnitAbort
             | v1::Op::SnapshotBegin
-            | v1::Op::SnapshotEnd
-            | v1::Op::Checksum => return Ok(received(Content::Other)),
+            | v1::Op::SnapshotEnd => return Ok(received(Content::Other)),
         };
         let event = Event {
             position,
@@ -639,6 +709,27 @@ mod tests {
                     modified_ns
                 })
             ),
+            (
+                any::<(u64, u64)>(),
+                proptest::option::of(any::<(u128, u64, u64)>()),
+                any::<(u64, u32, bool)>()
+            )
+                .prop_map(|((from, to), digest, (round, number, last))| {
+                    let (from, to) = (from.min(to), from.max(to));
+                    let digest = digest.map(|(sum, records, residues)| Digest {
+                        sum,
+                        records,
+                        residues,
+                    });
+                    Change::Checksum(Checksum {
+                        from,
+                        to,
+                        digest,
+                        round,
+                        number,
+                        last,
+                    })
+                }),
         ]
     }
 

@@ -12,7 +12,7 @@ pub(super) fn settle(
     stream: &str,
     mut unsettled: Vec<(Vec<u8>, FileReport)>,
     sink: &mut dyn Sink,
-    options: Options,
+    options: Options<'_>,
     keep: &mut dyn FnMut(FileReport),
 ) -> Result<(), VerifyError> {
     let begun = Instant::now();
@@ -46,7 +46,9 @@ pub(super) fn compare(
     let stored = snapshot.file(stream, path)?;
     let tree = config.rule(path).and_then(|rule| rule.tree.as_ref());
     let mut comparison = Comparison {
+        schema: None,
         report: FileReport {
+            mend: (path.to_vec(), Vec::new()),
             path: counterfoil_proto::path_text(path),
             tree: tree.map(|root| counterfoil_proto::path_text(root.as_os_str().as_bytes())),
             table: stored.as_ref().map(|file| file.table.clone()),

@@ -8,6 +8,7 @@ use crate::{
 };
 use counterfoil_proto::{Position, path_text};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A target in memory. Clones share it, as connections share a database; it is gone with the last.
@@ -191,14 +192,15 @@ impl Snapshot for MemorySnapshot {
         Ok(files.map(|file| file.stored.clone()).collect())
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         let file = self.0.get(stream).and_then(|stream| stream.files.get(path));
-        for (&id, image) in file.iter().flat_map(|file| &file.pieces) {
+        for (&id, image) in file.iter().flat_map(|file| file.pieces.range(ids.clone())) {
             if !each(StoredPiece {
                 id,
                 image: image.clone(),

@@ -387,6 +387,21 @@ fn everything(sink: &mut dyn Sink) -> Everything {
             snapshot
                 .pieces(&stream, path, &mut each)
                 .expect("reading pieces");
+            let ids = inner_range(&found);
+            let mut within = Vec::new();
+            let mut each = |StoredPiece { id, image }| {
+                within.push((id, image));
+                true
+            };
+            snapshot
+                .pieces_in(&stream, path, ids.clone(), &mut each)
+                .expect("reading some pieces");
+            let expected = found.iter().filter(|(id, _)| ids.contains(id));
+            assert!(
+                within.iter().eq(expected),
+                "{}: other pieces than in all of it are in {ids:?}",
+                counterfoil_proto::path_text(path)
+            );
             pieces.insert(path.clone(), found);
         }
         let contents = Contents {
@@ -401,6 +416,12 @@ fn everything(sink: &mut dyn Sink) -> Everything {
         everything.insert(stream, contents);
     }
     everything
+}
+
+/// A range that begins at one of the pieces and ends between others, so that both ends matter.
+fn inner_range(pieces: &[(u64, Image)]) -> std::ops::Range<u64> {
+    let id = |at: usize| pieces.get(at).map_or(0, |(id, _)| *id);
+    id(pieces.len() / 3)..id(pieces.len() * 2 / 3).max(1)
 }
 
 pub(super) fn content_of(sink: &mut dyn Sink, stream: &str, path: &[u8]) -> Vec<(u64, Image)> {

@@ -12,6 +12,7 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 /// Bytes read at once, unless a piece is longer.
@@ -42,10 +43,11 @@ impl Snapshot for FilesSnapshot<'_> {
         Ok(self.catalogue.file(stream, path).cloned())
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         let Some(stored) = self.catalogue.file(stream, path) else {
@@ -61,6 +63,7 @@ impl Snapshot for FilesSnapshot<'_> {
         };
         match stored.attributes.kind {
             Some(FileKind::Directory) => Ok(()),
+            Some(FileKind::Link) if ids.start > 0 => Ok(()),
             Some(FileKind::Link) => {
                 let target = self.disk.read_link(path).doing(doing)?;
                 let data = target.ok_or_else(missing)?;
@@ -80,7 +83,7 @@ impl Snapshot for FilesSnapshot<'_> {
                     )
                 })?;
                 match self.disk.read(path).doing(doing)? {
-                    Some(file) => walk(codec.as_ref(), &file, each).doing(doing),
+                    Some(file) => walk(codec.as_ref(), &file, &ids, each).doing(doing),
                     // An empty directory of a configuration's beginnings has no kind yet.
                     None if stored.attributes.size == 0
                         && self.disk.find(path).doing(doing)?.is_some() =>
@@ -94,10 +97,11 @@ impl Snapshot for FilesSnapshot<'_> {
     }
 }
 
-/// Decodes a file from its beginning to its end; holes of files with pieces of one size are passed over.
+/// Decodes a range of a file, or all; holes of files with pieces of one size are passed over.
 fn walk(
     codec: &dyn Codec,
     file: &File,
+    ids: &Range<u64>,
     each: &mut dyn FnMut(StoredPiece) -> bool,
 ) -> io::Result<()> {
     let size = file.metadata()?.len();
@@ -107,7 +111,12 @@ fn walk(
     };
     let mut window = WINDOW_BYTES;
     let mut bytes = Vec::new();
-    let (mut at, mut within) = (0, Within::default());
+    // Where what was in a block before counts, only the beginning will do.
+    let begin = match codec.is_blocked() || ids.start == 0 {
+        true => 0,
+        false => codec.offset_of(ids.start),
+    };
+    let (mut at, mut within) = (begin, Within::default());
     let mut goes_on = true;
     while at < size && goes_on {
         let mut behind = size;
@@ -143,7 +152,7 @@ fn walk(
         let taken = codec.decode_within(from, at, &bytes[..filled], is_end, &mut |piece| {
             within = piece.behind;
             if goes_on && let Some(piece) = stored(&piece) {
-                goes_on = each(piece);
+                goes_on = piece.id < ids.end && (piece.id < ids.start || each(piece));
             }
         });
         if taken == 0 {

@@ -11,6 +11,7 @@ use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use mysql_async::{Error, Row, Value};
 use std::collections::VecDeque;
+use std::ops::Range;
 use tokio::runtime::Runtime;
 
 /// Rows that are asked for at once. They are read one by one; when a reader has seen enough, the rest is dropped.
@@ -129,14 +130,21 @@ impl Snapshot for MysqlSnapshot<'_> {
         }
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         self.runtime
-            .block_on(walk(self.session, self.select_entries, stream, path, each))
+            .block_on(walk(
+                self.session,
+                self.select_entries,
+                (stream, path),
+                ids,
+                each,
+            ))
             .map_err(|error| error.at(self.place))
     }
 }
@@ -157,8 +165,8 @@ impl From<Entry> for StoredFile {
 async fn walk(
     session: &mut Session,
     select_entries: &str,
-    stream: &str,
-    path: &[u8],
+    (stream, path): (&str, &[u8]),
+    ids: Range<u64>,
     each: &mut dyn FnMut(StoredPiece) -> bool,
 ) -> Result<(), SinkError> {
     let Some(entry) = entry::find(session, select_entries, stream, path).await? else {
@@ -168,13 +176,14 @@ async fn walk(
         return Ok(());
     }
     let place = format!("{} (table {})", path_text(path), entry.table);
-    let mut records = Records::new(&entry);
-    let mut residue_from = Some(0);
+    let mut records = Records::new(&entry, ids.start);
+    let mut residue_from = Some(ids.start);
+    let all = (ids.end != u64::MAX).then_some(ids.end);
     while let Some(from) = residue_from {
-        let page = residue(session, entry.file_id, from, &place).await?;
+        let page = residue(session, entry.file_id, from..ids.end, &place).await?;
         residue_from = page.next;
         if !records
-            .walk(session, page.pieces, page.next, &place, each)
+            .walk(session, page.pieces, page.next.or(all), &place, each)
             .await?
         {
             return Ok(());
@@ -192,28 +201,32 @@ struct ResiduePage {
 async fn residue(
     session: &mut Session,
     file_id: u64,
-    from: u64,
+    ids: Range<u64>,
     place: &str,
 ) -> Result<ResiduePage, SinkError> {
     let reading = || format!("reading residue of {place}");
     let sql = format!(
-        "SELECT id, bytes, reason FROM counterfoil_residue WHERE file_id = ? AND id >= ? ORDER BY id LIMIT {RESIDUE_PAGE_ROWS}"
+        "SELECT id, bytes, reason FROM counterfoil_residue WHERE file_id = ? AND id >= ? AND id < ? ORDER BY id LIMIT {RESIDUE_PAGE_ROWS}"
     );
     let mut pieces = VecDeque::new();
     let mut bytes_held = 0;
     let walked = session
-        .walk(&sql, (file_id, from), |row| -> Result<bool, Error> {
-            let bytes: Vec<u8> = column(&row, 1)?;
-            bytes_held += bytes.len();
-            pieces.push_back(StoredPiece {
-                id: column(&row, 0)?,
-                image: Image::Residue {
-                    bytes,
-                    reason: column(&row, 2)?,
-                },
-            });
-            Ok(bytes_held < RESIDUE_PAGE_BYTES)
-        })
+        .walk(
+            &sql,
+            (file_id, ids.start, ids.end),
+            |row| -> Result<bool, Error> {
+                let bytes: Vec<u8> = column(&row, 1)?;
+                bytes_held += bytes.len();
+                pieces.push_back(StoredPiece {
+                    id: column(&row, 0)?,
+                    image: Image::Residue {
+                        bytes,
+                        reason: column(&row, 2)?,
+                    },
+                });
+                Ok(bytes_held < RESIDUE_PAGE_BYTES)
+            },
+        )
         .await
         .doing(reading)?;
     let all = walked.doing(reading)? && pieces.len() < RESIDUE_PAGE_ROWS;
@@ -234,7 +247,7 @@ struct Records {
 }
 
 impl Records {
-    fn new(entry: &Entry) -> Records {
+    fn new(entry: &Entry, from: u64) -> Records {
         let shared = entry.description.tree.is_some();
         let table = rows_table(entry.rows);
         let (rest, condition) = match (shared, entry.shape.mode) {
@@ -245,7 +258,7 @@ impl Records {
         Records {
             sql: format!("SELECT id, data, {rest} FROM {table} AS h WHERE {condition}id >= ?"),
             of_file: shared.then_some(entry.file_id),
-            from: Some(0),
+            from: Some(from),
         }
     }
 

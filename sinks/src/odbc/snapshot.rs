@@ -5,10 +5,11 @@ use super::dialect::{Dialect, Rows};
 use super::entry;
 use super::error::{Doing, Fault};
 use super::session::{Kind, Session, Value};
-use crate::sql::unsigned;
+use crate::sql::{bounds, unsigned};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Rows that are asked for at once: few first, then as many as have about so many bytes.
 const PAGE_ROWS_FIRST: usize = 64;
@@ -68,6 +69,7 @@ impl<'a> OdbcSnapshot<'a> {
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         let Some(entry) = entry::find_one(self.session, stream, path)? else {
@@ -77,14 +79,19 @@ impl<'a> OdbcSnapshot<'a> {
         if !entry.shape.raw {
             return Ok(());
         }
+        let Some((first, _)) = bounds(&ids) else {
+            return Ok(());
+        };
+        // A page may go on behind the end.
+        let each = &mut |piece: StoredPiece| piece.id < ids.end && each(piece);
         let mut records = Records {
             rows: entry.rows(&self.session.sql),
             page_rows: PAGE_ROWS_FIRST,
-            next: Some(0),
+            next: Some(first),
             page: VecDeque::new(),
             bytes: 0,
         };
-        let mut from = Some(0);
+        let mut from = Some(first);
         // A connection gives one result at a time, so both are read a page at a time.
         while let Some(begin) = from {
             let page = residue(self.session, entry.file_id, begin)
@@ -135,13 +142,14 @@ impl Snapshot for OdbcSnapshot<'_> {
         }
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
-        self.walk(stream, path, each)
+        self.walk(stream, path, ids, each)
             .map_err(|error| error.at(self.place))
     }
 }

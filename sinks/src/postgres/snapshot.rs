@@ -9,10 +9,11 @@ use super::error::Doing;
 use super::session::{Parameters, Session, Statements};
 use super::table::current;
 use crate::plan::Mode;
-use crate::sql::{permanent, quoted};
+use crate::sql::{bounds, permanent, quoted};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Error, Portal, Row, Statement, Transaction};
 
@@ -133,13 +134,20 @@ impl<'a> PostgresSnapshot<'a> {
         self.transaction.batch_execute(sql).await
     }
 
-    async fn bind(&mut self, sql: &str, file_id: i64) -> Result<Portal, Error> {
+    /// `parameters`: the file's number, the first identity and the last.
+    async fn bind(&mut self, sql: &str, parameters: [i64; 3]) -> Result<Portal, Error> {
         let (transaction, statement) = self.prepare(sql).await?;
-        transaction.bind(&statement, &[&file_id]).await
+        let [file_id, first, last] = &parameters;
+        transaction.bind(&statement, &[file_id, first, last]).await
     }
 
     /// A file's records, from its table under whatever name that has now.
-    async fn records(&mut self, entry: &Entry, place: &str) -> Result<Portal, SinkError> {
+    async fn records(
+        &mut self,
+        entry: &Entry,
+        parameters: [i64; 3],
+        place: &str,
+    ) -> Result<Portal, SinkError> {
         let reading = || format!("reading {place}");
         let changed = || SinkError::Transient {
             doing: reading(),
@@ -147,7 +155,7 @@ impl<'a> PostgresSnapshot<'a> {
         };
         if let Some(table) = self.tables.get(&entry.table) {
             let sql = select(entry, table);
-            return self.bind(&sql, entry.file_id).await.doing(reading);
+            return self.bind(&sql, parameters).await.doing(reading);
         }
         let schema = self.schema.clone();
         let found = self
@@ -171,7 +179,7 @@ impl<'a> PostgresSnapshot<'a> {
             // Somebody may rename it just now, and a statement that fails must not end the transaction.
             self.run("SAVEPOINT reading").await.doing(reading)?;
             let sql = select(entry, &table);
-            let bound = self.bind(&sql, entry.file_id).await;
+            let bound = self.bind(&sql, parameters).await;
             if bound.is_err() {
                 let back = "ROLLBACK TO SAVEPOINT reading; RELEASE SAVEPOINT reading";
                 self.run(back).await.doing(reading)?;
@@ -201,24 +209,26 @@ impl<'a> PostgresSnapshot<'a> {
     async fn walk(
         &mut self,
         entry: &Entry,
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
-        if !entry.shape.raw {
+        let Some((first, last)) = bounds(&ids).filter(|_| entry.shape.raw) else {
             return Ok(());
-        }
+        };
+        let parameters = [entry.file_id, first, last];
         let place = format!(
             "{} (table {})",
             path_text(&entry.description.path),
             entry.table
         );
-        let portal = self.records(entry, &place).await?;
+        let portal = self.records(entry, parameters, &place).await?;
         let mut records = Pieces::new(Some(portal), record, &place);
         let portal = if entry.has_residue {
             let sql = format!(
-                "SELECT id, bytes, reason FROM {} WHERE file_id = $1 ORDER BY id",
+                "SELECT id, bytes, reason FROM {} WHERE file_id = $1 AND id BETWEEN $2 AND $3 ORDER BY id",
                 self.name("counterfoil_residue")
             );
-            let bound = self.bind(&sql, entry.file_id).await;
+            let bound = self.bind(&sql, parameters).await;
             Some(bound.doing(|| format!("reading {place}"))?)
         } else {
             None
@@ -304,10 +314,11 @@ impl Snapshot for PostgresSnapshot<'_> {
         Ok(self.find(stream, path)?.map(StoredFile::from))
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         let Some(entry) = self.find(stream, path)? else {
@@ -315,7 +326,7 @@ impl Snapshot for PostgresSnapshot<'_> {
         };
         let runtime = self.runtime;
         runtime
-            .block_on(self.walk(&entry, each))
+            .block_on(self.walk(&entry, ids, each))
             .map_err(|error| error.at(&self.place))
     }
 }
@@ -331,18 +342,20 @@ impl From<Entry> for StoredFile {
     }
 }
 
-/// The statement that reads a file's records, with its number as the parameter.
+/// The statement that reads a file's records: the parameters are the file's number, the first identity and the last.
 fn select(entry: &Entry, table: &str) -> String {
     let identity = quoted(entry.description.format.identity_name());
     if entry.description.tree.is_some() {
         format!(
-            "SELECT {identity}, data, NULL::bytea FROM {table} WHERE file_id = $1 ORDER BY {identity}"
+            "SELECT {identity}, data, NULL::bytea FROM {table} WHERE file_id = $1 AND {identity} BETWEEN $2 AND $3 ORDER BY {identity}"
         )
     } else {
         let name = entry.description.format.identity_name();
         let what = format!("{identity}, data, rest");
         let current = current(table, name, entry.shape.mode == Mode::History, &what);
-        format!("SELECT * FROM ({current}) AS r WHERE $1::bigint IS NOT NULL ORDER BY {identity}")
+        format!(
+            "SELECT * FROM ({current}) AS r WHERE $1::bigint IS NOT NULL AND {identity} BETWEEN $2 AND $3 ORDER BY {identity}"
+        )
     }
 }
 

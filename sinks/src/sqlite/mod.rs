@@ -42,6 +42,7 @@ use apply::Ending;
 use catalogue::Catalogue;
 use rusqlite::Connection;
 use serde::Deserialize;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 /// Where the database is, and what it may cost: a `[sqlite]` table of a sink's configuration.
@@ -87,6 +88,8 @@ pub struct SqliteSink {
     access: Access,
     /// `None` after a rollback failed: the next call opens the database anew.
     connection: Option<Connection>,
+    /// Device and inode of the file that the connection writes to.
+    file: Option<(u64, u64)>,
     catalogue: Catalogue,
 }
 
@@ -130,6 +133,7 @@ impl SqliteSink {
             place,
             access,
             connection: None,
+            file: None,
             catalogue: Catalogue::new(config.ddl),
         };
         match sink.connected() {
@@ -139,15 +143,31 @@ impl SqliteSink {
     }
 
     fn connected(&mut self) -> Result<(&mut Connection, &mut Catalogue), SinkError> {
+        if self.access == Access::Write && self.connection.is_some() && self.identity() != self.file
+        {
+            // Somebody put another file in its place, or removed it: what the connection writes to, nobody would ever see.
+            // Closing it takes away the log that lies beside the new file and isn't of it.
+            self.connection = None;
+        }
         if self.connection.is_none() {
             self.catalogue.forget();
         }
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None if self.access == Access::Write => schema::connect(&self.config, &self.path)?,
+            None if self.access == Access::Write => {
+                let connection = schema::connect(&self.config, &self.path)?;
+                self.file = self.identity();
+                connection
+            }
             None => schema::connect_read_only(&self.config, &self.path)?,
         };
         Ok((self.connection.insert(connection), &mut self.catalogue))
+    }
+
+    /// Which file there is at the path.
+    fn identity(&self) -> Option<(u64, u64)> {
+        let there = std::fs::metadata(&self.path).ok()?;
+        Some((there.dev(), there.ino()))
     }
 
     fn try_apply(&mut self, batch: &Batch, ending: Ending) -> Result<(), SinkError> {

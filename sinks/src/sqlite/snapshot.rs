@@ -6,12 +6,12 @@ use super::error::Doing;
 use super::file::Table;
 use super::history;
 use crate::plan::Mode;
-use crate::sql::permanent;
-use crate::sql::quoted;
+use crate::sql::{bounds, permanent, quoted};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, Rows, Transaction, TransactionBehavior, params_from_iter};
+use rusqlite::{Connection, Row, Rows, Transaction, TransactionBehavior};
+use std::ops::Range;
 
 /// A read transaction.
 pub(super) struct SqliteSnapshot<'a> {
@@ -55,6 +55,7 @@ impl<'a> SqliteSnapshot<'a> {
         &self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         let Some(entry) = entry::find(&self.transaction, stream, path)? else {
@@ -68,35 +69,40 @@ impl<'a> SqliteSnapshot<'a> {
         let identity = quoted(entry.description.format.identity_name());
         let table = quoted(&entry.table);
         let shared = entry.description.tree.is_some();
+        // The first parameter is the file's number, whether its rows have one or not.
+        let within = format!("?1 IS NOT NULL AND {identity} BETWEEN ?2 AND ?3");
+        let Some((first, last)) = bounds(&ids) else {
+            return Ok(());
+        };
         let sql = if shared {
             format!(
-                "SELECT {identity}, data, NULL FROM {table} WHERE file_id = ?1 ORDER BY {identity}"
+                "SELECT {identity}, data, NULL FROM {table} WHERE file_id = ?1 AND {within} ORDER BY {identity}"
             )
         } else if entry.shape.mode == Mode::History {
             let name = entry.description.format.identity_name();
             let own = Table::own(entry.table.clone(), name, entry.shape.clone());
             let is_current = history::is_current(&own, "r");
             format!(
-                "SELECT {identity}, data, rest FROM {table} AS r WHERE {is_current} ORDER BY {identity}"
+                "SELECT {identity}, data, rest FROM {table} AS r WHERE {is_current} AND {within} ORDER BY {identity}"
             )
         } else {
-            format!("SELECT {identity}, data, rest FROM {table} ORDER BY {identity}")
+            format!("SELECT {identity}, data, rest FROM {table} WHERE {within} ORDER BY {identity}")
         };
         let mut records = self.transaction.prepare_cached(&sql).doing(reading)?;
         let mut residue = self
             .transaction
             .prepare_cached(
-                "SELECT id, bytes, reason FROM counterfoil_residue WHERE file_id = ?1 ORDER BY id",
+                "SELECT id, bytes, reason FROM counterfoil_residue WHERE file_id = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id",
             )
             .doing(reading)?;
-        let of_file = shared.then_some(entry.file_id);
+        let parameters = [entry.file_id, first, last];
         let mut records = Pieces {
-            rows: records.query(params_from_iter(of_file)).doing(reading)?,
+            rows: records.query(parameters).doing(reading)?,
             read: record,
             place: &place,
         };
         let mut residue = Pieces {
-            rows: residue.query([entry.file_id]).doing(reading)?,
+            rows: residue.query(parameters).doing(reading)?,
             read: residue_of,
             place: &place,
         };
@@ -142,13 +148,14 @@ impl Snapshot for SqliteSnapshot<'_> {
         }
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
-        self.walk(stream, path, each)
+        self.walk(stream, path, ids, each)
             .map_err(|error| error.at(&self.place))
     }
 }

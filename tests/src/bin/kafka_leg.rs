@@ -87,23 +87,11 @@ fn make(bootstrap: &str, topic: &str) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = config(bootstrap).create()?;
     let new = NewTopic::new(topic, 1, TopicReplication::Fixed(1));
     let options = AdminOptions::new().operation_timeout(Some(ANSWER_WITHIN));
-    let made = wait(admin.create_topics([&new], &options))?;
+    let made = counterfoil_tests::wait(admin.create_topics([&new], &options))?;
     for result in made {
         result.map_err(|(topic, error)| anyhow!("making the topic {topic}: {error}"))?;
     }
     Ok(())
-}
-
-/// Waits for what the library does in its own threads.
-fn wait<F: Future>(future: F) -> F::Output {
-    let mut future = std::pin::pin!(future);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    loop {
-        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn sizes(bootstrap: &str, topic: &str) -> Result<()> {

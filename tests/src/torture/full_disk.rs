@@ -1,5 +1,6 @@
 //! Disks that can be full: small file systems in memory, mounted where only this process and its children see them.
 
+use crate::small_disk::SmallDisk;
 use anyhow::{Context as _, Result};
 use counterfoil_servers::wait_until;
 use std::ffi::CString;
@@ -14,6 +15,7 @@ const BYTES: u64 = 4 << 30;
 #[derive(Debug)]
 pub(super) struct FullDisk {
     directory: PathBuf,
+    _disk: SmallDisk,
 }
 
 /// Gives this thread, and whatever it starts, mounts of their own. `false`: it may not.
@@ -38,20 +40,12 @@ pub(super) fn have_own_mounts() -> bool {
 impl FullDisk {
     /// Makes the directory, and a file system there.
     pub(super) fn mount(directory: &Path) -> Result<FullDisk> {
-        let mounting = || format!("mounting a file system on {}", directory.display());
-        std::fs::create_dir_all(directory).with_context(mounting)?;
-        let path = CString::new(directory.as_os_str().as_bytes()).with_context(mounting)?;
-        let options = CString::new(format!("size={BYTES},mode=0755")).with_context(mounting)?;
-        // SAFETY: all pointers are to strings that end with a zero byte and live until the call is over.
-        let result = unsafe {
-            let name = c"tmpfs".as_ptr();
-            libc::mount(name, path.as_ptr(), name, 0, options.as_ptr().cast())
-        };
-        if result != 0 {
-            return Err(std::io::Error::last_os_error()).with_context(mounting);
-        }
+        let kib = u32::try_from(BYTES >> 10).context("the room is some GiB")?;
+        let disk = SmallDisk::mount(directory, kib)?;
         Ok(FullDisk {
             directory: directory.to_owned(),
+            _disk: disk
+                .with_context(|| format!("mounting a file system on {}", directory.display()))?,
         })
     }
 
@@ -118,14 +112,5 @@ impl FullDisk {
             self.directory.display()
         );
         Ok(())
-    }
-}
-
-impl Drop for FullDisk {
-    fn drop(&mut self) {
-        if let Ok(path) = CString::new(self.directory.as_os_str().as_bytes()) {
-            // SAFETY: the string ends with a zero byte.
-            unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
-        }
     }
 }

@@ -8,7 +8,7 @@ use super::topic;
 use super::workers::{SHARED_LINES, SHARED_RECORDS, Shared, Worker};
 use crate::broker::Broker;
 use crate::operations::Shape;
-use crate::programs::{Program, c, c_with};
+use crate::programs::{Program, c, c_library};
 use crate::proxy::Proxy;
 use crate::site::{Group, Site};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -74,8 +74,7 @@ impl Round {
 impl<'a> World<'a> {
     fn new(plan: &'a Plan, servers: &'a mut Servers, tally: &'a mut Tally) -> Result<World<'a>> {
         let exerciser = c("file_exerciser")?;
-        let shifting = c_with("shifted_clock", "shifted_clock.so", &["-shared", "-fPIC"])?;
-        let shifting = PathBuf::from(&shifting.words[0]);
+        let shifting = c_library("clock_step")?;
         let site = Site::new("torture")?;
         std::fs::write(site.root().join("plan.txt"), format!("{plan:#?}\n"))
             .context("writing the plan")?;
@@ -84,7 +83,7 @@ impl<'a> World<'a> {
         let diary = site.root().join("diary.txt");
         let diary = std::fs::File::create(&diary).context("making the diary")?;
         let clock = site.root().join("clock");
-        std::fs::write(&clock, 0_i64.to_ne_bytes()).context("writing the clock")?;
+        std::fs::write(&clock, 0_i64.to_le_bytes()).context("writing the clock")?;
         let target_root = site.root().join("target");
         let mut disks = Vec::new();
         if servers.has_own_mounts {
@@ -554,8 +553,8 @@ impl<'a> World<'a> {
                 let mut shift = [0; 8];
                 file.read_exact_at(&mut shift, 0)
                     .context("reading the clock")?;
-                let shift = i64::from_ne_bytes(shift) + seconds * 1_000_000_000;
-                file.write_all_at(&shift.to_ne_bytes(), 0)
+                let shift = i64::from_le_bytes(shift) + seconds;
+                file.write_all_at(&shift.to_le_bytes(), 0)
                     .context("stepping the clock")?;
                 self.tally.fault("clock steps");
                 true
@@ -783,7 +782,7 @@ impl Running {
     }
 }
 
-const CLOCK: &str = "COUNTERFOIL_TEST_CLOCK";
+const CLOCK: &str = "CLOCK_STEP";
 const KILLED_PROGRAM: &str = "kills: programs";
 const ENDED_FOR_DISK: &str = "replicators ended by disks";
 /// What Rust programs exit with when they panic.

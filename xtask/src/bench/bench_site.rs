@@ -162,6 +162,26 @@ impl BenchSite {
         ))
     }
 
+    /// Runs a verb to its end, which must be exit code 0, and gives what it printed.
+    pub(crate) fn counterfoil(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(&self.counterfoil)
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .output()
+            .with_context(|| format!("running counterfoil {}", arguments.join(" ")))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!(
+                "counterfoil {} ended with {}: {said}{}",
+                arguments.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(said)
+    }
+
     /// Starts the replicator and waits until it is up: until it has stopped being busy.
     pub(crate) fn replicator(&self) -> Result<Replicator> {
         let mut replicator = self.start("run")?;

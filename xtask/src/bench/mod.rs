@@ -4,9 +4,11 @@ mod apply;
 mod bench_site;
 mod decode;
 mod kafka;
+mod load;
 mod overhead;
 mod pipeline;
 mod tree;
+mod verify;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -56,6 +58,24 @@ pub(crate) enum Which {
         #[arg(long, default_value_t = 5)]
         rounds: usize,
     },
+    /// Records a second from a file that was there before to rows, against the database's own bulk load.
+    Load {
+        /// How many records the file has.
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+        /// How many rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
+    /// Rows a second that are proven equal, against a plain SELECT, and what that costs live apply.
+    Verify {
+        /// How many records the file has.
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+        /// How many rounds.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
     /// Bytes a second from records to typed values, against memcpy, rows without conversion, and what PostgreSQL's COPY takes.
     Decode {
         /// How many rounds.
@@ -74,6 +94,8 @@ pub(crate) fn run(which: &Which) -> Result<ExitCode> {
             rounds,
         } => kafka::run(*records, *changes, *rounds)?,
         Which::Pipeline { records, rounds } => pipeline::run(*records, *rounds)?,
+        Which::Load { records, rounds } => load::run(*records, *rounds)?,
+        Which::Verify { records, rounds } => verify::run(*records, *rounds)?,
         Which::Decode { rounds } => decode::run(*rounds)?,
     };
     Ok(if met {

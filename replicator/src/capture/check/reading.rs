@@ -1,5 +1,6 @@
 //! A file that is being read, piece by piece.
 
+use super::super::operation::Verified;
 use super::{CHUNK_BYTES, Checker, FILE_BYTES_MAX, Finding, Stopped, What, checksum, seen};
 use counterfoil_lane::clock;
 use std::fs::File;
@@ -25,14 +26,42 @@ pub(super) struct Reading {
     sum: bool,
     /// All of the file is read, from its begin to its end.
     whole: bool,
+    /// It is read by a round of verification: which one, and how many ranges of the file came before.
+    round: Option<(u64, u32)>,
     took: Duration,
 }
 
+impl Reading {
+    /// The same, by a round of verification.
+    pub(super) fn by_round(self, round: u64) -> Reading {
+        Reading {
+            round: Some((round, 0)),
+            ..self
+        }
+    }
+
+    /// All of a file, as checksums.
+    pub(super) fn of(path: &Arc<[u8]>, file: File, inode: (u64, u64)) -> Reading {
+        Reading {
+            path: Arc::clone(path),
+            file,
+            inode,
+            at: 0,
+            end: u64::MAX,
+            load: false,
+            sum: true,
+            whole: true,
+            round: None,
+            took: Duration::ZERO,
+        }
+    }
+}
+
 /// A file, and its device and inode.
-type Opened = (File, (u64, u64));
+pub(super) type Opened = (File, (u64, u64));
 
 /// How a turn ended.
-enum Turn {
+pub(super) enum Turn {
     More,
     Done,
 }
@@ -54,37 +83,23 @@ impl Checker {
             return Ok(());
         };
         let mut reading = Reading {
-            path: Arc::clone(path),
-            file,
-            inode,
             at: offset,
             end: offset.saturating_add(extent),
             load,
             sum,
             whole,
-            took: Duration::ZERO,
+            ..Reading::of(path, file, inode)
         };
         let turn = self.read_chunk(&mut reading)?;
         reading.took = began.elapsed();
-        self.turn_over(reading, &turn);
+        self.turn_over(reading, offset, &turn);
         Ok(())
     }
 
     /// Goes on with a file.
     pub(super) fn go_on(&mut self, mut reading: Reading) -> Result<(), Stopped> {
-        let began = Instant::now();
-        let mut turn = Turn::More;
-        // Once it was replaced, or moved away, what it holds is not what its path stands for.
-        let path = Path::new(std::ffi::OsStr::from_bytes(&reading.path));
-        match std::fs::symlink_metadata(path) {
-            Ok(there) if (there.dev(), there.ino()) == reading.inode => {}
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let reason = What::Unreadable(error.to_string());
-                self.send(&reading.path, clock::now(), reason)?;
-                turn = Turn::Done;
-            }
-            _ => turn = Turn::Done,
-        }
+        let (began, from) = (Instant::now(), reading.at);
+        let mut turn = self.look_before(&reading)?;
         for _ in 0..CHUNKS_PER_TURN {
             if matches!(turn, Turn::Done) {
                 break;
@@ -95,14 +110,46 @@ impl Checker {
             turn = self.read_chunk(&mut reading)?;
         }
         reading.took += began.elapsed();
-        self.turn_over(reading, &turn);
+        self.turn_over(reading, from, &turn);
         Ok(())
     }
 
-    fn turn_over(&mut self, reading: Reading, turn: &Turn) {
+    /// Whether what is read is still what its path stands for: it may have been replaced, or moved away.
+    pub(super) fn look_before(&self, reading: &Reading) -> Result<Turn, Stopped> {
+        let path = Path::new(std::ffi::OsStr::from_bytes(&reading.path));
+        match std::fs::symlink_metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == reading.inode => return Ok(Turn::More),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let reason = What::Unreadable(error.to_string());
+                self.send(&reading.path, clock::now(), reason)?;
+            }
+            _ => {}
+        }
+        Ok(Turn::Done)
+    }
+
+    /// Something was read of a file, from `from` on.
+    fn turn_over(&mut self, reading: Reading, from: u64, turn: &Turn) {
+        let is_load = reading.load && reading.whole;
+        let now = Instant::now();
+        if is_load {
+            let size = reading.file.metadata().map_or(reading.at, |it| it.len());
+            self.loads
+                .note(&reading.path, (from, reading.at), size, now);
+        }
         match turn {
+            Turn::More if is_load => {
+                if let Some(reading) = self.loads.put_off(reading, now) {
+                    self.turns.go_on(reading);
+                }
+            }
             Turn::More => self.turns.go_on(reading),
-            Turn::Done => self.ended(&reading.path, reading.whole, reading.took),
+            Turn::Done => {
+                if is_load {
+                    self.loads.ended(&reading.path);
+                }
+                self.ended(&reading.path, reading.whole, reading.took);
+            }
         }
     }
 
@@ -115,7 +162,7 @@ impl Checker {
     }
 
     /// Opens what is to be read and says what it is. `None` when that is all there is to say.
-    fn open(&mut self, path: &Arc<[u8]>) -> Result<Option<Opened>, Stopped> {
+    pub(super) fn open(&mut self, path: &Arc<[u8]>) -> Result<Option<Opened>, Stopped> {
         let begin = clock::now();
         let name = Path::new(std::ffi::OsStr::from_bytes(path));
         let unreadable = |this: &Checker, reason: String| {
@@ -158,7 +205,7 @@ impl Checker {
         }
     }
 
-    fn read_chunk(&mut self, reading: &mut Reading) -> Result<Turn, Stopped> {
+    pub(super) fn read_chunk(&mut self, reading: &mut Reading) -> Result<Turn, Stopped> {
         let path = Arc::clone(&reading.path);
         let at = reading.at;
         let len = CHUNK_BYTES.min(reading.end - at);
@@ -179,7 +226,17 @@ impl Checker {
         } else {
             at
         };
-        let what = if reading.sum {
+        let what = if let Some((round, number)) = &mut reading.round {
+            *number += 1;
+            What::Verified(Verified {
+                offset: at,
+                len: taken as u64,
+                sum: Some(checksum(bytes)),
+                at_end,
+                round: *round,
+                number: *number - 1,
+            })
+        } else if reading.sum {
             What::Sum {
                 offset: at,
                 len: taken as u64,

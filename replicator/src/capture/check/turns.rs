@@ -105,7 +105,9 @@ impl<R> Turns<R> {
                 self.fresh.push_back(Task::Check { path });
             }
             Task::Read { extent, .. } if extent <= CHUNK_BYTES => self.short.push_back(task),
-            Task::Look { .. } => self.short.push_back(task),
+            Task::Look { .. } | Task::Restate { .. } => self.short.push_back(task),
+            // Rounds have a pace of their own.
+            Task::Verify { .. } => return false,
             Task::Blocks { .. } => self.fresh.push_back(task),
             Task::Read { .. } => self.fresh.push_back(task),
         }
@@ -174,6 +176,11 @@ impl<R> Turns<R> {
         if self.again.remove(path) {
             self.schedule(Arc::clone(path), now);
         }
+    }
+
+    /// Whether a file is being read, or about to be.
+    pub(super) fn is_at(&self, path: &[u8]) -> bool {
+        self.comparing.contains(path) || self.waiting.contains(path)
     }
 
     /// Whether something could be done at once.

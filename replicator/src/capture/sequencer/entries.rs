@@ -91,7 +91,9 @@ impl Sequencer {
                 self.entries.unsettle(path);
                 self.keep_entry(finding, group, Action::Abandoned);
             }
-            What::Content { .. } | What::Sum { .. } => {
+            // Rounds have entries compared as a look does.
+            What::Verified(_) => {}
+            What::Content { .. } | What::Sum { .. } | What::Restate(_) => {
                 if let Some(action) = finding.what.action() {
                     self.keep_entry(finding, group, action);
                 }

@@ -60,7 +60,11 @@ impl Sequencer {
                 }
             }
             // It was read from what was at this path before.
-            What::Content { .. } | What::Sum { .. } if self.is_of_another(finding) => return,
+            What::Content { .. } | What::Sum { .. } | What::Verified(_)
+                if self.is_of_another(finding) =>
+            {
+                return;
+            }
             What::Content {
                 offset,
                 bytes,
@@ -92,7 +96,7 @@ impl Sequencer {
                     self.tell_unreadable();
                 }
             }
-            What::Sum { .. } => {}
+            What::Sum { .. } | What::Verified(_) | What::Restate(_) => {}
             // Only of entries of trees.
             What::Complete { .. } | What::Abandoned => return,
         }
@@ -101,7 +105,10 @@ impl Sequencer {
         };
         let group = self.files.files[file].group;
         let at_ns = wall_at(finding.end);
-        if let Some(state) = self.groups.get_mut(usize::from(group)) {
+        // A round of verification is no work of the group.
+        if !matches!(finding.what, What::Verified(_))
+            && let Some(state) = self.groups.get_mut(usize::from(group))
+        {
             state.active = clock::now();
         }
         let mut keep = |action| {
@@ -131,6 +138,20 @@ impl Sequencer {
                 } else {
                     None
                 }
+            }
+            What::Verified(verified) => {
+                let end = verified.offset + verified.len;
+                let range = verified.offset..if verified.at_end { u64::MAX } else { end };
+                let overlapped = registered.changed_since(finding.begin, &range);
+                keep(Action::Verified(Verified {
+                    sum: verified.sum.filter(|_| overlapped.is_none()),
+                    ..*verified
+                }));
+                None
+            }
+            What::Restate(_) => {
+                finding.what.action().into_iter().for_each(&mut keep);
+                None
             }
             What::Complete { .. }
             | What::Abandoned

@@ -62,7 +62,7 @@ impl Publisher {
             (Some(held), Action::Write { offset, .. } | Action::Found { offset, .. }) => {
                 held.upto == offset && self.by_path.get(path) == Some(&held.file)
             }
-            (Some(_), Action::Synced | Action::Attributes(_)) => true,
+            (Some(_), Action::Synced | Action::Attributes(_) | Action::Verified(_)) => true,
             _ => false,
         };
         if !goes_on {
@@ -100,6 +100,7 @@ impl Publisher {
         match action {
             Action::Removed => return self.removed(path),
             Action::Renamed { to } => return self.renamed(index, process, path, to),
+            Action::Verified(verified) => return self.verified(path, &verified),
             _ => {}
         }
         let file = self.track(path)?;
@@ -163,7 +164,9 @@ impl Publisher {
                 at_end,
             } => self.compare(file, offset, len, sum, at_end),
             Action::Attributes(attributes) => self.attributes(index, file, attributes),
-            Action::Removed
+            Action::Restated { from, to } => self.restate(file, from, to),
+            Action::Verified(_)
+            | Action::Removed
             | Action::Renamed { .. }
             | Action::Settled
             | Action::Ended
@@ -301,6 +304,7 @@ impl Publisher {
             former.note(tracked.image.bytes(), &range, is_known);
         }
         retry_io(&self.progress, || tracked.image.write(offset, bytes))?;
+        tracked.image.note_growth(self.at.position.lsn + 1);
         tracked
             .parse
             .after_write(tracked.codec.as_ref(), tracked.image.bytes(), &mut span);

@@ -170,7 +170,7 @@ impl Publisher {
         let file = self.by_path.get(path).copied();
         let own = process == lingering.process && file == Some(lingering.file);
         let goes_on = match action {
-            Action::Attributes(_) | Action::Summed { .. } => true,
+            Action::Attributes(_) | Action::Summed { .. } | Action::Verified(_) => true,
             Action::Locked { .. } => own && lingering.after == After::Emptied,
             Action::Write { .. } => own && lingering.after == After::Unlocked,
             Action::Closed { .. } | Action::Synced => own,
@@ -299,6 +299,13 @@ impl Publisher {
 
     pub(super) fn cut_overdue(&mut self, group: usize, now_ns: i64) {
         let timeout_ns = self.groups[group].timeout_ns;
+        for unit in self.groups[group].units.values_mut() {
+            // What seems to begin in the future began before the clock was set back. (One that waits for its beginning has none.)
+            if unit.opened_ns != i64::MAX {
+                unit.opened_ns = unit.opened_ns.min(now_ns);
+                unit.began_ns = unit.began_ns.min(now_ns);
+            }
+        }
         let overdue: Vec<(u64, bool)> = self.groups[group]
             .units
             .iter()

@@ -106,6 +106,13 @@ impl Publisher {
             Action::Abandoned => {
                 self.findings.remove(&path);
             }
+            // What isn't known of it differs, so all of it is read and sent.
+            Action::Restated { .. } => {
+                let lsn = self.at.position.lsn;
+                self.findings.remove(&path);
+                self.images.digests.set(lsn, &path, None);
+                self.check(&path);
+            }
             Action::Removed => return self.static_removed(&path, place),
             Action::Renamed { to } => return self.static_renamed(&path, place, &to.into()),
             // By a program that has the rules of before: what it did to the file, the file has.

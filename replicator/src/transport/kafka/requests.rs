@@ -206,9 +206,10 @@ impl Anew {
         })
     }
 
-    /// How long a request has to wait.
+    /// How long a request has to wait. When the last one was is in the future if the clock was set back since; then nobody
+    /// knows how long ago it was, and nothing is to wait until that comes.
     fn wait(&self, interval: Duration, now_ns: i64) -> Option<Duration> {
-        let since = u64::try_from(now_ns - self.asked_ns).unwrap_or(0);
+        let since = u64::try_from(now_ns - self.asked_ns).ok()?;
         interval
             .checked_sub(Duration::from_nanos(since))
             .filter(|wait| !wait.is_zero())
@@ -398,5 +399,6 @@ mod tests {
         assert_eq!(wait(130 * second), Some(Duration::from_secs(30)));
         assert_eq!(wait(160 * second), None);
         assert_eq!(anew.wait(Duration::ZERO, 100 * second), None);
+        assert_eq!(wait(99 * second), None, "the clock was set back");
     }
 }

@@ -237,18 +237,20 @@ impl Snapshot for SealedSnapshot<'_> {
         Ok(files)
     }
 
-    fn pieces(
+    fn pieces_in(
         &mut self,
         stream: &str,
         path: &[u8],
+        ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
         let path = sealed_path(stream, path);
         let stored = self.0.file(stream, &path)?;
         if stored.is_some_and(|stored| is_open(&stored.description, &stored.attributes)) {
-            return self.0.pieces(stream, &path, each);
+            return self.0.pieces_in(stream, &path, ids, each);
         }
-        self.0.pieces(stream, &path, &mut |piece| {
+        let sealed = ids.start.saturating_add(1)..ids.end.saturating_add(1);
+        self.0.pieces_in(stream, &path, sealed, &mut |piece| {
             each(StoredPiece {
                 id: piece.id - 1,
                 image: unsealed_image(piece.image),
