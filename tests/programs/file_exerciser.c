@@ -9,8 +9,8 @@
  * the `exec` operation. Bytes are in hexadecimal; `-` is none. A line ends with `= RESULT` where the
  * result is to be checked: what the call returns, or minus errno.
  *
- * DONE is a file whose first 8 bytes are the number of the line that was done last, as this machine has numbers: who finds
- * the program killed knows what it did, but for the line that followed.
+ * DONE is a file whose first 8 bytes are the number of the line that was done last, lowest byte first: who finds the
+ * program killed knows what it did, but for the line that followed.
  *
  *   open FD PATH FLAGS      letters: r w b(oth) c(reat) t(runc) a(ppend) x(excl)
  *   creat FD PATH           openat FD PATH FLAGS (relative to the working directory)

@@ -162,7 +162,7 @@ impl<'a> World<'a> {
         for number in 0..self.workers.len() {
             let worker = &mut self.workers[number];
             // Half of them may end what they are at.
-            if (self.plan.number as usize + number) % 2 == 0 {
+            if (self.plan.number as usize + number).is_multiple_of(2) {
                 worker.finish(&self.site, &mut self.shared, self.tally)?;
             } else if worker.kill(&self.site, &mut self.shared, self.tally)? {
                 self.tally.fault(KILLED_PROGRAM);

@@ -373,7 +373,7 @@ fn done(path: &Path) -> Result<usize> {
         Ok(bytes) => {
             let number = bytes
                 .first_chunk()
-                .map_or(0, |bytes| i64::from_ne_bytes(*bytes));
+                .map_or(0, |bytes| i64::from_le_bytes(*bytes));
             usize::try_from(number).with_context(|| format!("{} has {number}", path.display()))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
