@@ -128,6 +128,8 @@ pub struct Plan {
     pub seed: u64,
     /// Which round.
     pub number: u64,
+    /// For how long faults begin.
+    pub length: Duration,
     /// Transport and sink.
     pub way: Way,
     /// Whether there is a history beside the sink.
@@ -198,6 +200,7 @@ impl Plan {
         Plan {
             seed,
             number,
+            length,
             way,
             has_history: way.sink == Sink::Sqlite || chance.percent(40),
             groups,

@@ -159,6 +159,8 @@ impl<'a> World<'a> {
             self.look_at_positions()?;
         }
         self.heal()?;
+        // A start tells again what has been since the last checkpoint, and so would hide what got lost before.
+        self.wait_for(self.begin.elapsed() + self.plan.length / 2)?;
         for number in 0..self.workers.len() {
             let worker = &mut self.workers[number];
             // Half of them may end what they are at.
