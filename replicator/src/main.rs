@@ -3,7 +3,7 @@
 mod cli;
 
 use clap::Parser;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -15,11 +15,13 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(|| cli::AboveBars)
+        // What can't be written (the log's disk is full) is gone. To complain of it there would end the thread.
+        .log_internal_errors(false)
         .init();
     match cli::Cli::parse().run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("counterfoil: {error:#}");
+            let _ = writeln!(std::io::stderr(), "counterfoil: {error:#}");
             ExitCode::from(2)
         }
     }

@@ -3,11 +3,14 @@
  * returns what the script says. What it does to a file is exactly what the script says, so a model
  * of the file can be kept elsewhere.
  *
- *   file_exerciser SCRIPT [FIRST_LINE [PAUSE_US]]
+ *   file_exerciser SCRIPT [FIRST_LINE [PAUSE_US [DONE]]]
  *
  * Descriptors are named by the script, from 100 on, and really have that number, so they outlive
  * the `exec` operation. Bytes are in hexadecimal; `-` is none. A line ends with `= RESULT` where the
  * result is to be checked: what the call returns, or minus errno.
+ *
+ * DONE is a file whose first 8 bytes are the number of the line that was done last, lowest byte first: who finds the
+ * program killed knows what it did, but for the line that followed.
  *
  *   open FD PATH FLAGS      letters: r w b(oth) c(reat) t(runc) a(ppend) x(excl)
  *   creat FD PATH           openat FD PATH FLAGS (relative to the working directory)
@@ -107,7 +110,7 @@ static long lock(int fd, short type, const char *offset, const char *length) {
     return fcntl(fd, F_SETLKW, &region) < 0 ? -errno : 0;
 }
 
-static long run(int count, char **word, const char *program, const char *script, long next_line, const char *pause) {
+static long run(int count, char **word, const char *program, const char *script, long next_line, const char *pause, const char *done) {
     const char *verb = word[0];
     int fd = count > 1 ? atoi(word[1]) : -1;
     long result = -ENOSYS;
@@ -176,7 +179,7 @@ static long run(int count, char **word, const char *program, const char *script,
     } else if (IS("exec", 0)) {
         char line[32];
         snprintf(line, sizeof line, "%ld", next_line);
-        execl(program, program, script, line, pause, (char *)NULL);
+        execl(program, program, script, line, pause, done, (char *)NULL);
         result = -errno;
     }
     return result;
@@ -188,11 +191,19 @@ int main(int argc, char **argv) {
         return write(atoi(argv[2]), argv[3], length) == (ssize_t)length ? 0 : 1;
     }
     if (argc < 2) {
-        fprintf(stderr, "usage: file_exerciser SCRIPT [FIRST_LINE [PAUSE_US]]\n");
+        fprintf(stderr, "usage: file_exerciser SCRIPT [FIRST_LINE [PAUSE_US [DONE]]]\n");
         return 2;
     }
     long first_line = argc > 2 ? atol(argv[2]) : 1, number = 0;
-    const char *pause = argc > 3 ? argv[3] : "0";
+    const char *pause = argc > 3 ? argv[3] : "0", *done = argc > 4 ? argv[4] : NULL;
+    int done_fd = done ? open(done, O_WRONLY | O_CREAT | O_CLOEXEC, 0644) : -1;
+    /* It was executed to go on with this line, so the one before, which did that, is done. */
+    number = first_line - 1;
+    if (done && (done_fd < 0 || pwrite(done_fd, &number, sizeof number, 0) != sizeof number)) {
+        perror(done);
+        return 2;
+    }
+    number = 0;
     FILE *script = fopen(argv[1], "re");
     static char line[LINE_MAX_BYTES], copy[256];
     if (!script) {
@@ -215,10 +226,14 @@ int main(int argc, char **argv) {
             word[count++] = token;
         }
         if (count == 0) continue;
-        long result = run(count, word, argv[0], argv[1], number + 1, pause);
+        long result = run(count, word, argv[0], argv[1], number + 1, pause, done);
         if (checked && result != expected) {
             fprintf(stderr, "line %ld: returned %ld, not %ld: %s\n", number, result, expected, copy);
             return 1;
+        }
+        if (done && pwrite(done_fd, &number, sizeof number, 0) != sizeof number) {
+            perror(done);
+            return 2;
         }
         if (atol(pause) > 0) usleep((useconds_t)atol(pause));
     }

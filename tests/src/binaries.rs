@@ -36,10 +36,13 @@ fn built(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// `target/debug` (or whichever): two levels up from the test's own file, which lies in `deps`.
+/// `target/debug` (or whichever): where this program is, or above it where that is a test, which lies in `deps`.
 fn profile_dir() -> Result<PathBuf> {
-    let own = std::env::current_exe().context("finding the test's own path")?;
-    let dir = own.parent().and_then(Path::parent);
+    let own = std::env::current_exe().context("finding the program's own path")?;
+    let mut dir = own.parent();
+    if dir.is_some_and(|dir| dir.ends_with("deps")) {
+        dir = dir.and_then(Path::parent);
+    }
     Ok(dir
         .with_context(|| format!("{} lies in no target directory", own.display()))?
         .to_owned())

@@ -213,6 +213,16 @@ pub struct Disk {
 }
 
 impl Disk {
+    /// A directory with these files, none of them open.
+    pub fn with(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Disk {
+        let mut disk = Disk::default();
+        for (name, content) in files {
+            let inode = disk.create(&name);
+            disk.inodes[inode] = content;
+        }
+        disk
+    }
+
     /// The file of this name, if there is one.
     pub fn file(&self, name: &str) -> Option<&[u8]> {
         self.names

@@ -34,6 +34,7 @@ mod python_client;
 mod registry;
 mod site;
 mod small_disk;
+pub mod torture;
 mod tree;
 
 pub use binaries::{counterfoil, interposer, report};

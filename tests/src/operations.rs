@@ -3,6 +3,7 @@
 use crate::chance::Chance;
 use crate::disk_model::{Disk, Op, Whence, Writer};
 use std::fmt::Write as _;
+use std::ops::Range;
 
 /// Organisation and layout of the files that operations are made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,26 +119,127 @@ pub fn script(
     count: usize,
     chance: &mut Chance,
 ) -> (String, Disk) {
+    let operations = operations(shape, names, outside, Disk::default(), count, chance);
+    let mut disk = Disk::default();
+    (script_of(&operations, &mut disk), disk)
+}
+
+/// The same operations by themselves, for files that are as `disk` has them; about as many as `count`.
+pub(crate) fn operations(
+    shape: Shape,
+    names: &[&str],
+    outside: &str,
+    disk: Disk,
+    count: usize,
+    chance: &mut Chance,
+) -> Vec<Op> {
     let mut source = Source {
         shape,
         names,
         outside,
-        disk: Disk::default(),
-        text: String::new(),
+        disk,
+        operations: Vec::new(),
         next_fd: 100,
     };
     for _ in 0..count {
         source.step(chance);
     }
-    (source.text, source.disk)
+    source.operations
 }
+
+/// The script of operations, a line each, and what they make of the disk.
+pub(crate) fn script_of(operations: &[Op], disk: &mut Disk) -> String {
+    let mut text = String::new();
+    for op in operations {
+        match disk.apply(op) {
+            Some(result) => writeln!(text, "{op} = {result}"),
+            None => writeln!(text, "{op}"),
+        }
+        .expect("writing to a string can't fail");
+    }
+    text
+}
+
+/// What one of several programs does to two files that all of them have open: records at places of its own in the file
+/// `records`, and lines at the end of `lines`. Every record and line has the program's number, and a number of its own from
+/// `serials`.
+pub(crate) fn shared_operations(
+    [records, lines]: [&str; 2],
+    size: usize,
+    (member, members): (u64, u64),
+    serials: Range<u64>,
+    chance: &mut Chance,
+) -> Vec<Op> {
+    let (to_records, to_lines) = (100, 101);
+    let mut operations = Vec::new();
+    let open = |fd, path: &str, flags| Op::Open {
+        fd,
+        path: path.to_owned(),
+        flags,
+    };
+    operations.push(open(to_records, records, "bc"));
+    operations.push(open(to_lines, lines, "wca"));
+    for serial in serials {
+        let tag = format!("{member} {serial:09} ");
+        let offset = (chance.below(SHARED_SLOTS) * members + member) * size as u64;
+        let lock = |release| Op::Lock {
+            fd: to_records,
+            offset,
+            len: size as u64,
+            release,
+        };
+        let is_locked = chance.percent(30);
+        if is_locked {
+            operations.push(lock(false));
+        }
+        if chance.percent(60) || is_locked {
+            let mut bytes = tag.clone().into_bytes();
+            bytes.extend(chance.text(size - tag.len()));
+            operations.push(Op::Pwrite {
+                fd: to_records,
+                offset,
+                bytes,
+                in_thread: chance.percent(5),
+            });
+        }
+        if chance.percent(50) {
+            let mut bytes = tag.into_bytes();
+            let len = chance.below(50) as usize;
+            bytes.extend(chance.text(len));
+            bytes.push(b'\n');
+            operations.push(Op::Write {
+                fd: to_lines,
+                bytes,
+                by: Writer::Itself,
+            });
+        }
+        if is_locked {
+            operations.push(lock(true));
+        }
+        match chance.below(100) {
+            0..=4 => operations.push(Op::Sync {
+                fd: *chance.pick(&[to_records, to_lines]),
+                data_only: chance.percent(50),
+            }),
+            5..=8 => {
+                operations.push(Op::Close { fd: to_records });
+                operations.push(open(to_records, records, "b"));
+            }
+            _ => {}
+        }
+    }
+    operations
+}
+
+/// How many places each program has in a shared file of records.
+const SHARED_SLOTS: u64 = 40;
 
 struct Source<'a> {
     shape: Shape,
     names: &'a [&'a str],
     outside: &'a str,
     disk: Disk,
-    text: String,
+    operations: Vec<Op>,
     next_fd: u32,
 }
 
@@ -148,13 +250,8 @@ const RECORDS_MAX: u64 = 60;
 
 impl Source<'_> {
     fn emit(&mut self, op: &Op) -> i64 {
-        let result = self.disk.apply(op);
-        match result {
-            Some(result) => writeln!(self.text, "{op} = {result}"),
-            None => writeln!(self.text, "{op}"),
-        }
-        .expect("writing to a string can't fail");
-        result.unwrap_or(0)
+        self.operations.push(op.clone());
+        self.disk.apply(op).unwrap_or(0)
     }
 
     fn fresh_fd(&mut self) -> u32 {

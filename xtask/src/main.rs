@@ -11,6 +11,7 @@ mod fuzz;
 mod install;
 mod packages;
 mod stats;
+mod torture;
 
 use anyhow::{Context as _, Result};
 use cargo::{Profile, With};
@@ -66,6 +67,28 @@ enum Task {
         replay: Vec<std::path::PathBuf>,
         /// Only these targets: copybook, layout and so on, as in fuzz/targets.
         targets: Vec<String>,
+    },
+    /// Programs, operations and faults at random, on every transport and sink; ends with what was tried. 1 if anything
+    /// differed, was lost or came twice.
+    ///
+    /// Faults: programs and replicators killed and stopped, servers killed, connections cut and slow, disks full (as root),
+    /// failing writes, steps of the clock. A seed gives the same plan again. tests/README.md says how it checks.
+    Torture {
+        /// No further round is begun after so long.
+        #[arg(long, value_name = "N", default_value_t = 5.0)]
+        minutes: f64,
+        /// Repeat the plans of a run with this seed; without it, one from the clock, which is printed.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+        /// Begin with this round of the seed.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        round: u64,
+        /// At most so many rounds.
+        #[arg(long, value_name = "N")]
+        rounds: Option<u64>,
+        /// For how long faults begin in a round; part of what the seed decides.
+        #[arg(long, value_name = "N", default_value_t = 5000)]
+        round_ms: u64,
     },
     /// Formatting, lints and documentation, without warnings.
     Lint,
@@ -161,6 +184,19 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             })?;
             Ok(ExitCode::SUCCESS)
         }
+        Task::Torture {
+            minutes,
+            seed,
+            round,
+            rounds,
+            round_ms,
+        } => torture::run(&torture::Options {
+            minutes,
+            seed,
+            round,
+            rounds,
+            round_ms,
+        }),
         Task::Lint => {
             packages::install_missing()?;
             cargo::run(&["fmt", "--all", "--check"], &[])?;

@@ -10,7 +10,7 @@ mod statics;
 mod verified;
 
 use super::former::Former;
-use super::images::{Image, Images, ImagesError, StoredUnit};
+use super::images::{AppliedPositions, Image, Images, ImagesError, StoredUnit};
 use super::pieces::{Parse, Span, walk};
 use super::units::{After, Dirty, Held, Lingering, Open, Published, RECOVERY, Unit};
 use crate::capture::check::{CHUNK_BYTES, Task, Tasks, checksum};
@@ -488,21 +488,25 @@ impl Publisher {
             ])
             .min()
             .unwrap_or(0);
-        if cursor <= self.images.cursor() {
+        // Read after the end that is applied, so no less than it. It may be less than the cursor in numbers: what lies
+        // between led to no event.
+        let sinks = self.progress.sinks().into_iter();
+        let applied: AppliedPositions = sinks.map(|(name, sink)| (name, sink.positions)).collect();
+        // As long as nothing is known of a target, no start does without it, so that is worth a checkpoint by itself.
+        let is_first_of_some = applied.iter().any(|(sink, streams)| {
+            let mut streams = streams.keys();
+            streams.any(|stream| self.images.applied(sink, stream).is_none())
+        });
+        let known = self.images.cursor();
+        if cursor < known || cursor == known && !is_first_of_some {
             // The last checkpoint put all of it on disk, and nothing has changed since.
-            if self.images.is_ahead()
-                && self.images.cursor() == self.reader.next_lsn()
-                && self.reader.is_durable()
+            if self.images.is_ahead() && known == self.reader.next_lsn() && self.reader.is_durable()
             {
                 self.images.settle();
             }
             return Ok(());
         }
-        // Read after the end that is applied, so no less than it. It may be less than the cursor in numbers: what lies
-        // between led to no event.
-        let sinks = self.progress.sinks().into_iter();
-        self.images
-            .set_applied(sinks.map(|(name, sink)| (name, sink.positions)).collect());
+        self.images.set_applied(applied);
         self.store_units();
         let open = self
             .tracked

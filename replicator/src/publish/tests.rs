@@ -480,11 +480,33 @@ impl Stand {
         }
         if !self.fold.is_empty() {
             let batch = self.fold.take();
+            self.assert_apart(&batch);
             self.sink.apply(&batch).unwrap();
             self.applied = Some(batch.position);
         }
         self.progress
             .update_sink("s", |sink| sink.applied_end = sink.applied_end.max(end));
+    }
+
+    /// No two pieces of a batch are at the same place: a target that has files could have but one of them.
+    fn assert_apart(&self, batch: &counterfoil_sinks::Batch) {
+        let codec = self.config.groups[0].files[0].format.codec().unwrap();
+        for changes in &batch.files {
+            let mut reached = 0;
+            for (&id, image) in &changes.images {
+                let mut bytes = Vec::new();
+                match image {
+                    Image::Record { data, rest } => {
+                        codec.encode(id, data, rest, &mut bytes).unwrap();
+                    }
+                    Image::Residue { bytes: residue, .. } => bytes.extend(residue),
+                    Image::Absent => continue,
+                }
+                let from = codec.offset_of(id);
+                assert!(reached <= from, "{id} is within the piece before it");
+                reached = from + bytes.len() as u64;
+            }
+        }
     }
 
     /// Every file as the target has it, and as it is.

@@ -54,6 +54,15 @@ impl Dirty {
         );
     }
 
+    /// Whether some of the span is in it.
+    pub(super) fn overlaps(&self, span: &Span) -> bool {
+        self.cleared_from.is_some_and(|from| from < span.end)
+            || self
+                .spans
+                .iter()
+                .any(|own| own.start < span.end && span.start < own.end)
+    }
+
     /// Spans in order, none touching another.
     pub(super) fn compact(&mut self) {
         self.spans.sort_unstable_by_key(|span| span.start);

@@ -744,12 +744,13 @@ impl<'a, 'b> Plan<'a, 'b> {
             if offset < reached {
                 return Err(refused(format!("record {id} overlaps the one before it")));
             }
-            if end > changes.attributes.size.min(i64::MAX.cast_unsigned()) {
-                return Err(refused(format!(
-                    "record {id} ends at byte {end}, behind the file's size of {} bytes",
-                    changes.attributes.size
-                )));
-            }
+            // How long a file is, every change of it says; that it was cut off, only the unit of work that did it, when it ends.
+            let size = changes.attributes.size.min(i64::MAX.cast_unsigned());
+            let Some(room) = size.checked_sub(offset).filter(|room| *room > 0) else {
+                continue;
+            };
+            encoded.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+            let end = end.min(size);
             reached = end;
             output.put(offset, &encoded).doing(writing)?;
         }

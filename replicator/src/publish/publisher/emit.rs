@@ -182,8 +182,45 @@ impl Publisher {
         }
     }
 
+    /// Where boundaries depend on content, what other open units did to the same place is published with it: the target still
+    /// has the pieces that were there before, and part of them can't stay beside what is there now.
+    fn join_others(&mut self, file: usize, dirty: &mut Dirty) {
+        let boundaries = self.file(file).map(|tracked| tracked.codec.boundaries());
+        if !matches!(boundaries, Some(boundaries) if !matches!(boundaries, Boundaries::Pitch(_))) {
+            return;
+        }
+        let units = self.groups.iter_mut().flat_map(|group| &mut group.units);
+        let mut others: Vec<&mut Dirty> = units
+            .flat_map(|(_, unit)| &mut unit.files)
+            .filter(|(touched, _)| *touched == file)
+            .map(|(_, theirs)| theirs)
+            .collect();
+        let mut joined = !others.is_empty();
+        while joined {
+            joined = false;
+            for theirs in &mut others {
+                let ends = dirty.spans.iter().map(|span| span.end);
+                let end = dirty.cleared_from.map_or(ends.max(), |_| Some(u64::MAX));
+                if let Some(from) = theirs.cleared_from
+                    && end.is_some_and(|end| from < end)
+                {
+                    joined |= dirty.cleared_from.is_none_or(|ours| from < ours);
+                    dirty.clear_from(from);
+                    theirs.cleared_from = None;
+                }
+                let (moved, kept): (Vec<Span>, Vec<Span>) = std::mem::take(&mut theirs.spans)
+                    .into_iter()
+                    .partition(|span| span.overwrites && dirty.overlaps(span));
+                theirs.spans = kept;
+                joined |= !moved.is_empty();
+                dirty.spans.extend(moved);
+            }
+        }
+    }
+
     /// Turns what was touched into events, from what is there now.
     pub(super) fn make_events(&mut self, file: usize, mut dirty: Dirty) {
+        self.join_others(file, &mut dirty);
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return;
         };
