@@ -4,7 +4,7 @@
 //! there joins the batch as ever. So comparing costs no batches of its own, however many checksums come.
 
 use super::applier::Applier;
-use crate::digest::Digester;
+use crate::digest::{Digest, Digester};
 use crate::event::{Change, Checksum, Event};
 use crate::verification::{Leg, NO_RAW};
 use counterfoil_proto::{Position, path_text};
@@ -37,19 +37,22 @@ impl Applier {
         let (sink, streams, applied) = (&mut self.sink, &self.streams, &self.applied);
         let compared = self.pulse.wait(|| {
             let mut snapshot = sink.snapshot()?;
-            let compare = |check: &Check| {
+            let mut compared = Vec::with_capacity(checks.len());
+            for ranges in checks.chunk_by(Check::goes_on_with) {
                 let (Some(stream), Some(applied)) =
-                    (streams.get(check.stream), applied.get(check.stream))
+                    (streams.get(ranges[0].stream), applied.get(ranges[0].stream))
                 else {
-                    return Ok(Compared::NotNow);
+                    compared.extend(ranges.iter().map(|_| Compared::NotNow));
+                    continue;
                 };
                 // Another process may have applied something since.
-                match snapshot.position(stream)? == *applied {
-                    true => compare(snapshot.as_mut(), stream, check),
-                    false => Ok(Compared::NotNow),
+                if snapshot.position(stream)? == *applied {
+                    compared.extend(compare(snapshot.as_mut(), stream, ranges)?);
+                } else {
+                    compared.extend(ranges.iter().map(|_| Compared::NotNow));
                 }
-            };
-            checks.iter().map(compare).collect::<Result<Vec<_>, _>>()
+            }
+            Ok(compared)
         });
         let compared = compared.unwrap_or_else(|error: SinkError| {
             tracing::info!("sink {}: comparing with it: {error}", self.name);
@@ -118,6 +121,13 @@ impl Check {
         }
     }
 
+    /// Whether another is about what follows in the same file.
+    fn goes_on_with(&self, next: &Check) -> bool {
+        self.stream == next.stream
+            && self.checksum.to == next.checksum.from
+            && self.file.path == next.file.path
+    }
+
     pub(super) fn stream(&self) -> usize {
         self.stream
     }
@@ -138,29 +148,38 @@ impl Check {
     }
 }
 
-/// Compares a range with what a target has of it.
+/// Compares ranges of a file that follow one another with what a target has of them: it is asked once for all.
 fn compare(
     snapshot: &mut dyn Snapshot,
     stream: &str,
-    check: &Check,
-) -> Result<Compared, SinkError> {
-    let Some(expected) = check.checksum.digest else {
-        return Ok(Compared::NotNow);
+    ranges: &[Check],
+) -> Result<Vec<Compared>, SinkError> {
+    let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else {
+        return Ok(Vec::new());
     };
-    let path = &check.file.path;
+    let path = &first.file.path;
     match snapshot.file(stream, path)? {
-        Some(stored) if !stored.shape.raw => return Ok(Compared::Never(NO_RAW.to_owned())),
+        Some(stored) if !stored.shape.raw => {
+            let never = |_: &Check| Compared::Never(NO_RAW.to_owned());
+            return Ok(ranges.iter().map(never).collect());
+        }
         _ => {}
     }
-    let mut digester = Digester::default();
-    let ids = check.checksum.from..check.checksum.to;
+    let mut digesters: Vec<Digester> = ranges.iter().map(|_| Digester::default()).collect();
+    let mut at = 0;
+    let ids = first.checksum.from..last.checksum.to;
     snapshot.pieces_in(stream, path, ids, &mut |piece| {
-        digester.image(piece.id, &piece.image);
+        while at + 1 < ranges.len() && piece.id >= ranges[at].checksum.to {
+            at += 1;
+        }
+        digesters[at].image(piece.id, &piece.image);
         true
     })?;
-    let found = digester.finish();
-    Ok(match found == expected {
-        true => Compared::Equal(found.records),
-        false => Compared::Different(found.records),
-    })
+    let found = digesters.into_iter().map(Digester::finish);
+    let of = |(check, found): (&Check, Digest)| match check.checksum.digest {
+        None => Compared::NotNow,
+        Some(expected) if found == expected => Compared::Equal(found.records),
+        Some(_) => Compared::Different(found.records),
+    };
+    Ok(ranges.iter().zip(found).map(of).collect())
 }

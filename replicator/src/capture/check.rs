@@ -38,7 +38,7 @@ pub const CHUNK_BYTES: u64 = 256 * 1024;
 pub const FILE_BYTES_MAX: u64 = 1 << 45;
 
 /// How long the thread sleeps at most.
-const NAP: Duration = Duration::from_millis(500);
+const NAP: Duration = asked::LOOK;
 
 /// What the thread is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

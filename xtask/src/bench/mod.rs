@@ -70,7 +70,7 @@ pub(crate) enum Which {
     /// Rows a second that are proven equal, against a plain SELECT, and what that costs live apply.
     Verify {
         /// How many records the file has.
-        #[arg(long, default_value_t = 1_000_000)]
+        #[arg(long, default_value_t = 2_000_000)]
         records: u64,
         /// How many rounds.
         #[arg(long, default_value_t = 5)]

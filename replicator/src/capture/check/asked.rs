@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often requests are looked for.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Where requests are, and when they were last looked for.
 pub(super) struct Requests {
