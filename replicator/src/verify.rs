@@ -103,6 +103,10 @@ pub struct Difference {
     pub file: String,
     /// Bytes of the target from there on, hexadecimal.
     pub target: String,
+    /// All bytes that the file has of the record, hexadecimal, if it has any.
+    pub file_image: Option<String>,
+    /// All bytes that the target has of it.
+    pub target_image: Option<String>,
 }
 
 /// Kinds of difference.
@@ -432,13 +436,9 @@ impl Comparison {
                 .zip(target)
                 .position(|(a, b)| a != b)
                 .unwrap_or(file.len().min(target.len()));
-            let text = |bytes: &[u8]| {
-                let shown = &bytes[first.min(bytes.len())..bytes.len().min(first + 16)];
-                shown
-                    .iter()
-                    .map(|byte| format!("{byte:02x}"))
-                    .collect::<String>()
-            };
+            let text =
+                |bytes: &[u8]| hex(&bytes[first.min(bytes.len())..bytes.len().min(first + 16)]);
+            let whole = |bytes: &[u8]| (record.is_some() && !bytes.is_empty()).then(|| hex(bytes));
             self.report.differences.push(Difference {
                 record,
                 kind,
@@ -456,11 +456,17 @@ impl Comparison {
                 } else {
                     text(target)
                 },
+                file_image: whole(file),
+                target_image: whole(target),
             });
             self.sides
                 .insert(record, (kind, file.to_vec(), target.to_vec()));
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Adds a range behind the others, where that can be together with the last one; what is too much becomes one long range.

@@ -124,6 +124,20 @@ fn what_differs_is_named_shown_and_mended_while_everything_runs() -> Result<()> 
             (90000, "only-in-target", 0, ""),
         ]
     );
+    let images = |record: u64| {
+        let all = found
+            .iter()
+            .flat_map(|file| file["differences"].as_array().into_iter().flatten());
+        let mut of_it = all.filter(|it| it["record"] == record);
+        of_it.next().map(|it| {
+            let len = |key: &str| it[key].as_str().map_or(0, str::len);
+            (len("file_image"), len("target_image"))
+        })
+    };
+    assert_eq!(
+        [17, 9000, 90000].map(images),
+        [Some((200, 200)), Some((200, 0)), Some((0, 200))]
+    );
     // Shown first, and nothing is done.
     let shown = site.run(&["verify", "--settle", "1", "--repair", "--dry-run"])?;
     let shown = shown.expect_code(1)?.stdout;
