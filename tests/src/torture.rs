@@ -6,8 +6,8 @@
 //! that runs has to bring each sink to what the files are.
 //!
 //! What is right is decided without Counterfoil: what programs did is known from the scripts they were given and from how far
-//! they say they got ([`Worker`]); what sinks have is read by plain SQL, or from the files sink's files, and compared with the
-//! files byte by byte ([`targets`]); what is on a topic is read by a consumer of the test's own ([`topic`]).
+//! they say they got (`workers`); what sinks have is read by plain SQL, or from the files sink's files, and compared with the
+//! files byte by byte (`targets`); what is on a topic is read by a consumer of the test's own (`topic`).
 //!
 //! The seed decides what is tried. Which moment of a process a fault meets depends on the machine, so repeating a run that
 //! failed may take a few attempts.
