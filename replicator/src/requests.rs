@@ -74,16 +74,6 @@ impl Request {
     }
 }
 
-/// Whether something is asked that nobody has heeded.
-pub fn has_requests(directory: &Path) -> bool {
-    let entries = std::fs::read_dir(directory).into_iter().flatten();
-    let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    paths.any(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == "json")
-    })
-}
-
 /// What is asked at present, the oldest first. What can't be read is put aside, and told.
 pub(crate) fn waiting(directory: &Path) -> Vec<(PathBuf, Request)> {
     let Ok(entries) = std::fs::read_dir(directory) else {

@@ -61,6 +61,9 @@ pub struct Tally {
     pub incomplete: bool,
     /// Why nothing can be compared, where it can't.
     pub uncompared: Option<String>,
+    /// Ranges of the file, since the start of the process, that weren't as they were captured when they were read again.
+    #[serde(default)]
+    pub mended: u64,
     /// The outcome of the last round before that went through all of the file.
     pub last: Option<Outcome>,
 }
@@ -145,6 +148,7 @@ impl Tally {
             *self = Tally {
                 round: checksum.round,
                 last: self.outcome().or(self.last),
+                mended: self.mended,
                 ..Tally::default()
             };
         }
@@ -196,6 +200,13 @@ impl Verification {
         tally.note(checksum, position, leg, records);
     }
 
+    /// A range of a file was read again, and wasn't as it was captured; what it holds is sent.
+    pub fn note_mended(&mut self, path: &str) {
+        if let Some(tally) = self.files.get_mut(path) {
+            tally.mended += 1;
+        }
+    }
+
     /// A range of a file was compared with what a target has of it.
     pub fn note_target(
         &mut self,
@@ -244,6 +255,13 @@ impl Verification {
             files: of(&self.files),
             targets: targets.map(|(sink, it)| (sink.clone(), of(it))).collect(),
         }
+    }
+
+    /// The last round there was of any file; 0: there was none.
+    pub fn last_round(&self) -> u64 {
+        let targets = self.targets.values().flat_map(BTreeMap::values);
+        let tallies = self.files.values().chain(targets);
+        tallies.map(|tally| tally.round).max().unwrap_or(0)
     }
 
     /// What others know goes with it.

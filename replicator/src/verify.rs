@@ -216,6 +216,11 @@ pub fn verify(
                 Some(tally) => proven(&path, tables.remove(&path), tally),
                 None => settled(config, &stream, &path, sink, options)?,
             };
+            let is_busy = proof.is_some_and(|proof| proof.is_busy(&path));
+            let report = match is_busy && report.different > 0 && report.error.is_none() {
+                true => in_a_unit(report),
+                false => report,
+            };
             keep(FileReport {
                 ranges_read_again: read_again,
                 ..report
@@ -224,6 +229,22 @@ pub fn verify(
         entries::settle(config, &stream, unsettled, sink, options, &mut keep)?;
     }
     Ok(reports)
+}
+
+/// A file of which each round found that something was changing it: what differs may only not be complete.
+fn in_a_unit(report: FileReport) -> FileReport {
+    FileReport {
+        error: Some(format!(
+            "{} records are other than in the target, and each time something was changing the file: a unit of work that isn't \
+             complete (`counterfoil status` shows those that last long); verify it again once it is",
+            report.different
+        )),
+        changing: report.different,
+        different: 0,
+        differences: Vec::new(),
+        mend: (report.mend.0, Vec::new()),
+        ..report
+    }
 }
 
 /// What there is to say of a file that a round found equal.

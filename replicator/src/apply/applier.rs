@@ -295,7 +295,23 @@ impl Applier {
         // With one sink nobody else has the parcel, and nothing need be copied.
         let events = Arc::try_unwrap(parcel)
             .map_or_else(|shared| shared.events.clone(), |parcel| parcel.events);
-        for event in events {
+        let mut events = events.into_iter();
+        let mut unit = None;
+        loop {
+            // What a unit changes may have to be compared before; never in the middle of one.
+            if let Some(next) = events.as_slice().first()
+                && unit != Some(unit_of(next))
+            {
+                unit = Some(unit_of(next));
+                let all = events.as_slice().iter();
+                let all = all.take_while(|event| unit == Some(unit_of(event)));
+                if self.is_check_due(all) && !self.apply() {
+                    return false;
+                }
+            }
+            let Some(event) = events.next() else {
+                break;
+            };
             let group = usize::from(event.group);
             if self.is_refused(group) {
                 continue;
@@ -309,10 +325,6 @@ impl Applier {
                 .is_some_and(|applied| event.position <= applied)
             {
                 continue;
-            }
-            // What it changes may have to be compared before.
-            if !self.checks.is_empty() && self.is_check_due(&event) && !self.apply() {
-                return false;
             }
             self.forget_checks(&event);
             let (position, captured_ns) = (event.position, event.captured_ns);
@@ -802,6 +814,11 @@ impl Applier {
         *pause = (*pause * 2).min(RETRY_MAX);
         true
     }
+}
+
+/// The unit of work that an event is of: all of one ends at one operation.
+fn unit_of(event: &Event) -> (u16, u64, u64) {
+    (event.group, event.position.epoch, event.position.lsn)
 }
 
 /// An empty fold of a stream.

@@ -23,9 +23,13 @@ pub(super) struct Check {
 }
 
 impl Applier {
-    /// Whether checksums are to be compared before this event is taken, or since there are many.
-    pub(super) fn is_check_due(&self, event: &Event) -> bool {
-        self.checks.len() >= CHECKS_MAX || self.checks.iter().any(|check| check.is_before(event))
+    /// Whether checksums are to be compared before these events are taken, or since there are many.
+    pub(super) fn is_check_due<'e>(&self, mut unit: impl Iterator<Item = &'e Event>) -> bool {
+        if self.checks.is_empty() {
+            return false;
+        }
+        let changes = |event: &Event| self.checks.iter().any(|check| check.is_before(event));
+        self.checks.len() >= CHECKS_MAX || unit.any(changes)
     }
 
     /// Compares what waits; all that came before is applied.
@@ -39,28 +43,33 @@ impl Applier {
             let mut snapshot = sink.snapshot()?;
             let mut compared = Vec::with_capacity(checks.len());
             for ranges in checks.chunk_by(Check::goes_on_with) {
-                let (Some(stream), Some(applied)) =
-                    (streams.get(ranges[0].stream), applied.get(ranges[0].stream))
-                else {
-                    compared.extend(ranges.iter().map(|_| Compared::NotNow));
-                    continue;
-                };
+                let of = streams
+                    .get(ranges[0].stream)
+                    .zip(applied.get(ranges[0].stream));
                 // Another process may have applied something since.
-                if snapshot.position(stream)? == *applied {
-                    compared.extend(compare(snapshot.as_mut(), stream, ranges)?);
-                } else {
-                    compared.extend(ranges.iter().map(|_| Compared::NotNow));
+                let found = match of {
+                    Some((stream, applied)) if snapshot.position(stream)? == *applied => {
+                        compare(snapshot.as_mut(), stream, ranges)
+                    }
+                    _ => Ok(ranges.iter().map(|_| Compared::NotNow).collect()),
+                };
+                match found {
+                    Ok(found) => compared.extend(found),
+                    Err(error) if error.is_transient() => return Err(error),
+                    // What can't be read isn't what it should be. The others are another round's.
+                    Err(error) => {
+                        let damaged = |_: &Check| Compared::Damaged(error.to_string());
+                        compared.extend(ranges.iter().map(damaged));
+                        break;
+                    }
                 }
             }
+            compared.resize_with(checks.len(), || Compared::NotNow);
             Ok(compared)
         });
         let compared = compared.unwrap_or_else(|error: SinkError| {
             tracing::info!("sink {}: comparing with it: {error}", self.name);
-            let of_each = |_: &Check| match error.is_transient() {
-                true => Compared::NotNow,
-                false => Compared::Never(error.to_string()),
-            };
-            checks.iter().map(of_each).collect()
+            checks.iter().map(|_| Compared::NotNow).collect()
         });
         for (check, compared) in checks.iter().zip(compared) {
             self.note(check, compared);
@@ -80,6 +89,10 @@ impl Applier {
                     check.checksum.from,
                 );
                 Ok((Leg::Different, records))
+            }
+            Compared::Damaged(why) => {
+                tracing::warn!("sink {}: comparing {path} with it: {why}", self.name);
+                Ok((Leg::Different, 0))
             }
             Compared::NotNow => Ok((Leg::Busy, 0)),
             Compared::Never(why) => Err(why),
@@ -104,6 +117,8 @@ impl Applier {
 enum Compared {
     Equal(u64),
     Different(u64),
+    /// What the target has can't be read, and that won't change by itself.
+    Damaged(String),
     /// Nothing can be said now; another round tells.
     NotNow,
     /// There is nothing to compare it with.
@@ -163,7 +178,9 @@ fn compare(
             let never = |_: &Check| Compared::Never(NO_RAW.to_owned());
             return Ok(ranges.iter().map(never).collect());
         }
-        _ => {}
+        Some(_) => {}
+        // Not even that it is there.
+        None => return Ok(ranges.iter().map(|_| Compared::Different(0)).collect()),
     }
     let mut digesters: Vec<Digester> = ranges.iter().map(|_| Digester::default()).collect();
     let mut at = 0;

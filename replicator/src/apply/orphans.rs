@@ -7,8 +7,6 @@ use counterfoil_proto::path_text;
 use counterfoil_sinks::plan::rows;
 use counterfoil_sinks::{Attributes, Batch, FileChanges, FileFate, StoredFile};
 use std::collections::BTreeMap;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,11 +41,10 @@ impl Applier {
     }
 
     fn remove_orphan(&mut self, path: &[u8]) -> Result<()> {
-        let is_captured = self.config.rule_for(path).is_some();
-        let there = Path::new(std::ffi::OsStr::from_bytes(path));
+        // Whoever captures knows whether a file is gone, or only its directory isn't mounted.
         ensure!(
-            !is_captured || there.symlink_metadata().is_err(),
-            "it is there, and captured; to have it read again, `counterfoil sync` it"
+            self.config.rule_for(path).is_none(),
+            "it is captured: `counterfoil sync` it, and if it is gone its rows go"
         );
         // What is on its way may be about it.
         ensure!(self.apply(), "everything stops");

@@ -3,8 +3,8 @@
 use anyhow::Context as _;
 use counterfoil::config::Config;
 use counterfoil::replicator::open_sink_read_only;
-use counterfoil::requests::{Request, has_requests};
-use counterfoil::state::running;
+use counterfoil::requests::Request;
+use counterfoil::state::{applying, running};
 use counterfoil::status::waiting_bytes;
 use counterfoil::verify::online::{Proof, prove};
 use counterfoil::verify::{Difference, FileReport, Kind, Options, Report, verify};
@@ -198,6 +198,7 @@ fn repair(args: &Args, path: &Path, config: &Config, found: Report) -> anyhow::R
     };
     let mut mended = BTreeSet::new();
     let mut orphans = Vec::new();
+    let mut asked = Vec::new();
     for file in &found.files {
         let (bytes, ids) = &file.mend;
         if file.equal || file.uncompared.is_some() || ids.is_empty() {
@@ -221,22 +222,29 @@ fn repair(args: &Args, path: &Path, config: &Config, found: Report) -> anyhow::R
         ));
         mended.insert(bytes.clone());
         if !args.dry_run {
-            Request::restate(bytes, ids)
-                .post(&config.site.requests_path())
-                .with_context(|| format!("asking for {} to be told again", file.path))?;
+            let posted = Request::restate(bytes, ids).post(&config.site.requests_path());
+            asked.push(
+                posted.with_context(|| format!("asking for {} to be told again", file.path))?,
+            );
         }
     }
     if args.dry_run || mended.is_empty() && orphans.is_empty() {
         return Ok(found);
     }
     for (bytes, sink) in &orphans {
-        let request = Request::Orphan {
-            sink: sink.clone(),
-            path: bytes.clone(),
+        // Of what is captured, the capturing half says whether it is gone; of the rest nobody but the target knows.
+        let posted = if config.rule_for(bytes).is_some() {
+            let paths = vec![bytes.clone()];
+            Request::Sync { paths }.post(&config.site.requests_path())
+        } else {
+            anyhow::ensure!(
+                config.kafka.is_none() || applying(config).is_some() || running(config).is_none(),
+                "removing what isn't there any more from sink {sink}: nobody applies to it on this machine; ask where `counterfoil apply` runs"
+            );
+            let (sink, path) = (sink.clone(), bytes.clone());
+            Request::Orphan { sink, path }.post(&config.site.apply_requests_path())
         };
-        request
-            .post(&config.site.apply_requests_path())
-            .context("asking for an orphan to be removed")?;
+        asked.push(posted.context("asking for an orphan to be removed")?);
     }
     if running(config).is_none() {
         // It goes the way of everything, and somebody has to be there for that.
@@ -247,7 +255,7 @@ fn repair(args: &Args, path: &Path, config: &Config, found: Report) -> anyhow::R
         .map(|(bytes, _)| bytes)
         .chain(mended)
         .collect();
-    await_heeded(config)?;
+    await_heeded(config, &asked)?;
     let second = compare(args, config, Some(&again), MEND_MAX)?;
     if !args.json {
         print_sum(&second, config);
@@ -287,19 +295,19 @@ fn ranges_in_words(ids: &[Range<u64>]) -> String {
     format!("{}{more}", shown.join(", "))
 }
 
-/// Waits until a replicator has taken over what was asked.
-fn await_heeded(config: &Config) -> anyhow::Result<()> {
+/// Waits until what was asked is taken over; takes it back if nobody does.
+fn await_heeded(config: &Config, asked: &[PathBuf]) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let directories = [
-        config.site.requests_path(),
-        config.site.apply_requests_path(),
-    ];
-    while directories.iter().any(|directory| has_requests(directory)) {
-        anyhow::ensure!(
-            begun.elapsed() < MEND_MAX && running(config).is_some(),
-            "nobody has taken over what was asked, in {}: does a replicator run (`counterfoil status`)?",
-            config.site.requests_path().display()
-        );
+    while let Some(waiting) = asked.iter().find(|place| place.exists()) {
+        if begun.elapsed() > MEND_MAX || running(config).is_none() {
+            for place in asked {
+                let _ = std::fs::remove_file(place);
+            }
+            anyhow::bail!(
+                "nobody has taken over what was asked, as {}, so it is taken back: `counterfoil status` says whether a replicator runs",
+                waiting.display()
+            );
+        }
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

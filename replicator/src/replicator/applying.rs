@@ -13,6 +13,7 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
     use crate::progress::Progress;
     use crate::transport;
     use crate::transport::kafka::{receiving::Receiving, watch};
+    use crate::verification::Verification;
     use anyhow::Context as _;
 
     let Some(kafka) = &config.kafka else {
@@ -24,6 +25,11 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
     for sink_config in &config.sinks {
         let name = sink_config.name.as_str();
         let progress = Arc::new(Progress::default());
+        // What is known to differ is so until a later round finds it equal.
+        let mut known =
+            Verification::read(&config.site.apply_verification_path()).unwrap_or_default();
+        known.targets.retain(|sink, _| sink == name);
+        *progress.verification() = known;
         let mut sink = open_sink(sink_config)?;
         let applied = match positions(&streams, sink.as_mut()) {
             // It is asked again before it is given anything, for as long as that takes.

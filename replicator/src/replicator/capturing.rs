@@ -12,6 +12,7 @@ use crate::publish::{CURSOR, Publisher, PublisherOptions, PublisherParts};
 use crate::state::{self, Start, State};
 use crate::transport::spool::Spool;
 use crate::transport::{self, Inlet, Outlet, Spooling};
+use crate::verification::Verification;
 use anyhow::{Context, Result, bail};
 use counterfoil_journal::{DiskStorage, Journal};
 use counterfoil_proto::Position;
@@ -56,6 +57,9 @@ fn away(destinations: &mut [Box<dyn Destination>]) -> Result<Option<(String, Str
 pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
     let config = Arc::clone(config);
     let progress = Arc::new(Progress::default());
+    // What is known to differ is so until a later round finds it equal.
+    *progress.verification() =
+        Verification::read(&config.site.verification_path()).unwrap_or_default();
     let (state, start) = State::lock(&config)?;
     state::check_replaced(&config, read_again)?;
     let board = state::prepare_lanes(&config, state::For::Replicator)?;

@@ -319,7 +319,7 @@ fn organization(organization: Organization) -> v1::Organization {
 }
 
 /// The key of a message: the file's path as text for people, `#`, and the record's identity in decimal. Events of a whole
-/// file have nothing after the `#`, those of a range its first identity and `+`, those of the stream no file either.
+/// file have nothing after the `#`, those of a range its first identity and `+` (checksums: `=`), those of the stream no file either.
 /// It never changes for a record, so it decides what compaction keeps and how others spread records.
 pub fn key(message: &v1::ChangeEvent) -> String {
     let path = message
@@ -330,6 +330,8 @@ pub fn key(message: &v1::ChangeEvent) -> String {
         (v1::Op::Put | v1::Op::Delete | v1::Op::Residue, _) => {
             format!("{path}#{}", message.record)
         }
+        // It changes nothing, so it takes the place of nothing that does.
+        (v1::Op::Checksum, Some(range)) => format!("{path}#{}=", range.begin),
         (_, Some(range)) => format!("{path}#{}+", range.begin),
         _ => format!("{path}#"),
     }

@@ -10,9 +10,10 @@ use crate::status::Status;
 use crate::verification::{Tally, Verification};
 use counterfoil_lane::clock;
 use counterfoil_proto::path_text;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Rounds through a file that are asked for, when something was changing it each time.
@@ -26,8 +27,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Proof {
     /// By sink and file: the round that found all of it equal.
     equal: BTreeMap<(String, Vec<u8>), Tally>,
-    /// By file: ranges that weren't as they were captured, and were read again.
-    read_again: BTreeMap<Vec<u8>, u64>,
+    /// By file, as text for people: ranges that weren't as they were captured, and were read again.
+    read_again: BTreeMap<String, u64>,
+    /// Files that something was changing each time, so that they couldn't be compared at a position.
+    busy: BTreeSet<Vec<u8>>,
 }
 
 impl Proof {
@@ -38,13 +41,20 @@ impl Proof {
 
     /// How many ranges of a file weren't as they were captured, and were read again.
     pub fn ranges_read_again(&self, path: &[u8]) -> u64 {
-        self.read_again.get(path).copied().unwrap_or(0)
+        self.read_again.get(&path_text(path)).copied().unwrap_or(0)
+    }
+
+    /// Whether something was changing a file each time.
+    pub fn is_busy(&self, path: &[u8]) -> bool {
+        self.busy.contains(path)
     }
 }
 
 /// A file, and the sinks that are to have it.
 struct Wanted {
     path: Vec<u8>,
+    /// The stream it is in.
+    stream: String,
     shown: String,
     sinks: Vec<String>,
 }
@@ -60,19 +70,34 @@ pub fn prove(config: &Config, sinks: &[&str], only: Option<&[Vec<u8>]>) -> io::R
         return Ok(proof);
     }
     let mut wanted = wanted(config, sinks, only)?;
+    let mended_before = found(config)?;
     for _ in 0..ROUNDS_MAX {
         if wanted.is_empty() {
             break;
         }
-        let round = u64::try_from(clock::wall()).unwrap_or(0);
+        // Greater than any before, whatever the clock says.
+        let before = found(config)?.last_round();
+        let round = u64::try_from(clock::wall()).unwrap_or(0).max(before + 1);
         let paths = wanted.iter().map(|file| file.path.clone()).collect();
         Request::Verify { round, paths }.post(&config.site.requests_path())?;
         let found = wait(config, &wanted, round)?;
         wanted.retain(|file| !proof.take(file, &found));
+        proof.busy = wanted
+            .iter()
+            .filter(|file| file.is_through(&found))
+            .map(|file| file.path.clone())
+            .collect();
         // Whoever doesn't answer at all won't the next time.
         let has_answered = |file: &Wanted| file.tallies(&found).next().is_some();
         if !wanted.iter().any(has_answered) {
             break;
+        }
+    }
+    let mended = found(config)?;
+    for (path, tally) in &mended.files {
+        let before = mended_before.files.get(path).map_or(0, |it| it.mended);
+        if tally.mended > before {
+            proof.read_again.insert(path.clone(), tally.mended - before);
         }
     }
     Ok(proof)
@@ -84,7 +109,10 @@ fn wanted(config: &Config, sinks: &[&str], only: Option<&[Vec<u8>]>) -> io::Resu
         let found = found.map_err(|error| io::Error::other(error.to_string()))?;
         let path = found.path.as_os_str().as_bytes();
         let is_asked = only.is_none_or(|only| only.iter().any(|one| one == path));
-        if !is_asked || config.rule_for(path).is_none() || config.is_static(path) {
+        let Some((group, _)) = config.rule_for(path).filter(|_| is_asked) else {
+            continue;
+        };
+        if config.is_static(path) {
             continue;
         }
         let takes = config
@@ -93,6 +121,7 @@ fn wanted(config: &Config, sinks: &[&str], only: Option<&[Vec<u8>]>) -> io::Resu
             .filter(|sink| sinks.contains(&sink.name.as_str()) && sink.treatment.takes(path, None));
         wanted.push(Wanted {
             path: path.to_vec(),
+            stream: config.stream(group),
             shown: path_text(path),
             sinks: takes.map(|sink| sink.name.clone()).collect(),
         });
@@ -124,10 +153,6 @@ impl Proof {
             return false;
         }
         let own = found.files.get(&file.shown);
-        let differed = own.map_or(0, |tally| tally.different);
-        if differed > 0 {
-            *self.read_again.entry(file.path.clone()).or_default() += differed;
-        }
         let is_clean = |tally: &Tally| tally.outcome().is_some_and(|it| it.busy == 0);
         let is_equal = |tally: &Tally| is_clean(tally) && tally.different == 0;
         let mut is_settled = own.is_some_and(is_equal);
@@ -147,35 +172,116 @@ impl Proof {
     }
 }
 
-/// Waits until a round is through with these files, or nothing comes any more; says what it found, or a later one, which
-/// proves as much.
+/// Waits until a round is through with these files, or nothing comes of them any more; says what it found, or a later one,
+/// which proves as much.
 fn wait(config: &Config, wanted: &[Wanted], round: u64) -> io::Result<Verification> {
+    let mut patience = Patience::new();
     let mut ended = Verification::default();
-    let mut seen = None;
-    let mut last_news = Instant::now();
     loop {
-        let mut found = Verification::read(&config.site.verification_path())?;
-        found.join(Verification::read(&config.site.apply_verification_path())?);
-        // One that is behind comes to the checksums in time.
-        let now = (found, positions(config)?);
-        if seen.as_ref() != Some(&now) {
-            ended.join(now.0.ended_since(round));
-            seen = Some(now);
-            last_news = Instant::now();
-        }
-        let is_through = wanted.iter().all(|file| file.is_through(&ended));
-        if is_through || last_news.elapsed() > PATIENCE {
+        let found = found(config)?;
+        let reached = positions(config)?;
+        ended.join(found.ended_since(round));
+        patience.look(wanted, &found, &reached, round);
+        let waits =
+            |file: &Wanted| !file.is_through(&ended) && patience.lasts(file, &ended, &reached);
+        if !wanted.iter().any(waits) {
             return Ok(ended);
         }
         std::thread::sleep(LOOK);
     }
 }
 
+/// What the processes of this site know.
+fn found(config: &Config) -> io::Result<Verification> {
+    let mut found = Verification::read(&config.site.verification_path())?;
+    found.join(Verification::read(&config.site.apply_verification_path())?);
+    Ok(found)
+}
+
+/// How far streams are: epoch and lsn.
+type Streams = BTreeMap<String, (u64, u64)>;
+
+/// How far each sink is in each stream.
+type Reached = BTreeMap<String, Streams>;
+
+/// For how long it makes sense to wait. Files are read one after the other, so as long as any of them comes on, the others may
+/// come. A target that is behind comes to the checksums in time, as long as it comes on.
+struct Patience {
+    /// What the capturing half said of the files, when it last said something else.
+    read: (Vec<Tally>, Instant),
+    /// By sink: how far it was, and what it said of the files, when that last changed.
+    targets: BTreeMap<String, (Vec<Tally>, Streams, Instant)>,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        Patience {
+            read: (Vec::new(), Instant::now()),
+            targets: BTreeMap::new(),
+        }
+    }
+
+    fn look(&mut self, wanted: &[Wanted], found: &Verification, reached: &Reached, round: u64) {
+        let of = |files: Option<&BTreeMap<String, Tally>>| -> Vec<Tally> {
+            let tallies = wanted
+                .iter()
+                .filter_map(|file| files?.get(&file.shown))
+                .filter(|tally| tally.round >= round);
+            tallies.cloned().collect()
+        };
+        let read = of(Some(&found.files));
+        if read != self.read.0 {
+            self.read = (read, Instant::now());
+        }
+        for sink in wanted.iter().flat_map(|file| &file.sinks) {
+            let told = of(found.targets.get(sink));
+            let at = reached.get(sink).cloned().unwrap_or_default();
+            match self.targets.get(sink) {
+                Some((before, was, _)) if *before == told && *was == at => {}
+                _ => {
+                    let now = (told, at, Instant::now());
+                    self.targets.insert(sink.clone(), now);
+                }
+            }
+        }
+    }
+
+    fn lasts(&self, file: &Wanted, ended: &Verification, reached: &Reached) -> bool {
+        let Some(own) = ended.files.get(&file.shown) else {
+            let is_there = Path::new(std::ffi::OsStr::from_bytes(&file.path)).exists();
+            return is_there && self.read.1.elapsed() < PATIENCE;
+        };
+        let missing = file.sinks.iter().filter(|sink| {
+            let files = ended.targets.get(*sink);
+            files.is_none_or(|files| !files.contains_key(&file.shown))
+        });
+        missing.into_iter().any(|sink| {
+            let at = reached.get(sink).and_then(|it| it.get(&file.stream));
+            let is_behind = at.copied() < position(&own.position);
+            let is_new = clock::wall() - own.ended_ns < PATIENCE.as_nanos() as i64;
+            let moves = self
+                .targets
+                .get(sink)
+                .is_some_and(|(_, _, at)| at.elapsed() < PATIENCE);
+            is_new || is_behind && moves
+        })
+    }
+}
+
+fn position(text: &str) -> Option<(u64, u64)> {
+    let (epoch, lsn) = text.split_once('/')?;
+    Some((epoch.parse().ok()?, lsn.parse().ok()?))
+}
+
 /// How far each target is.
-fn positions(config: &Config) -> io::Result<Vec<BTreeMap<String, String>>> {
-    let paths = [config.site.status_path(), config.site.apply_status_path()];
-    let statuses = paths.iter().map(|path| Status::read(path));
-    let statuses = statuses.collect::<io::Result<Vec<_>>>()?;
-    let sinks = statuses.into_iter().flatten().flat_map(|it| it.sinks);
-    Ok(sinks.map(|(_, sink)| sink.positions).collect())
+fn positions(config: &Config) -> io::Result<Reached> {
+    let mut reached = Reached::new();
+    for path in [config.site.status_path(), config.site.apply_status_path()] {
+        for (name, sink) in Status::read(&path)?.into_iter().flat_map(|it| it.sinks) {
+            let streams = sink.positions.iter();
+            let at = streams.filter_map(|(stream, at)| Some((stream.clone(), position(at)?)));
+            reached.entry(name).or_default().extend(at);
+        }
+    }
+    Ok(reached)
 }

@@ -2,12 +2,18 @@
 
 use super::{Checker, Task};
 use crate::requests::{Request, waiting};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How often requests are looked for.
 pub(super) const LOOK: Duration = Duration::from_millis(100);
+
+/// Bytes of a file that targets are told again at once.
+const STEP_BYTES: usize = 1 << 20;
 
 /// Where requests are, and when they were last looked for.
 pub(super) struct Requests {
@@ -38,6 +44,32 @@ impl Checker {
                 tracing::warn!("removing the request {}: {error}", path.display());
             }
         }
+    }
+
+    /// A long range in parts, so that none needs more memory than what else is told at once.
+    fn steps(&self, path: &[u8], ids: Range<u64>) -> Vec<Range<u64>> {
+        let rule = self.config.rule(path).filter(|rule| rule.tree.is_none());
+        let codec = rule.and_then(|rule| rule.format.codec().ok());
+        let there = Path::new(OsStr::from_bytes(path)).metadata();
+        let (Some(codec), Ok(there)) = (codec, there) else {
+            return vec![ids];
+        };
+        let offset = |id: u64| match id {
+            0 => 0,
+            id => codec.offset_of(id).min(there.len()),
+        };
+        let (begin, end) = (offset(ids.start), offset(ids.end));
+        let cuts = (begin..end).step_by(STEP_BYTES).skip(1);
+        let mut from = ids.start;
+        let mut steps = Vec::new();
+        for cut in cuts.map(|at| codec.id_at(at)) {
+            if cut > from && cut < ids.end {
+                steps.push(from..cut);
+                from = cut;
+            }
+        }
+        steps.push(from..ids.end);
+        steps
     }
 
     fn heed(&mut self, request: Request) {
@@ -76,10 +108,10 @@ impl Checker {
                 if captured(self, &path) {
                     let path: Arc<[u8]> = path.into();
                     for (from, to) in ids {
-                        self.ask_itself(Task::Restate {
-                            path: Arc::clone(&path),
-                            ids: from..to,
-                        });
+                        for ids in self.steps(&path, from..to) {
+                            let path = Arc::clone(&path);
+                            self.ask_itself(Task::Restate { path, ids });
+                        }
                     }
                 }
             }

@@ -178,9 +178,11 @@ impl<R> Turns<R> {
         }
     }
 
-    /// Whether a file is being read, or about to be.
+    /// Whether a file is being read, or as soon as it is its turn. One that rests until then isn't.
     pub(super) fn is_at(&self, path: &[u8]) -> bool {
-        self.comparing.contains(path) || self.waiting.contains(path)
+        let rests = |Reverse((_, resting)): &Reverse<(Instant, Arc<[u8]>)>| **resting == *path;
+        let waits = || self.waiting.contains(path) && !self.resting.iter().any(rests);
+        self.comparing.contains(path) || waits()
     }
 
     /// Whether something could be done at once.

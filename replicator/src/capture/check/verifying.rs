@@ -33,6 +33,8 @@ pub(super) struct Verifying {
     reading: Option<(Reading, Job)>,
     /// Nothing budgeted is done before.
     pace: Instant,
+    /// Nothing that was asked for is begun before.
+    asked_after: Instant,
     next_round: Instant,
     last_round: u64,
 }
@@ -54,6 +56,7 @@ impl Verifying {
             budgeted: VecDeque::new(),
             reading: None,
             pace: now,
+            asked_after: now,
             next_round: now + FIRST_AFTER.min(config.interval),
             last_round: 0,
         }
@@ -72,8 +75,8 @@ impl Verifying {
     /// When something is to be done, if anything is.
     pub(super) fn due(&self) -> Option<Instant> {
         match &self.reading {
-            Some((_, job)) if job.is_asked => return Some(self.pace.min(Instant::now())),
-            None if !self.asked.is_empty() => return Some(self.pace.min(Instant::now())),
+            Some((_, job)) if job.is_asked => return Some(self.asked_after),
+            _ if !self.asked.is_empty() => return Some(self.asked_after),
             _ => {}
         }
         if self.bytes_per_second == 0 {
@@ -112,7 +115,9 @@ impl Checker {
         if !self.verifying.asked.is_empty()
             && let Some((_, job)) = self.verifying.reading.take_if(is_budgeted)
         {
-            self.verifying.budgeted.push_front(job);
+            // It begins anew, so as another round: one has every range once.
+            let round = self.verifying.number();
+            self.verifying.budgeted.push_front(Job { round, ..job });
         }
         let Some((reading, job)) = self.verifying.reading.take() else {
             return self.verify_next(now);
@@ -162,10 +167,13 @@ impl Checker {
         }
         // What is being loaded, or compared, would be found to differ.
         if self.turns.is_at(&job.path) {
-            self.verifying.pace = self.verifying.pace.max(now + LATER);
-            match job.is_asked {
-                true => self.verifying.asked.push_back(job),
-                false => self.verifying.budgeted.push_back(job),
+            let verifying = &mut self.verifying;
+            if job.is_asked {
+                verifying.asked_after = now + LATER;
+                verifying.asked.push_back(job);
+            } else {
+                verifying.pace = verifying.pace.max(now + LATER);
+                verifying.budgeted.push_back(job);
             }
             return Ok(());
         }

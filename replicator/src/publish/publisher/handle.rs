@@ -432,6 +432,10 @@ impl Publisher {
         }
         if !fresh {
             self.note_compared(file, differs);
+            if differs && let Some(tracked) = self.file(file) {
+                let path = path_text(&tracked.subject.file.path);
+                self.progress.verification().note_mended(&path);
+            }
         }
         if at_end
             && self
@@ -541,6 +545,7 @@ impl Publisher {
         };
         self.images.assign(&path.into(), None, lsn);
         self.progress.remove_file(&path_text(path));
+        self.progress.forget_verification(&path_text(path));
         if let Some(subject) = subject {
             self.event(&subject, 0, Change::Removed);
         }
@@ -576,6 +581,7 @@ impl Publisher {
         };
         let before = std::mem::replace(&mut tracked.subject, subject.clone());
         self.progress.remove_file(&path_text(from));
+        self.progress.forget_verification(&path_text(from));
         self.images.assign(&from.into(), None, lsn);
         self.images.assign(&to, Some(tracked.number), lsn);
         self.by_path.insert(to, file);

@@ -29,15 +29,11 @@ impl Publisher {
         let image = tracked.image.bytes();
         tracked.image.note_touched(verified.len);
         let end = verified.offset.saturating_add(verified.len);
-        let leg = match verified.sum {
-            None => Leg::Busy,
-            Some(sum) if is_as_known(image, verified.offset..end, sum, verified.at_end) => {
-                Leg::Equal
-            }
-            Some(_) => Leg::Different,
-        };
-        if leg == Leg::Different {
-            // The content that is asked for decides.
+        let is_known = verified
+            .sum
+            .is_some_and(|sum| is_as_known(image, verified.offset..end, sum, verified.at_end));
+        if !is_known && verified.sum.is_some() {
+            // The content that is asked for decides: a write may have been in the middle of what was read.
             self.tasks.ask(Task::Read {
                 path: path.into(),
                 offset: verified.offset,
@@ -49,7 +45,8 @@ impl Publisher {
             });
         }
         let bytes = self.range_of(file, verified.offset, (!verified.at_end).then_some(end));
-        let is_changing = self.is_pending(file, &bytes);
+        let upto = if verified.at_end { u64::MAX } else { bytes.end };
+        let is_changing = self.is_pending(file, &(bytes.start..upto));
         let Some(tracked) = self.tracked.get_mut(file).and_then(Option::as_mut) else {
             return Ok(());
         };
@@ -81,14 +78,13 @@ impl Publisher {
         let position = self.at.position;
         self.event(&subject, size, Change::Checksum(checksum));
         let records = digest.map_or(0, |digest| digest.records);
-        let busy = leg == Leg::Equal && is_changing;
-        self.progress.verification().note_file(
-            &path_text(path),
-            position,
-            &checksum,
-            if busy { Leg::Busy } else { leg },
-            records,
-        );
+        let leg = match is_known && !is_changing {
+            true => Leg::Equal,
+            false => Leg::Busy,
+        };
+        self.progress
+            .verification()
+            .note_file(&path_text(path), position, &checksum, leg, records);
         Ok(())
     }
 
@@ -137,6 +133,8 @@ impl Publisher {
         };
         let (codec, image) = (tracked.codec.as_ref(), tracked.image.bytes());
         let size = image.len() as u64;
+        // What targets have beyond what they were told counts too.
+        tracked.emitted_end = tracked.emitted_end.max(size);
         let (begin, end) = (
             if from == 0 { 0 } else { codec.offset_of(from) },
             codec.offset_of(to),
