@@ -45,6 +45,8 @@ pub struct Image {
     size: u64,
     /// Chunks known to have blocks.
     allocated: Vec<u64>,
+    /// Holes have to have blocks too: to read one takes a page, and where there is none that would be SIGBUS.
+    is_dense: bool,
     dirty: bool,
     /// Bytes touched since pages were last given up.
     touched: Cell<u64>,
@@ -68,6 +70,7 @@ impl Image {
         // What lies behind the size is of operations that will be repeated; it must read as zeros until then.
         file.set_len(size)?;
         let mut image = Image {
+            is_dense: is_in_memory(&file)?,
             file,
             map: std::ptr::null_mut(),
             mapped: 0,
@@ -80,6 +83,9 @@ impl Image {
         };
         image.map_at_least(size)?;
         image.round_up()?;
+        if image.is_dense {
+            image.allocate(0, size)?;
+        }
         Ok(image)
     }
 
@@ -144,7 +150,11 @@ impl Image {
             return Ok(());
         }
         let end = offset + bytes.len() as u64;
-        self.allocate(offset, end)?;
+        let from = match self.is_dense {
+            true => offset.min(self.size),
+            false => offset,
+        };
+        self.allocate(from, end)?;
         // SAFETY: allocate made sure that the range is mapped, lies in the file and has blocks.
         unsafe {
             std::ptr::copy_nonoverlapping(
@@ -181,6 +191,9 @@ impl Image {
             self.size = size;
             self.round_up()
         } else {
+            if self.is_dense {
+                self.allocate(self.size, size)?;
+            }
             if size > self.physical {
                 self.map_at_least(size)?;
                 self.file.set_len(size.next_multiple_of(PAGE))?;
@@ -279,6 +292,12 @@ impl Drop for Image {
     fn drop(&mut self) {
         self.unmap();
     }
+}
+
+/// Whether a file has its blocks in memory, and takes one for a hole that is read.
+fn is_in_memory(file: &File) -> io::Result<bool> {
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    Ok(rustix::fs::fstatfs(file)?.f_type == TMPFS_MAGIC)
 }
 
 fn write_zeros(file: &File, from: u64, to: u64) -> io::Result<()> {
@@ -786,6 +805,28 @@ mod tests {
             2 => offset.prop_map(Step::Truncate),
             1 => Just(Step::Reopen),
         ]
+    }
+
+    /// Reading a hole takes a page there: on a full one that would be SIGBUS.
+    #[test]
+    fn a_file_system_in_memory_gets_no_holes() {
+        use std::os::unix::fs::MetadataExt as _;
+        let size = 3 * CHUNK + 5;
+        for parent in [std::env::temp_dir(), "/dev/shm".into()] {
+            let directory = tempfile::tempdir_in(&parent).expect("a directory");
+            let path = directory.path().join("image");
+            let mut image = Image::open(&path, true, 0, 0).expect("an image");
+            image.write(10, b"x").expect("writing");
+            image.truncate(size).expect("growing");
+            image.write(2 * size, b"y").expect("writing behind the end");
+            image.truncate(2 * size).expect("cutting");
+            let there = image.file.metadata().expect("looking");
+            let is_dense = there.blocks() * 512 >= 2 * size;
+            assert_eq!(is_dense, image.is_dense, "{}", parent.display());
+            let bytes = image.bytes();
+            assert_eq!((bytes.len() as u64, bytes[10]), (2 * size, b'x'));
+            assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 1);
+        }
     }
 
     proptest! {
