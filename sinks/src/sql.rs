@@ -51,6 +51,18 @@ pub(crate) fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or_default()
 }
 
+/// A range of identities to read, like [`bounds`]; from the first on, negative ones are in it too: that one is damaged is
+/// told when it is read.
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+pub(crate) fn readable(range: &Range<u64>) -> Option<(i64, i64)> {
+    let (first, last) = bounds(range)?;
+    Some(if first == 0 {
+        (i64::MIN, last)
+    } else {
+        (first, last)
+    })
+}
+
 /// A range of identities to clear as databases hold them: the first, and the last, which is included. `None`: nothing in
 /// it is in what they hold.
 #[cfg(any(feature = "odbc", feature = "postgres", feature = "sqlite"))]

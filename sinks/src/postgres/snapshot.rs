@@ -9,7 +9,7 @@ use super::error::Doing;
 use super::session::{Parameters, Session, Statements};
 use super::table::current;
 use crate::plan::Mode;
-use crate::sql::{bounds, permanent, quoted};
+use crate::sql::{permanent, quoted, readable};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use std::collections::{HashMap, VecDeque};
@@ -212,7 +212,7 @@ impl<'a> PostgresSnapshot<'a> {
         ids: Range<u64>,
         each: &mut dyn FnMut(StoredPiece) -> bool,
     ) -> Result<(), SinkError> {
-        let Some((first, last)) = bounds(&ids).filter(|_| entry.shape.raw) else {
+        let Some((first, last)) = readable(&ids).filter(|_| entry.shape.raw) else {
             return Ok(());
         };
         let parameters = [entry.file_id, first, last];

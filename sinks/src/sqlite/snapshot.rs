@@ -6,7 +6,7 @@ use super::error::Doing;
 use super::file::Table;
 use super::history;
 use crate::plan::Mode;
-use crate::sql::{bounds, permanent, quoted};
+use crate::sql::{permanent, quoted, readable};
 use crate::{Image, SinkError, Snapshot, StoredFile, StoredPiece};
 use counterfoil_proto::{Position, path_text};
 use rusqlite::types::ValueRef;
@@ -71,7 +71,7 @@ impl<'a> SqliteSnapshot<'a> {
         let shared = entry.description.tree.is_some();
         // The first parameter is the file's number, whether its rows have one or not.
         let within = format!("?1 IS NOT NULL AND {identity} BETWEEN ?2 AND ?3");
-        let Some((first, last)) = bounds(&ids) else {
+        let Some((first, last)) = readable(&ids) else {
             return Ok(());
         };
         let sql = if shared {
