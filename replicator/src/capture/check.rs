@@ -48,6 +48,11 @@ pub enum Task {
         /// The file.
         path: Arc<[u8]>,
     },
+    /// A file that is in the journal, though this thread has not read it: its checksums.
+    Compare {
+        /// The file.
+        path: Arc<[u8]>,
+    },
     /// Blocks of an entry of a tree whose checksums were not as expected.
     Blocks {
         /// The file.
@@ -449,6 +454,10 @@ impl Checker {
                 let read = self.read_entry(path, Some(blocks));
                 self.progress.tasks.fetch_sub(1, Ordering::SeqCst);
                 read
+            }
+            Task::Compare { path } => {
+                self.known.insert(Arc::clone(path));
+                self.begin(path, 0, u64::MAX, false, true)
             }
             Task::Check { path } | Task::Recheck { path, .. } => {
                 // What is asked from now on may be of changes that this look comes too early for.

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How often requests are looked for.
@@ -98,7 +99,15 @@ impl Checker {
             Request::Sync { paths } => {
                 for path in paths {
                     if captured(self, &path) {
-                        self.ask_itself(Task::Check { path: path.into() });
+                        let path: Arc<[u8]> = path.into();
+                        // Once all was looked through, what is there is in the journal, by whatever way it came.
+                        let is_in_journal = !self.known.contains(&path)
+                            && !self.config.is_static(&path)
+                            && self.progress.scans.load(Ordering::SeqCst) > 0;
+                        self.ask_itself(match is_in_journal {
+                            true => Task::Compare { path },
+                            false => Task::Check { path },
+                        });
                     }
                 }
             }

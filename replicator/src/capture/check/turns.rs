@@ -108,7 +108,7 @@ impl<R> Turns<R> {
             Task::Look { .. } | Task::Restate { .. } => self.short.push_back(task),
             // Rounds have a pace of their own.
             Task::Verify { .. } => return false,
-            Task::Blocks { .. } => self.fresh.push_back(task),
+            Task::Blocks { .. } | Task::Compare { .. } => self.fresh.push_back(task),
             Task::Read { .. } => self.fresh.push_back(task),
         }
         true

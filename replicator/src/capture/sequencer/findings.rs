@@ -66,7 +66,11 @@ impl Sequencer {
                     return;
                 }
                 if is_unwatched {
-                    self.compare(path);
+                    // What they told is in the journal, so it isn't loaded once more.
+                    self.files.doubt(path);
+                    self.tasks.ask(Task::Compare {
+                        path: Arc::clone(path),
+                    });
                 }
             }
             // It was read from what was at this path before.
