@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// A request that is longer is a mix-up.
 const BYTES_MAX: u64 = 64 << 20;
@@ -74,8 +75,42 @@ impl Request {
     }
 }
 
+/// Where requests are looked for, now and then.
+pub(crate) struct Requests {
+    directory: PathBuf,
+    looked: Option<Instant>,
+}
+
+/// How often they are looked for.
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
+
+impl Requests {
+    pub(crate) fn at(directory: PathBuf) -> Requests {
+        Requests {
+            directory,
+            looked: None,
+        }
+    }
+
+    /// What is asked at present, the oldest first; nothing when that was looked for just now.
+    pub(crate) fn look(&mut self) -> Vec<(PathBuf, Request)> {
+        if self.looked.is_some_and(|at| at.elapsed() < LOOK) {
+            return Vec::new();
+        }
+        self.looked = Some(Instant::now());
+        waiting(&self.directory)
+    }
+}
+
+/// A request is on its way. Only now it goes from its place, so that nobody finds neither it nor what comes of it.
+pub(crate) fn heeded(place: &Path) {
+    if let Err(error) = std::fs::remove_file(place) {
+        tracing::warn!("removing the request {}: {error}", place.display());
+    }
+}
+
 /// What is asked at present, the oldest first. What can't be read is put aside, and told.
-pub(crate) fn waiting(directory: &Path) -> Vec<(PathBuf, Request)> {
+fn waiting(directory: &Path) -> Vec<(PathBuf, Request)> {
     let Ok(entries) = std::fs::read_dir(directory) else {
         return Vec::new();
     };

@@ -284,6 +284,18 @@ impl Verification {
         }
     }
 
+    /// What a process before this one found: what is known to differ is so until a later round finds it equal. What can't be
+    /// read is found anew.
+    pub(crate) fn kept(path: &Path) -> Verification {
+        Verification::read(path).unwrap_or_else(|error| {
+            tracing::warn!(
+                "what rounds of verification have found is forgotten: reading {}: {error}",
+                path.display()
+            );
+            Verification::default()
+        })
+    }
+
     /// Leaves it for others, in place of what was there.
     ///
     /// # Errors

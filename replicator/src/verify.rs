@@ -11,6 +11,7 @@ pub mod online;
 
 use crate::config::Config;
 use crate::verification::{NO_RAW, Tally};
+use crate::words::hex;
 use counterfoil_records::schema::Column;
 use counterfoil_records::{Codec, PieceKind, Within};
 use counterfoil_sinks::plan::rows::is_of_rows;
@@ -484,10 +485,6 @@ impl Comparison {
                 .insert(record, (kind, file.to_vec(), target.to_vec()));
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Adds a range behind the others, where that can be together with the last one; what is too much becomes one long range.

@@ -50,6 +50,6 @@ pub use mysql::{MysqlConfig, MysqlSink};
 pub use odbc::{OdbcConfig, OdbcSink};
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresConfig, PostgresSink};
-pub use sink::{Sink, SinkError, Snapshot};
+pub use sink::{Sink, SinkError, Snapshot, shown};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteConfig, SqliteSink};

@@ -39,8 +39,8 @@ pub enum SinkError {
     #[error(
         "stream {stream}: a batch from {} up to {offered} was offered, but {} is applied already; \
          is another replicator writing to this target?",
-        shown(after),
-        shown(stored)
+        shown(*after),
+        shown(*stored)
     )]
     NotAfter {
         /// The stream.
@@ -54,7 +54,8 @@ pub enum SinkError {
     },
 }
 
-fn shown(position: &Option<Position>) -> String {
+/// How far a target is, for people.
+pub fn shown(position: Option<Position>) -> String {
     position.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
 }
 

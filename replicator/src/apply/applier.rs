@@ -9,11 +9,12 @@ use crate::config::{Apply, Config, OnRefused};
 use crate::dead_letters::{Letter, Store};
 use crate::event::{Change, Event, Parcel};
 use crate::progress::{Progress, Pulse};
+use crate::requests::Requests;
 use crate::transport::Inlet;
 use anyhow::Result;
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, path_text};
-use counterfoil_sinks::{Batch, Sink, SinkError};
+use counterfoil_sinks::{Batch, Sink, SinkError, shown};
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
@@ -67,8 +68,8 @@ pub struct Applier {
     amend_after: Option<Instant>,
     /// When it was last looked whether the target is where it was left.
     looked: Instant,
-    /// When it was last looked what is asked of the target.
-    pub(super) asked: Option<Instant>,
+    /// What is asked of targets.
+    pub(super) asked: Requests,
 }
 
 impl Applier {
@@ -110,7 +111,7 @@ impl Applier {
             tables: HashSet::new(),
             amend_after: None,
             looked: Instant::now(),
-            asked: None,
+            asked: Requests::at(config.site.apply_requests_path()),
         }
     }
 
@@ -298,8 +299,9 @@ impl Applier {
         let mut events = events.into_iter();
         let mut unit = None;
         loop {
-            // What a unit changes may have to be compared before; never in the middle of one.
-            if let Some(next) = events.as_slice().first()
+            // What a unit changes may have to be compared before; never in the middle of one. (A checksum is in none.)
+            if !self.checks.is_empty()
+                && let Some(next) = events.as_slice().first()
                 && unit != Some(unit_of(next))
             {
                 unit = Some(unit_of(next));
@@ -939,10 +941,6 @@ fn is_emptied(change: &Change) -> bool {
                 to: u64::MAX
             }
     )
-}
-
-fn shown(position: Option<Position>) -> String {
-    position.map_or_else(|| "nothing".to_owned(), |position| position.to_string())
 }
 
 #[cfg(test)]

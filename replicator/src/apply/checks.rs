@@ -25,9 +25,6 @@ pub(super) struct Check {
 impl Applier {
     /// Whether checksums are to be compared before these events are taken, or since there are many.
     pub(super) fn is_check_due<'e>(&self, mut unit: impl Iterator<Item = &'e Event>) -> bool {
-        if self.checks.is_empty() {
-            return false;
-        }
         let changes = |event: &Event| self.checks.iter().any(|check| check.is_before(event));
         self.checks.len() >= CHECKS_MAX || unit.any(changes)
     }

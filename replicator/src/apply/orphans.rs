@@ -1,26 +1,18 @@
 //! Orphans: files that a target has and that aren't there, removed from it when somebody asks.
 
 use super::Applier;
-use crate::requests::{Request, waiting};
+use crate::requests::{Request, heeded};
 use anyhow::{Context as _, Result, ensure};
 use counterfoil_proto::path_text;
 use counterfoil_sinks::plan::rows;
 use counterfoil_sinks::{Attributes, Batch, FileChanges, FileFate, StoredFile};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// How often requests are looked for.
-const LOOK: Duration = Duration::from_millis(200);
 
 impl Applier {
     /// Removes what somebody asks to be removed from this sink.
     pub(super) fn remove_orphans(&mut self) {
-        if self.asked.is_some_and(|at| at.elapsed() < LOOK) {
-            return;
-        }
-        self.asked = Some(Instant::now());
-        for (place, request) in waiting(&self.config.site.apply_requests_path()) {
+        for (place, request) in self.asked.look() {
             let Request::Orphan { sink, path } = request else {
                 continue;
             };
@@ -34,9 +26,7 @@ impl Applier {
                     path_text(&path)
                 );
             }
-            if let Err(error) = std::fs::remove_file(&place) {
-                tracing::warn!("removing the request {}: {error}", place.display());
-            }
+            heeded(&place);
         }
     }
 

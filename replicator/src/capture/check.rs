@@ -17,7 +17,7 @@ mod verifying;
 use super::operation::{self, Attributes, FileKind};
 use super::watch::{Inbox, Toucher, Watch};
 use crate::progress::{Progress, Pulse};
-use asked::Requests;
+use crate::requests::{self, Requests};
 use loads::Loads;
 use looking::Directories;
 use reading::Reading;
@@ -38,7 +38,7 @@ pub const CHUNK_BYTES: u64 = 256 * 1024;
 pub const FILE_BYTES_MAX: u64 = 1 << 45;
 
 /// How long the thread sleeps at most.
-const NAP: Duration = asked::LOOK;
+const NAP: Duration = requests::LOOK;
 
 /// What the thread is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -338,7 +338,7 @@ impl Checker {
                 Instant::now(),
             ),
             verifying: Verifying::new(&config.verify, Instant::now()),
-            requests: Requests::new(config.site.requests_path()),
+            requests: Requests::at(config.site.requests_path()),
             config,
             tasks,
             findings,

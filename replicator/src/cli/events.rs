@@ -7,6 +7,7 @@ use counterfoil::transport::kafka::message::{op_name, time_text};
 use counterfoil::transport::kafka::topics::{self, Marks, Range};
 use counterfoil::transport::wire;
 use counterfoil::typed::{TypedSchema, TypedSchemas};
+use counterfoil::words::hex;
 use counterfoil_lane::clock;
 use counterfoil_proto::{Position, path_text, v1};
 use prost::Message as _;
@@ -316,10 +317,7 @@ fn as_line(place: String, event: &v1::ChangeEvent) -> String {
 fn bytes(data: &[u8]) -> Value {
     match std::str::from_utf8(data) {
         Ok(text) => json!({ "text": text }),
-        Err(_) => {
-            let hex: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
-            json!({ "hex": hex })
-        }
+        Err(_) => json!({ "hex": hex(data) }),
     }
 }
 

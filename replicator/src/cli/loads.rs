@@ -1,9 +1,8 @@
 //! Files that are being loaded, as people see them: a bar in a terminal, a line elsewhere.
 
 use counterfoil::status::LoadStatus;
-use indicatif::{
-    BinaryBytes, FormattedDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
-};
+use counterfoil::words::{about, bytes};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -23,14 +22,14 @@ pub(super) fn line(load: &LoadStatus) -> String {
         size => load.read.saturating_mul(100) / size,
     };
     let left = load.seconds_left.map_or(String::new(), |seconds| {
-        let left = FormattedDuration(Duration::from_secs(seconds));
-        format!(", {}/s, {left} left", BinaryBytes(load.bytes_per_second))
+        let left = about(Duration::from_secs(seconds));
+        format!(", {} a second, {left} left", bytes(load.bytes_per_second))
     });
     format!(
         "loading {}: {} of {} ({percent} %){left}",
         load.path,
-        BinaryBytes(load.read),
-        BinaryBytes(load.size),
+        bytes(load.read),
+        bytes(load.size),
     )
 }
 

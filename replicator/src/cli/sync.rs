@@ -6,6 +6,7 @@ use counterfoil::requests::Request;
 use counterfoil::state::running;
 use counterfoil::verify::online::prove;
 use counterfoil_proto::path_text;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -28,7 +29,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         .files
         .iter()
         .map(|file| captured(&config, file))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+        .collect::<anyhow::Result<BTreeSet<_>>>()?;
     let directory = config.site.requests_path();
     let post = |request: Request| {
         request.post(&directory).with_context(|| {
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &Args, config: &Path) -> anyhow::Result<ExitCode> {
         })
     };
     post(Request::Sync {
-        paths: paths.clone(),
+        paths: paths.iter().cloned().collect(),
     })?;
     if args.all {
         for path in &paths {

@@ -124,10 +124,8 @@ fn compare(
     };
     let sinks = super::chosen_sinks(config, args.sink.as_deref())?;
     let names: Vec<&str> = sinks.iter().map(|sink| sink.name.as_str()).collect();
-    let paths: Option<Vec<Vec<u8>>> = only.map(|only| only.iter().cloned().collect());
     let proof = match is_running && !args.direct {
-        true => prove(config, &names, paths.as_deref())
-            .context("asking the replicator that runs to verify")?,
+        true => prove(config, &names, only).context("asking the replicator that runs to verify")?,
         false => Proof::default(),
     };
     let mut files = Vec::new();

@@ -7,6 +7,7 @@
 
 use super::digests::Digests;
 use crate::state::boot;
+use crate::words::{from_hex, hex};
 use counterfoil_lane::sys;
 use counterfoil_proto::Position;
 use serde::{Deserialize, Serialize};
@@ -664,7 +665,7 @@ impl Images {
             .map(|(path, &number)| {
                 let (size, smallest) = self.sizes.get(&number).copied().unwrap_or((0, 0));
                 StoredFile {
-                    path: to_hex(path),
+                    path: hex(path),
                     number,
                     size,
                     smallest,
@@ -769,21 +770,6 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         Some(directory) => File::open(directory)?.sync_all(),
         None => Ok(()),
     }
-}
-
-pub(crate) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
 }
 
 #[cfg(test)]

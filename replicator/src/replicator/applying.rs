@@ -25,9 +25,7 @@ pub(super) fn start(config: &Arc<Config>) -> Result<Vec<Half>> {
     for sink_config in &config.sinks {
         let name = sink_config.name.as_str();
         let progress = Arc::new(Progress::default());
-        // What is known to differ is so until a later round finds it equal.
-        let mut known =
-            Verification::read(&config.site.apply_verification_path()).unwrap_or_default();
+        let mut known = Verification::kept(&config.site.apply_verification_path());
         known.targets.retain(|sink, _| sink == name);
         *progress.verification() = known;
         let mut sink = open_sink(sink_config)?;

@@ -57,9 +57,7 @@ fn away(destinations: &mut [Box<dyn Destination>]) -> Result<Option<(String, Str
 pub(super) fn start(config: &Arc<Config>, read_again: bool) -> Result<Half> {
     let config = Arc::clone(config);
     let progress = Arc::new(Progress::default());
-    // What is known to differ is so until a later round finds it equal.
-    *progress.verification() =
-        Verification::read(&config.site.verification_path()).unwrap_or_default();
+    *progress.verification() = Verification::kept(&config.site.verification_path());
     let (state, start) = State::lock(&config)?;
     state::check_replaced(&config, read_again)?;
     let board = state::prepare_lanes(&config, state::For::Replicator)?;

@@ -1,6 +1,7 @@
 //! From the message of a record's columns to what people read.
 
 use super::{Kind, TypedSchema};
+use crate::words::hex;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use serde_json::{Map, Value, json};
 
@@ -66,11 +67,7 @@ impl TypedSchema {
                     }
                     match (kind, std::str::from_utf8(bytes)) {
                         (Some(Kind::Text), Ok(text)) => json!(text),
-                        _ => {
-                            let hex: String =
-                                bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-                            json!({ "hex": hex })
-                        }
+                        _ => json!({ "hex": hex(bytes) }),
                     }
                 }
                 WireType::StartGroup | WireType::EndGroup => {

@@ -63,7 +63,11 @@ struct Wanted {
 ///
 /// # Errors
 /// Nothing can be asked, or the answer can't be read.
-pub fn prove(config: &Config, sinks: &[&str], only: Option<&[Vec<u8>]>) -> io::Result<Proof> {
+pub fn prove(
+    config: &Config,
+    sinks: &[&str],
+    only: Option<&BTreeSet<Vec<u8>>>,
+) -> io::Result<Proof> {
     let mut proof = Proof::default();
     // Through Kafka, a target that is applied to elsewhere tells nobody here.
     if config.kafka.is_some() && applying(config).is_none() {
@@ -103,12 +107,16 @@ pub fn prove(config: &Config, sinks: &[&str], only: Option<&[Vec<u8>]>) -> io::R
     Ok(proof)
 }
 
-fn wanted(config: &Config, sinks: &[&str], only: Option<&[Vec<u8>]>) -> io::Result<Vec<Wanted>> {
+fn wanted(
+    config: &Config,
+    sinks: &[&str],
+    only: Option<&BTreeSet<Vec<u8>>>,
+) -> io::Result<Vec<Wanted>> {
     let mut wanted = Vec::new();
     for found in config.scan() {
         let found = found.map_err(|error| io::Error::other(error.to_string()))?;
         let path = found.path.as_os_str().as_bytes();
-        let is_asked = only.is_none_or(|only| only.iter().any(|one| one == path));
+        let is_asked = only.is_none_or(|only| only.contains(path));
         let Some((group, _)) = config.rule_for(path).filter(|_| is_asked) else {
             continue;
         };

@@ -1,49 +1,23 @@
 //! What somebody asks of a running replicator, as far as it is about files.
 
 use super::{Checker, Task};
-use crate::requests::{Request, waiting};
+use crate::requests::{Request, heeded};
 use std::ffi::OsStr;
 use std::ops::Range;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-/// How often requests are looked for.
-pub(super) const LOOK: Duration = Duration::from_millis(100);
 
 /// Bytes of a file that targets are told again at once.
 const STEP_BYTES: usize = 1 << 20;
 
-/// Where requests are, and when they were last looked for.
-pub(super) struct Requests {
-    directory: PathBuf,
-    looked: Option<Instant>,
-}
-
-impl Requests {
-    pub(super) fn new(directory: PathBuf) -> Requests {
-        Requests {
-            directory,
-            looked: None,
-        }
-    }
-}
-
 impl Checker {
     /// Takes over what is asked, if it is time to look.
     pub(super) fn heed_requests(&mut self) {
-        if self.requests.looked.is_some_and(|at| at.elapsed() < LOOK) {
-            return;
-        }
-        self.requests.looked = Some(Instant::now());
-        for (path, request) in waiting(&self.requests.directory) {
-            // Before it is gone from there, so that nobody finds neither it nor what comes of it.
+        for (place, request) in self.requests.look() {
             self.heed(request);
-            if let Err(error) = std::fs::remove_file(&path) {
-                tracing::warn!("removing the request {}: {error}", path.display());
-            }
+            heeded(&place);
         }
     }
 

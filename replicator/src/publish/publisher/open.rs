@@ -1,7 +1,7 @@
 //! Units of work that are open: what begins, keeps and ends them, and how they outlive a restart.
 
 use super::*;
-use crate::publish::images::{from_hex, to_hex};
+use crate::words::{from_hex, hex};
 
 /// How long a unit may linger at most, by the clock of the operations.
 const LINGER_MAX_NS: i64 = 100_000_000;
@@ -338,7 +338,7 @@ impl Publisher {
             for (&process, unit) in &state.units {
                 let Some(before) = &unit.before else { continue };
                 let locks = before.locks.iter().filter_map(|(&file, ranges)| {
-                    let path = to_hex(&self.file(file)?.subject.file.path);
+                    let path = hex(&self.file(file)?.subject.file.path);
                     let ranges = ranges.iter().map(|range| (range.start, range.end));
                     Some((path, ranges.collect()))
                 });
