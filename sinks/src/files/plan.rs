@@ -4,8 +4,8 @@
 //! that the batch makes, and at the end it has a place or none. Only what comes out of this is done, so that no file takes a
 //! detour, a replaced one is replaced at once, and it doesn't matter how often the log is repeated. Then each node's content.
 //!
-//! What a file has to consist of afterwards is what restore would make of its pieces: zeros where no piece is. So what a piece
-//! that goes away took up becomes zero, as far as nothing else is written there.
+//! What a file has to consist of afterwards is what restore would make of its pieces: zeros where no piece is. So what is cleared,
+//! and what a piece that goes away took up, becomes zero, as far as nothing else is written there.
 
 use super::catalogue::{Catalogue, described, gone, mark};
 use super::disk::{self, Disk, Found};
@@ -678,21 +678,24 @@ impl<'a, 'b> Plan<'a, 'b> {
                 zeros.add(codec.offset_of(range.start)..end);
             }
         }
-        // What is cleared is known, and so is what a piece of a fixed size took up. Any other was as long as it says.
+        // What is cleared is known, and so is what a piece of a fixed size took up. Any other that goes away was as long as it
+        // says. One that is told anew isn't asked: what of it is over is cleared before, and its bytes needn't be one piece yet,
+        // where a unit of work that wrote in front of another one ends after that.
         let cleared = zeros.clone();
         let mut before: Option<Option<File>> = None;
         let mut seen = 0;
-        for &id in changes.images.keys() {
+        for (&id, image) in &changes.images {
             let offset = codec.offset_of(id);
             if offset >= *len || cleared.has(offset) || offset < seen {
                 continue;
             }
-            let end = match pitch {
-                Some(pitch) => offset.saturating_add(pitch),
+            let end = match (pitch, image) {
+                (Some(pitch), _) => offset.saturating_add(pitch),
+                (None, Image::Record { .. } | Image::Residue { .. }) => continue,
                 // How long a piece in the middle of a block was isn't told by its bytes alone. What is written over in
                 // such a file is cleared before.
-                None if codec.is_blocked() => offset,
-                None => {
+                (None, Image::Absent) if codec.is_blocked() => continue,
+                (None, Image::Absent) => {
                     let origin = node.origin.as_ref();
                     let opened = match &before {
                         Some(opened) => opened,
@@ -707,7 +710,7 @@ impl<'a, 'b> Plan<'a, 'b> {
                     match opened {
                         Some(file) => piece_end(codec, file, offset)
                             .doing(|| format!("reading {}", path_text(path)))?,
-                        None => offset,
+                        None => continue,
                     }
                 }
             };

@@ -342,3 +342,32 @@ fn large_files_are_the_same() {
     sink.apply(&batch(4, [told])).expect("applying");
     assert!(fs::read(root.path().join("srv/text")).expect("reading") == shorter);
 }
+
+/// Two programs append to one file. The unit of work that wrote first may end last: until then nothing is where it wrote.
+#[test]
+fn what_is_told_in_front_of_a_record_leaves_that_alone() {
+    let text = Arc::new(FileDescription {
+        format: RecordFormat::new(Organization::Stream, Layout::Newline),
+        ..(*file("/srv/text")).clone()
+    });
+    let put = |id: u64, line: &str, size: u64| {
+        let mut changed = changes(&text, [(id, record(line.as_bytes()))]);
+        changed.attributes.size = size;
+        changed.attributes.kind = Some(FileKind::Regular);
+        changed
+    };
+    let root = scratch();
+    let mut sink = open(root.path());
+    let mirrored = || fs::read(root.path().join("srv/text")).expect("reading");
+    sink.apply(&batch(1, [put(0, "begin", 6)]))
+        .expect("applying");
+    sink.apply(&batch(2, [put(12, "second", 19)]))
+        .expect("applying");
+    assert_eq!(mirrored(), b"begin\n\0\0\0\0\0\0second\n");
+    // Without the end of its line at first: the unit behind it is what ends it.
+    sink.apply(&batch(3, [put(6, "fir", 19)]))
+        .expect("applying");
+    sink.apply(&batch(4, [put(6, "first", 19)]))
+        .expect("applying");
+    assert_eq!(mirrored(), b"begin\nfirst\nsecond\n");
+}
