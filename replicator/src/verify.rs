@@ -217,7 +217,7 @@ pub fn verify(
                 Some(tally) => proven(&path, tables.remove(&path), tally),
                 None => settled(config, &stream, &path, sink, options)?,
             };
-            let is_busy = proof.is_some_and(|proof| proof.is_busy(&path));
+            let is_busy = proof.is_some_and(|proof| proof.is_busy(name, &path));
             let report = match is_busy && report.different > 0 && report.error.is_none() {
                 true => in_a_unit(report),
                 false => report,

@@ -18,7 +18,7 @@ use super::operation::{self, Attributes, FileKind};
 use super::watch::{Inbox, Toucher, Watch};
 use crate::progress::{Progress, Pulse};
 use crate::requests::{self, Requests};
-use loads::Loads;
+use loads::{Loads, Waiting};
 use looking::Directories;
 use reading::Reading;
 use std::collections::{HashMap, HashSet};
@@ -395,8 +395,10 @@ impl Checker {
         };
         self.receive(nap)?;
         self.heed_requests();
-        if let Some(reading) = self.loads.next(Instant::now()) {
-            self.turns.go_on(reading);
+        match self.loads.next(Instant::now()) {
+            Some(Waiting::First(path)) => self.check(&path)?,
+            Some(Waiting::More(reading)) => self.turns.go_on(reading),
+            None => {}
         }
         self.look()?;
         match self.turns.next(Instant::now()) {
@@ -460,13 +462,12 @@ impl Checker {
                 self.begin(path, 0, u64::MAX, false, true)
             }
             Task::Check { path } | Task::Recheck { path, .. } => {
-                // What is asked from now on may be of changes that this look comes too early for.
-                lock(&self.tasks.whole).remove(path);
-                if self.config.is_static(path) {
-                    return self.check_entry(path);
+                let is_load = !self.config.is_static(path) && !self.known.contains(path);
+                if is_load && self.loads.is_ahead(Instant::now()) {
+                    self.loads.put_off(Waiting::First(Arc::clone(path)));
+                    return Ok(());
                 }
-                let load = self.known.insert(Arc::clone(path));
-                self.begin(path, 0, u64::MAX, load, !load)
+                self.check(path)
             }
             Task::Read {
                 path,
@@ -490,6 +491,17 @@ impl Checker {
                 looked
             }
         }
+    }
+
+    /// Begins to compare a file with what is known of it, or to load it.
+    fn check(&mut self, path: &Arc<[u8]>) -> Result<(), Stopped> {
+        // What is asked from now on may be of changes that this look comes too early for.
+        lock(&self.tasks.whole).remove(path);
+        if self.config.is_static(path) {
+            return self.check_entry(path);
+        }
+        let load = self.known.insert(Arc::clone(path));
+        self.begin(path, 0, u64::MAX, load, !load)
     }
 
     /// Whether something of this kind is mirrored under this path.

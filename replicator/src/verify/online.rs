@@ -29,8 +29,9 @@ pub struct Proof {
     equal: BTreeMap<(String, Vec<u8>), Tally>,
     /// By file, as text for people: ranges that weren't as they were captured, and were read again.
     read_again: BTreeMap<String, u64>,
-    /// Files that something was changing each time, so that they couldn't be compared at a position.
-    busy: BTreeSet<Vec<u8>>,
+    /// By sink and file: what something was changing each time, so that it couldn't be compared at a position. (Where the last
+    /// round found a difference all the same, that is none of these.)
+    busy: BTreeSet<(String, Vec<u8>)>,
 }
 
 impl Proof {
@@ -44,9 +45,9 @@ impl Proof {
         self.read_again.get(&path_text(path)).copied().unwrap_or(0)
     }
 
-    /// Whether something was changing a file each time.
-    pub fn is_busy(&self, path: &[u8]) -> bool {
-        self.busy.contains(path)
+    /// Whether something was changing a file each time, so that nothing is known of what this sink has of it.
+    pub fn is_busy(&self, sink: &str, path: &[u8]) -> bool {
+        self.busy.contains(&(sink.to_owned(), path.to_vec()))
     }
 }
 
@@ -89,7 +90,7 @@ pub fn prove(
         proof.busy = wanted
             .iter()
             .filter(|file| file.is_through(&found))
-            .map(|file| file.path.clone())
+            .flat_map(|file| file.without_difference(&found))
             .collect();
         // Whoever doesn't answer at all won't the next time.
         let has_answered = |file: &Wanted| file.tallies(&found).next().is_some();
@@ -146,6 +147,16 @@ impl Wanted {
             files.get(&self.shown)
         });
         found.files.get(&self.shown).into_iter().chain(targets)
+    }
+
+    /// The file with each sink in which rounds that have ended found nothing else than what was captured.
+    fn without_difference(&self, ended: &Verification) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let differs = |sink: &String| {
+            let tally = ended.targets.get(sink).and_then(|it| it.get(&self.shown));
+            tally.is_some_and(|tally| tally.different > 0)
+        };
+        let sinks = self.sinks.iter().filter(move |sink| !differs(sink));
+        sinks.map(|sink| (sink.clone(), self.path.clone()))
     }
 
     /// Whether rounds that have ended are through with the file everywhere.
@@ -292,4 +303,47 @@ fn positions(config: &Config) -> io::Result<Reached> {
         }
     }
     Ok(reached)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through(different: u64, busy: u64) -> Tally {
+        Tally {
+            round: 1,
+            ranges: 2,
+            different,
+            busy,
+            ended_ns: 1,
+            ..Tally::default()
+        }
+    }
+
+    /// Writers at one end of a file don't hide what differs at the other.
+    #[test]
+    fn a_difference_is_no_excuse_of_a_busy_file() {
+        let file = Wanted {
+            path: b"/srv/cards.dat".to_vec(),
+            stream: "bank/cards".to_owned(),
+            shown: "/srv/cards.dat".to_owned(),
+            sinks: vec!["near".to_owned(), "far".to_owned()],
+        };
+        let tallies = |tally: Tally| BTreeMap::from([(file.shown.clone(), tally)]);
+        let found = Verification {
+            files: tallies(through(0, 1)),
+            targets: BTreeMap::from([
+                ("near".to_owned(), tallies(through(1, 1))),
+                ("far".to_owned(), tallies(through(0, 1))),
+            ]),
+        };
+        let mut proof = Proof::default();
+        assert!(
+            !proof.take(&file, &found),
+            "a busy file takes another round"
+        );
+        proof.busy = file.without_difference(&found).collect();
+        assert!(!proof.is_busy("near", &file.path));
+        assert!(proof.is_busy("far", &file.path));
+    }
 }

@@ -17,9 +17,17 @@ pub(super) struct Loads {
     progress: Arc<Progress>,
     /// Of all files together; 0: as fast as may be.
     bytes_per_second: u64,
-    /// Nothing goes on before.
+    /// Nothing goes on, or is begun, before.
     pace: Instant,
-    waiting: VecDeque<Reading>,
+    waiting: VecDeque<Waiting>,
+}
+
+/// What waits for its pace.
+pub(super) enum Waiting {
+    /// A file of which nothing was read.
+    First(Arc<[u8]>),
+    /// One that goes on.
+    More(Reading),
 }
 
 impl Loads {
@@ -55,25 +63,67 @@ impl Loads {
         });
     }
 
-    /// Puts a reading off that is ahead of its pace; gives back one that may go on at once.
-    pub(super) fn put_off(&mut self, reading: Reading, now: Instant) -> Option<Reading> {
-        if self.pace <= now {
-            return Some(reading);
-        }
-        self.waiting.push_back(reading);
-        None
+    /// Whether more was read than the pace allows.
+    pub(super) fn is_ahead(&self, now: Instant) -> bool {
+        self.pace > now
     }
 
-    /// One that may go on again.
-    pub(super) fn next(&mut self, now: Instant) -> Option<Reading> {
-        match self.pace <= now {
-            true => self.waiting.pop_front(),
-            false => None,
+    /// Takes what is to wait.
+    pub(super) fn put_off(&mut self, what: Waiting) {
+        self.waiting.push_back(what);
+    }
+
+    /// What may be done now of what was put off.
+    pub(super) fn next(&mut self, now: Instant) -> Option<Waiting> {
+        match self.is_ahead(now) {
+            true => None,
+            false => self.waiting.pop_front(),
         }
     }
 
-    /// When one may go on, if any waits.
+    /// When something may be done, if anything waits.
     pub(super) fn due(&self) -> Option<Instant> {
         (!self.waiting.is_empty()).then_some(self.pace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many short files take as long as a long one with all their bytes.
+    #[test]
+    fn short_files_have_the_same_pace() {
+        let begin = Instant::now();
+        let mut loads = Loads::new(Arc::default(), 1000, begin);
+        let mut now = begin;
+        let mut read = 0;
+        let mut put_off = 0;
+        for number in 0..10 {
+            if loads.is_ahead(now) {
+                let path = format!("/srv/{number}").into_bytes();
+                loads.put_off(Waiting::First(path.as_slice().into()));
+                put_off += 1;
+                let due = loads.due().expect("something waits");
+                assert!(loads.next(now).is_none(), "it is too early");
+                now = due;
+                let next = loads.next(now);
+                assert!(matches!(next, Some(Waiting::First(of)) if *of == *path));
+            }
+            loads.note(b"/srv/file", (0, 500), 500, now);
+            read += 500;
+            let allowed = now.duration_since(begin).as_millis() as u64 + 500;
+            assert!(read <= allowed, "{read} bytes after {allowed} ms");
+        }
+        assert_eq!(put_off, 9, "all but the first");
+        assert_eq!(loads.due(), None);
+    }
+
+    #[test]
+    fn without_a_pace_nothing_waits() {
+        let now = Instant::now();
+        let mut loads = Loads::new(Arc::default(), 0, now);
+        loads.note(b"/srv/a", (0, u64::MAX), 1, now);
+        assert!(!loads.is_ahead(now));
     }
 }

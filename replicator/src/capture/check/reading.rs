@@ -1,6 +1,7 @@
 //! A file that is being read, piece by piece.
 
 use super::super::operation::Verified;
+use super::loads::Waiting;
 use super::{CHUNK_BYTES, Checker, FILE_BYTES_MAX, Finding, Stopped, What, checksum, seen};
 use counterfoil_lane::clock;
 use std::fs::File;
@@ -38,6 +39,11 @@ impl Reading {
             round: Some((round, 0)),
             ..self
         }
+    }
+
+    /// Up to where it was read.
+    pub(super) fn at(&self) -> u64 {
+        self.at
     }
 
     /// All of a file, as checksums.
@@ -138,10 +144,8 @@ impl Checker {
                 .note(&reading.path, (from, reading.at), size, now);
         }
         match turn {
-            Turn::More if is_load => {
-                if let Some(reading) = self.loads.put_off(reading, now) {
-                    self.turns.go_on(reading);
-                }
+            Turn::More if is_load && self.loads.is_ahead(now) => {
+                self.loads.put_off(Waiting::More(reading));
             }
             Turn::More => self.turns.go_on(reading),
             Turn::Done => {

@@ -6,7 +6,7 @@
 //! being read for another reason comes later.
 
 use super::reading::{Reading, Turn};
-use super::{CHUNK_BYTES, Checker, Stopped, Task};
+use super::{Checker, Stopped, Task};
 use crate::config::Verify;
 use counterfoil_lane::clock;
 use std::collections::VecDeque;
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const FIRST_AFTER: Duration = Duration::from_secs(60);
 /// When it is looked again whether there are files, if there were none.
 const NOTHING_THERE: Duration = Duration::from_secs(1);
+/// What a range costs a budget at least: opening and looking cost something too.
+const PAID_MIN: u64 = 4096;
 /// When a file that is read for another reason is looked at again.
 const LATER: Duration = Duration::from_millis(20);
 
@@ -31,6 +33,8 @@ pub(super) struct Verifying {
     asked: VecDeque<Job>,
     budgeted: VecDeque<Job>,
     reading: Option<(Reading, Job)>,
+    /// One with a budget that goes on when nobody waits any more.
+    parked: Option<(Reading, Job)>,
     /// Nothing budgeted is done before.
     pace: Instant,
     /// Nothing that was asked for is begun before.
@@ -55,6 +59,7 @@ impl Verifying {
             asked: VecDeque::new(),
             budgeted: VecDeque::new(),
             reading: None,
+            parked: None,
             pace: now,
             asked_after: now,
             next_round: now + FIRST_AFTER.min(config.interval),
@@ -65,6 +70,11 @@ impl Verifying {
     /// Takes a file that somebody asked for, which is counted as a task.
     pub(super) fn add(&mut self, path: Arc<[u8]>, round: u64) {
         self.last_round = self.last_round.max(round);
+        // It proves as much, and one round of a file at a time can be told of.
+        let is_same = |(_, job): &mut (Reading, Job)| !job.is_asked && job.path == path;
+        self.reading.take_if(is_same);
+        self.parked.take_if(is_same);
+        self.budgeted.retain(|job| job.path != path);
         self.asked.push_back(Job {
             path,
             round,
@@ -82,7 +92,8 @@ impl Verifying {
         if self.bytes_per_second == 0 {
             return None;
         }
-        let is_under_way = self.reading.is_some() || !self.budgeted.is_empty();
+        let is_under_way =
+            self.reading.is_some() || self.parked.is_some() || !self.budgeted.is_empty();
         Some(if is_under_way {
             self.pace
         } else {
@@ -113,11 +124,9 @@ impl Checker {
         // Who asked waits for nothing but the range that is being read.
         let is_budgeted = |(_, job): &mut (Reading, Job)| !job.is_asked;
         if !self.verifying.asked.is_empty()
-            && let Some((_, job)) = self.verifying.reading.take_if(is_budgeted)
+            && let Some(parked) = self.verifying.reading.take_if(is_budgeted)
         {
-            // It begins anew, so as another round: one has every range once.
-            let round = self.verifying.number();
-            self.verifying.budgeted.push_front(Job { round, ..job });
+            self.verifying.parked = Some(parked);
         }
         let Some((reading, job)) = self.verifying.reading.take() else {
             return self.verify_next(now);
@@ -135,9 +144,10 @@ impl Checker {
         now: Instant,
     ) -> Result<(), Stopped> {
         if matches!(turn, Turn::More) {
+            let from = reading.at();
             turn = self.read_chunk(&mut reading)?;
             if !job.is_asked {
-                self.verifying.pay(CHUNK_BYTES, now);
+                self.verifying.pay((reading.at() - from).max(PAID_MIN), now);
             }
         }
         match turn {
@@ -151,6 +161,12 @@ impl Checker {
     fn verify_next(&mut self, now: Instant) -> Result<(), Stopped> {
         let verifying = &mut self.verifying;
         let next = verifying.asked.pop_front();
+        if next.is_none()
+            && let Some(parked) = verifying.parked.take()
+        {
+            verifying.reading = Some(parked);
+            return Ok(());
+        }
         let Some(job) = next.or_else(|| verifying.budgeted.pop_front()) else {
             if now >= verifying.next_round {
                 self.begin_round(now);
