@@ -1,6 +1,7 @@
 //! The applier: the thread that feeds one sink.
 
 use super::checks::Check;
+use super::flight::{Away, Landed, Pilot};
 use super::fold::{Fold, Origins};
 use super::letters::{Letters, Refusal, position_text};
 use super::mapping::{Mapping, Verdict};
@@ -29,6 +30,8 @@ const WAIT: Duration = Duration::from_millis(50);
 const AMEND_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often a target that is given nothing is asked where it is.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
+/// How often requests are looked for, and so a batch in flight is waited for, while more keeps coming.
+const MEND_INTERVAL: Duration = Duration::from_millis(500);
 /// How long a batch that waits for nothing may grow while more keeps coming.
 const JOIN_MAX: Duration = Duration::from_millis(100);
 
@@ -41,7 +44,10 @@ pub struct Applier {
     /// Streams, in the order in which events name them.
     pub(super) streams: Vec<String>,
     pub(super) name: String,
+    /// Nothing can be asked of it while a batch is in flight: see [`Applier::land`].
     pub(super) sink: Box<dyn Sink>,
+    /// Who applies a batch while the next one is folded.
+    pilot: Option<Pilot>,
     inlet: Inlet,
     folds: Vec<Fold>,
     /// What each stream has applied.
@@ -70,6 +76,8 @@ pub struct Applier {
     looked: Instant,
     /// What is asked of targets.
     pub(super) asked: Requests,
+    /// When that was last looked for.
+    mended: Instant,
 }
 
 impl Applier {
@@ -95,6 +103,7 @@ impl Applier {
             streams,
             name,
             sink,
+            pilot: None,
             inlet,
             folds,
             refused: vec![false; applied.len()],
@@ -112,6 +121,7 @@ impl Applier {
             amend_after: None,
             looked: Instant::now(),
             asked: Requests::at(config.site.apply_requests_path()),
+            mended: Instant::now(),
         }
     }
 
@@ -127,45 +137,72 @@ impl Applier {
         if !self.prepare() {
             return;
         }
+        // From here it takes over the priority of this thread.
+        self.pilot = Pilot::start(&self.name);
+        let is_over = self.work();
+        // Whoever comes next is to find all of it or nothing.
+        let has_landed = self.land();
+        if is_over
+            && has_landed
+            && self.apply()
+            && let Err(error) = self.sink.close()
+        {
+            tracing::warn!("closing the sink {}: {error}", self.name);
+        }
+    }
+
+    /// True when nothing comes any more, false when everything is to stop.
+    fn work(&mut self) -> bool {
         loop {
             self.pulse.beat();
-            self.mend();
+            if !self.is_in_flight() || self.mended.elapsed() >= MEND_INTERVAL {
+                if !self.land() {
+                    return false;
+                }
+                self.mended = Instant::now();
+                self.mend();
+            }
             // While something waits for more to join it, only for as long as it may.
-            let limit = self.oldest.map_or(WAIT, |oldest| {
-                self.limits.batch_delay_max.saturating_sub(oldest.elapsed())
-            });
+            let limit = match self.oldest {
+                // What is there already; otherwise what flies is waited for.
+                _ if self.is_in_flight() => Duration::ZERO,
+                Some(oldest) => self.limits.batch_delay_max.saturating_sub(oldest.elapsed()),
+                None => WAIT,
+            };
             let mut more = false;
             match self.inlet.receive(limit) {
                 Ok(Some(parcel)) => {
                     more = true;
+                    let is_plain = parcel.asks.is_empty() && parcel.begins.is_empty();
+                    if !is_plain && !self.land() {
+                        return false;
+                    }
                     if !self.answer(&parcel) || !self.begin(&parcel) {
-                        return;
+                        return false;
                     }
                     if !self.take(parcel) {
-                        return;
+                        return false;
                     }
                 }
                 Ok(None) => {
-                    if !self.look_after_target() {
-                        return;
+                    if !self.land() || !self.look_after_target() {
+                        return false;
                     }
                 }
                 Err(crate::transport::Closed) => {
                     if let Some(lost) = self.inlet.lost() {
                         self.progress.fail(format!("sink {}: {lost}", self.name));
-                        return;
+                        return false;
                     }
-                    break;
+                    return true;
                 }
             }
-            if self.is_due(more) && !self.apply() {
-                return;
+            if self.is_due(more) {
+                let goes_on = if more { self.send_off() } else { self.apply() };
+                if !goes_on {
+                    return false;
+                }
             }
-        }
-        if self.apply()
-            && let Err(error) = self.sink.close()
-        {
-            tracing::warn!("closing the sink {}: {error}", self.name);
         }
     }
 
@@ -264,7 +301,8 @@ impl Applier {
                 return false;
             }
             let batch = beginning(stream.clone(), self.applied[at], position);
-            match self.apply_batch(at, batch, Origins::new()) {
+            let offer = Offer::of(at, batch, Origins::new());
+            match self.apply_offer(offer, None) {
                 Done::Applied => {}
                 Done::Refused => continue,
                 Done::Stop => return false,
@@ -320,11 +358,8 @@ impl Applier {
             }
             // The sink's own position outranks everything: what it has, it has.
             if self
-                .applied
-                .get(group)
-                .copied()
-                .flatten()
-                .is_some_and(|applied| event.position <= applied)
+                .reached(group)
+                .is_some_and(|reached| event.position <= reached)
             {
                 continue;
             }
@@ -352,10 +387,25 @@ impl Applier {
         self.taken_end = self.taken_end.max(end);
         if self.folds.iter().any(|fold| !fold.is_empty()) {
             self.oldest.get_or_insert_with(Instant::now);
-        } else {
-            self.applied();
+        } else if !self.is_in_flight() {
+            self.applied(self.taken_end);
         }
         true
+    }
+
+    fn is_in_flight(&self) -> bool {
+        self.in_flight().is_some()
+    }
+
+    fn in_flight(&self) -> Option<&Due> {
+        self.pilot.as_ref()?.due()
+    }
+
+    /// Up to where a stream is applied, or will be by what is in flight.
+    fn reached(&self, stream: usize) -> Option<Position> {
+        let flying = self.in_flight().filter(|due| due.stream == stream);
+        let applied = self.applied.get(stream).copied().flatten();
+        applied.max(flying.map(|due| due.position))
     }
 
     /// What this sink is to have of an event, if anything. What its configuration says of the file may not go with what is in
@@ -401,6 +451,9 @@ impl Applier {
                 continue;
             }
             let stream = self.streams.get(usize::from(table.group))?.clone();
+            if !self.land() {
+                return None;
+            }
             let mut pause = RETRY_MIN;
             let lacks = loop {
                 let sink = &mut self.sink;
@@ -430,6 +483,9 @@ impl Applier {
     /// Keeps in mind, for whoever looks at dead letters, that the sink lacks what is in a file. `None` when everything is to
     /// stop.
     fn keep_lack(&mut self, event: &Event, reason: &str) -> Option<()> {
+        if !self.land() {
+            return None;
+        }
         let letter = Letter {
             at_ns: clock::wall(),
             refused_by: self.name.clone(),
@@ -470,70 +526,172 @@ impl Applier {
 
     /// Applies what is folded. False when everything is to stop.
     pub(super) fn apply(&mut self) -> bool {
+        if !self.land() {
+            return false;
+        }
         for group in 0..self.folds.len() {
             if self.folds[group].is_empty() {
                 continue;
             }
-            let (images, _) = self.folds[group].volume();
-            let (batch, origins) = self.folds[group].take_with_origins();
-            let batch = Batch {
-                after: self.applied[group],
-                ..batch
-            };
-            let (position, captured_ns) = (batch.position, batch.captured_ns);
-            match self.apply_batch(group, batch, origins) {
-                Done::Applied => {}
-                Done::Refused => continue,
-                Done::Stop => return false,
+            let (offer, due) = self.next_offer(group);
+            let done = self.apply_offer(offer, None);
+            if !self.note_done(&due, &done) {
+                return false;
             }
-            self.applied[group] = Some(position);
-            let lag_ns = clock::wall() - captured_ns;
-            let stream = self.streams[group].clone();
-            self.progress.update_sink(&self.name, |sink| {
-                sink.images += images as u64;
-                sink.batches += 1;
-                sink.captured_ns = captured_ns;
-                sink.lag_ns = lag_ns.max(0);
-                sink.positions.insert(stream, position);
-            });
         }
         self.oldest = None;
         self.check();
-        self.applied();
+        self.applied(self.taken_end);
         true
     }
 
-    /// Everything taken is applied.
-    fn applied(&self) {
-        let end = self.taken_end;
+    /// Has what is folded applied while more is folded, where that can be. False when everything is to stop.
+    fn send_off(&mut self) -> bool {
+        if !self.land() {
+            return false;
+        }
+        let mut filled = (0..self.folds.len()).filter(|&group| !self.folds[group].is_empty());
+        let (Some(group), None) = (filled.next(), filled.next()) else {
+            return self.apply();
+        };
+        // Letters say what becomes of a batch, and checksums wait for it: one step after the other.
+        if self.pilot.is_none() || !self.checks.is_empty() || !self.letters.is_empty() {
+            return self.apply();
+        }
+        let (mut offer, due) = self.next_offer(group);
+        if let Err(error) = self.settle(&mut offer) {
+            let problem = Offered::Not(format!("sink {}: {error:#}", self.name));
+            return self.see_through(offer, &due, Some(problem));
+        }
+        self.oldest = None;
+        let sink = std::mem::replace(&mut self.sink, Box::new(Away));
+        let Some(pilot) = &mut self.pilot else {
+            return false;
+        };
+        let Some(((sink, offer), due)) = pilot.take_off(sink, offer, due) else {
+            return true;
+        };
+        self.sink = sink;
+        self.pilot = None;
+        self.see_through(offer, &due, None)
+    }
+
+    /// Waits for the batch in flight, if one is, and sees to it that it is applied. False when everything is to stop.
+    fn land(&mut self) -> bool {
+        if !self.is_in_flight() {
+            return true;
+        }
+        let Some(pilot) = &mut self.pilot else {
+            return true;
+        };
+        let Some(landed) = self.pulse.wait(|| pilot.land()) else {
+            self.progress.fail(format!(
+                "sink {}: the thread that applies is gone",
+                self.name
+            ));
+            return false;
+        };
+        let Landed {
+            sink,
+            mut offer,
+            due,
+            result,
+        } = landed;
+        self.sink = sink;
+        let offered = self.offered(&mut offer, result);
+        self.see_through(offer, &due, Some(offered))
+    }
+
+    /// Applies a batch that all that was taken before it went with, and notes what became of it. False when everything is to
+    /// stop.
+    fn see_through(&mut self, offer: Offer, due: &Due, before: Option<Offered>) -> bool {
+        let done = self.apply_offer(offer, before);
+        if let Done::Refused = done {
+            // What came behind it doesn't follow what the target has.
+            self.folds[due.stream] = fold(&self.streams[due.stream], &self.policy);
+            self.checks.retain(|check| check.stream() != due.stream);
+        }
+        if !self.note_done(due, &done) {
+            return false;
+        }
+        if self.folds.iter().all(Fold::is_empty) {
+            self.oldest = None;
+            self.applied(self.taken_end);
+        } else {
+            self.applied(due.end);
+        }
+        true
+    }
+
+    /// Takes out what is folded of a stream.
+    fn next_offer(&mut self, stream: usize) -> (Offer, Due) {
+        let (images, _) = self.folds[stream].volume();
+        let (batch, origins) = self.folds[stream].take_with_origins();
+        let due = Due {
+            stream,
+            position: batch.position,
+            captured_ns: batch.captured_ns,
+            images: images as u64,
+            end: self.taken_end,
+        };
+        let batch = Batch {
+            after: self.applied[stream],
+            ..batch
+        };
+        (Offer::of(stream, batch, origins), due)
+    }
+
+    /// Notes what became of a batch. False when everything is to stop.
+    fn note_done(&mut self, due: &Due, done: &Done) -> bool {
+        match done {
+            Done::Applied => {}
+            Done::Refused => return true,
+            Done::Stop => return false,
+        }
+        self.applied[due.stream] = Some(due.position);
+        let lag_ns = clock::wall() - due.captured_ns;
+        let stream = self.streams[due.stream].clone();
+        self.progress.update_sink(&self.name, |sink| {
+            sink.images += due.images;
+            sink.batches += 1;
+            sink.captured_ns = due.captured_ns;
+            sink.lag_ns = lag_ns.max(0);
+            sink.positions.insert(stream, due.position);
+        });
+        true
+    }
+
+    /// Everything taken before this lsn is applied.
+    fn applied(&self, end: u64) {
         self.progress.update_sink(&self.name, |sink| {
             sink.applied_end = sink.applied_end.max(end);
         });
     }
 
-    /// Applies a batch, for as long as it takes, but for what is refused and may be left out.
-    fn apply_batch(&mut self, stream: usize, batch: Batch, origins: Origins) -> Done {
-        let mut offer = Offer {
-            stream,
-            batch,
-            origins,
-            refusals: Vec::new(),
-            held: None,
-        };
+    /// Applies a batch, for as long as it takes, but for what is refused and may be left out. `before`: what became of it when
+    /// it was offered already.
+    fn apply_offer(&mut self, mut offer: Offer, before: Option<Offered>) -> Done {
         let mut pause = RETRY_MIN;
+        let mut offered = match before {
+            Some(offered) => offered,
+            None => self.offer(&mut offer),
+        };
         loop {
-            match self.offer(&mut offer) {
+            match offered {
                 Offered::Done(done) => return done,
-                Offered::Parted => continue,
-                Offered::Not(problem) => self.tell(Some(problem)),
+                Offered::Parted => {}
+                Offered::Not(problem) => {
+                    self.tell(Some(problem));
+                    if !self.wait(&mut pause) {
+                        return Done::Stop;
+                    }
+                    // Somebody may have dropped a letter meanwhile.
+                    if let Err(error) = self.letters.look_again() {
+                        tracing::warn!("sink {}: {error:#}", self.name);
+                    }
+                }
             }
-            if !self.wait(&mut pause) {
-                return Done::Stop;
-            }
-            // Somebody may have dropped a letter meanwhile.
-            if let Err(error) = self.letters.look_again() {
-                tracing::warn!("sink {}: {error:#}", self.name);
-            }
+            offered = self.offer(&mut offer);
         }
     }
 
@@ -542,8 +700,14 @@ impl Applier {
         if let Err(error) = self.settle(offer) {
             return Offered::Not(format!("sink {}: {error:#}", self.name));
         }
+        let result = self.pulse.wait(|| self.sink.apply(&offer.batch));
+        self.offered(offer, result)
+    }
+
+    /// What became of a batch that was offered.
+    fn offered(&mut self, offer: &mut Offer, result: Result<(), SinkError>) -> Offered {
         let batch = &offer.batch;
-        let error = match self.pulse.wait(|| self.sink.apply(batch)) {
+        let error = match result {
             Ok(()) => return self.applied_batch(batch),
             Err(error) => error,
         };
@@ -829,11 +993,22 @@ fn fold(stream: &str, policy: &Policy) -> Fold {
     Fold::new(stream.to_owned()).tracing(Arc::new(move |file| policy(file) != OnRefused::Retry))
 }
 
-/// A batch on its way to the sink.
-struct Offer {
+/// What is to be noted of a batch once it is applied.
+pub(super) struct Due {
     /// Index of its stream.
     stream: usize,
-    batch: Batch,
+    position: Position,
+    captured_ns: i64,
+    images: u64,
+    /// First lsn not covered by what was taken when it was put together.
+    end: u64,
+}
+
+/// A batch on its way to the sink.
+pub(super) struct Offer {
+    /// Index of its stream.
+    stream: usize,
+    pub(super) batch: Batch,
     /// Where its images come from.
     origins: Origins,
     /// What was in it and is kept as dead letters, by place in its files.
@@ -843,6 +1018,16 @@ struct Offer {
 }
 
 impl Offer {
+    fn of(stream: usize, batch: Batch, origins: Origins) -> Offer {
+        Offer {
+            stream,
+            batch,
+            origins,
+            refusals: Vec::new(),
+            held: None,
+        }
+    }
+
     /// Not all of its files stay.
     fn lose(&mut self, stays: &[bool]) {
         let mut each = stays.iter();

@@ -590,6 +590,11 @@ impl Letters {
         self.drop_plan(stream)
     }
 
+    /// Whether there are none, and nothing is planned for any.
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.plans.is_empty()
+    }
+
     /// Whether anything is planned for when a stream's batch is applied.
     pub(super) fn has_plan(&self, stream: &str) -> bool {
         self.plans.contains_key(stream)

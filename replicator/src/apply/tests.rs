@@ -309,8 +309,13 @@ proptest! {
         changes in proptest::collection::vec(change(), 1..60),
         cuts in proptest::collection::vec(1..12_usize, 12),
         kills in proptest::collection::vec(0..3_usize, 0..4),
+        in_flight in any::<bool>(),
     ) {
-        let mut site = Site::new("dead-letter");
+        // With small batches and small parcels, one batch is folded while another is applied.
+        let mut site = Site::with("dead-letter", if in_flight { "batch_records_max = 2\n" } else { "" });
+        let parcels = |events: &[Event]| -> Vec<Vec<Event>> {
+            events.chunks(if in_flight { 2 } else { 100 }).map(<[Event]>::to_vec).collect()
+        };
         let events: Vec<Event> = (1..).zip(&changes).map(|(lsn, (at, change))| {
             event(lsn, ["/srv/a", "/srv/b", "/srv/c"][*at], change.clone())
         }).collect();
@@ -322,10 +327,10 @@ proptest! {
             let to = (from + cuts.next().expect("for ever")).min(events.len());
             if let Some(calls) = kills.next() {
                 site.sink.until_killed.store(calls, Ordering::SeqCst);
-                site.run(&[events[..to].to_vec()]);
+                site.run(&parcels(&events[..to]));
                 site.sink.until_killed.store(usize::MAX, Ordering::SeqCst);
             } else {
-                site.run(&[events[..to].to_vec()]);
+                site.run(&parcels(&events[..to]));
                 from = to;
             }
         }
@@ -361,6 +366,119 @@ proptest! {
         prop_assert_eq!(site.rows(), wanted);
         prop_assert_eq!(site.sink.position(STREAM).ok(), position.ok());
     }
+}
+
+/// Waits in `apply` until it may, and sometimes doesn't say what became of a batch.
+struct Gated {
+    target: MemorySink,
+    gate: Arc<Gate>,
+    calls: usize,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// Calls that have come.
+    come: AtomicUsize,
+    /// Calls that may go on.
+    open: AtomicUsize,
+}
+
+impl Sink for Gated {
+    fn apply(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.calls += 1;
+        self.gate.come.fetch_add(1, Ordering::SeqCst);
+        wait_for("the gate", || {
+            (self.gate.open.load(Ordering::SeqCst) >= self.calls).then_some(())
+        });
+        let broken = || {
+            Err(SinkError::Transient {
+                doing: "applying".to_owned(),
+                cause: "the connection broke".to_owned(),
+            })
+        };
+        match self.calls % 4 {
+            // Before the commit, and after it.
+            2 => broken(),
+            0 => self.target.apply(batch).and_then(|()| broken()),
+            _ => self.target.apply(batch),
+        }
+    }
+
+    fn snapshot(&mut self) -> Result<Box<dyn Snapshot + '_>, SinkError> {
+        self.target.snapshot()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+/// What is in flight counts for nothing until it has landed, and what is folded meanwhile follows it.
+#[test]
+fn what_is_in_flight_counts_when_it_has_landed() {
+    let mut site = Site::with("retry", "batch_records_max = 2\n");
+    let (outlet, mut inlets) = channel(1);
+    let gate = Arc::new(Gate::default());
+    let mut applier = site.applier(inlets.pop().expect("one"));
+    applier.sink = Box::new(Gated {
+        target: site.sink.target.clone(),
+        gate: Arc::clone(&gate),
+        calls: 0,
+    });
+    let progress = Arc::clone(&site.sink.progress);
+    let events: Vec<Event> = (1..=40)
+        .map(|lsn| event(lsn, "/srv/a", put(lsn % 7, &format!("r{lsn}"))))
+        .collect();
+    std::thread::scope(|scope| {
+        let applying = scope.spawn(move || applier.run());
+        let parcels = events.chunks(2);
+        scope.spawn(move || {
+            for events in parcels {
+                let end = events[1].position.lsn + 1;
+                // Operations without events go with the next parcel, or alone.
+                for events in [events.to_vec(), Vec::new()] {
+                    let parcel = Parcel {
+                        events,
+                        end,
+                        ..Parcel::default()
+                    };
+                    outlet.send(parcel).expect("there is an inlet");
+                }
+            }
+        });
+        let sink = || progress.sinks().get(SINK).cloned().unwrap_or_default();
+        let mut applied = 0;
+        while !applying.is_finished() {
+            let calls = gate.open.load(Ordering::SeqCst) + 1;
+            wait_for("the next call, or the end", || {
+                (gate.come.load(Ordering::SeqCst) >= calls || applying.is_finished()).then_some(())
+            });
+            // The target hasn't got what this call is about, so nobody may be told so.
+            let had = site
+                .sink
+                .target
+                .clone()
+                .position(STREAM)
+                .expect("a position");
+            let told = sink();
+            assert!(
+                told.applied_end <= had.map_or(0, |had| had.lsn + 1),
+                "{told:?}"
+            );
+            assert!(told.positions.get(STREAM).copied() <= had, "{told:?}");
+            assert!(told.applied_end >= applied);
+            applied = told.applied_end;
+            gate.open.store(calls, Ordering::SeqCst);
+        }
+        applying.join().expect("it doesn't panic");
+        assert_eq!(sink().applied_end, 41);
+    });
+    assert_eq!(site.rows(), truth(&events));
+    let calls = gate.come.load(Ordering::SeqCst);
+    assert!(
+        calls > 20,
+        "{calls} calls for 20 parcels, of which some failed"
+    );
 }
 
 /// Runs the applier beside `work`, which gets its progress.

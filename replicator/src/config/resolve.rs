@@ -562,7 +562,7 @@ impl Resolver<'_> {
         let records = self.number(
             "batch_records_max",
             &table.batch_records_max,
-            10_000,
+            20_000,
             1..=1_000_000,
         );
         let delay = self.number(

@@ -65,7 +65,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.journal.sync_interval, Duration::from_millis(1000));
     assert_eq!(config.journal.segment_bytes, 64 << 20);
     assert_eq!(config.journal.bytes_max, 4 << 30);
-    assert_eq!(config.apply.batch_records_max, 10_000);
+    assert_eq!(config.apply.batch_records_max, 20_000);
     assert_eq!(config.apply.batch_delay_max, Duration::from_millis(100));
     assert_eq!(config.stream(0), "hq/payments");
     let group = &config.groups[0];
