@@ -555,7 +555,7 @@ impl Applier {
             return self.apply();
         };
         // Letters say what becomes of a batch, and checksums wait for it: one step after the other.
-        if self.pilot.is_none() || !self.checks.is_empty() || !self.letters.is_empty() {
+        if !self.checks.is_empty() || !self.letters.is_empty() {
             return self.apply();
         }
         let (mut offer, due) = self.next_offer(group);
@@ -563,11 +563,11 @@ impl Applier {
             let problem = Offered::Not(format!("sink {}: {error:#}", self.name));
             return self.see_through(offer, &due, Some(problem));
         }
+        let Some(pilot) = &mut self.pilot else {
+            return self.see_through(offer, &due, None);
+        };
         self.oldest = None;
         let sink = std::mem::replace(&mut self.sink, Box::new(Away));
-        let Some(pilot) = &mut self.pilot else {
-            return false;
-        };
         let Some(((sink, offer), due)) = pilot.take_off(sink, offer, due) else {
             return true;
         };
@@ -578,10 +578,8 @@ impl Applier {
 
     /// Waits for the batch in flight, if one is, and sees to it that it is applied. False when everything is to stop.
     fn land(&mut self) -> bool {
-        if !self.is_in_flight() {
-            return true;
-        }
-        let Some(pilot) = &mut self.pilot else {
+        let flying = self.pilot.as_mut().filter(|pilot| pilot.due().is_some());
+        let Some(pilot) = flying else {
             return true;
         };
         let Some(landed) = self.pulse.wait(|| pilot.land()) else {

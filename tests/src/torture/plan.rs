@@ -134,6 +134,8 @@ pub struct Plan {
     pub way: Way,
     /// Whether there is a history beside the sink.
     pub has_history: bool,
+    /// How many records a batch may hold, where that isn't left as it is: with few, one is folded while another is applied.
+    pub batch_records_max: Option<u64>,
     /// How units of work are told, by group.
     pub groups: Vec<&'static str>,
     /// The group of the files that programs share.
@@ -197,12 +199,15 @@ impl Plan {
             })
             .collect();
         let acts = timetable(way, workers.len(), length, &mut chance);
+        let has_history = way.sink == Sink::Sqlite || chance.percent(40);
+        let batch_records_max = chance.percent(50).then(|| 1 + chance.below(20));
         Plan {
             seed,
             number,
             length,
             way,
-            has_history: way.sink == Sink::Sqlite || chance.percent(40),
+            has_history,
+            batch_records_max,
             groups,
             shared_group,
             workers,

@@ -849,7 +849,12 @@ fn config(plan: &Plan, site: &Site, workers: &[Worker]) -> String {
         }
         groups.push(group);
     }
-    site.config_text(&groups) + "\n[journal]\nsegment_bytes = 1048576\n"
+    let batches = plan
+        .batch_records_max
+        .map(|most| format!("[apply]\nbatch_records_max = {most}\nbatch_delay_ms_max = 0\n"));
+    site.config_text(&groups)
+        + "\n[journal]\nsegment_bytes = 1048576\n"
+        + &batches.unwrap_or_default()
 }
 
 /// The end of what a process said.
