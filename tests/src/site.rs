@@ -12,7 +12,9 @@ use serde_json::Value;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -211,6 +213,32 @@ impl Site {
             }
         }
         text
+    }
+
+    /// A site that other users may enter, with lanes beside the state directory for those that `access` names (`owner`, `all`);
+    /// they may read its data, a file `*.dat` of records of such a shape.
+    pub fn for_others(name: &str, access: &str, shape: Shape) -> Result<Site> {
+        let site = Site::new(name)?;
+        let lanes = site.root().join("lanes");
+        let text = site
+            .config_text(&[Group::new("group", "none").file("*.dat", shape)])
+            .replacen(
+                "\n[[group]]\n",
+                &format!("lanes = {lanes:?}\nlanes_access = {access:?}\n\n[[group]]\n"),
+                1,
+            );
+        site.configure_text(&text)?;
+        for directory in [site.root(), &site.data()] {
+            std::fs::set_permissions(directory, Permissions::from_mode(0o755))
+                .with_context(|| format!("letting others into {}", directory.display()))?;
+        }
+        Ok(site)
+    }
+
+    /// A configuration of these groups whose default sink is an SQLite database in another place.
+    pub fn config_text_with_target(&self, groups: &[Group], database: &Path) -> String {
+        self.config_text(groups)
+            + &format!("\n[[sink]]\nname = \"default\"\nsqlite = {{ path = {database:?} }}\n")
     }
 
     /// Writes a configuration given as text.

@@ -510,10 +510,7 @@ fn a_deleted_state_directory_is_made_up_for_under_a_new_epoch() -> Result<()> {
     let site = Site::new("no-state")?;
     let target = site.root().join("target.db");
     let groups = [group().file("b.dat", RECORD)];
-    site.configure_text(&format!(
-        "{}\n[[sink]]\nname = \"default\"\nsqlite = {{ path = {target:?} }}\n",
-        site.config_text(&groups)
-    ))?;
+    site.configure_text(&site.config_text_with_target(&groups, &target))?;
     let mut replicator = site.replicator()?;
     site.wait_until_up(&mut replicator)?;
     write(&site, 500)?;
@@ -736,10 +733,7 @@ fn a_target_without_room_is_told_and_goes_on_when_there_is_some() -> Result<()> 
     let site = Site::new("full-target")?;
     let directory = site.root().join("target");
     let target = directory.join("counterfoil.db");
-    site.configure_text(&format!(
-        "{}\n[[sink]]\nname = \"default\"\nsqlite = {{ path = {target:?} }}\n",
-        site.config_text(&[group()])
-    ))?;
+    site.configure_text(&site.config_text_with_target(&[group()], &target))?;
     let Some(disk) = SmallDisk::mount(&directory, 1024)? else {
         println!("skipped: this process may not mount");
         site.finish();

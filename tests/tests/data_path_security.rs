@@ -112,25 +112,6 @@ fn what_is_kept_is_its_owners_whatever_the_umask() -> Result<()> {
     Ok(())
 }
 
-/// A site whose lanes are for everybody, with a file of root's that others may read.
-fn open_site(name: &str) -> Result<Site> {
-    let site = Site::new(name)?;
-    let text = site
-        .config_text(&[Group::new("group", "none").file("*.dat", RECORD)])
-        .replacen(
-            "\n[[group]]\n",
-            &format!(
-                "lanes = {:?}\nlanes_access = \"all\"\n\n[[group]]\n",
-                site.root().join("lanes")
-            ),
-            1,
-        );
-    site.configure_text(&text)?;
-    fs::set_permissions(site.root(), Permissions::from_mode(0o755))?;
-    fs::set_permissions(site.data(), Permissions::from_mode(0o755))?;
-    Ok(site)
-}
-
 /// What a hostile program of another user writes into a lane by hand.
 struct Forger {
     process: Process,
@@ -225,7 +206,7 @@ fn nobody_tells_of_what_they_may_not_write() -> Result<()> {
         is_root,
         "this test makes lanes of another user, which takes root"
     );
-    let site = open_site("forged")?;
+    let site = Site::for_others("forged", "all", RECORD)?;
     let (victim, own) = (site.path("victim.dat"), site.path("own.dat"));
     fs::write(&victim, "0123456789".repeat(5))?;
     fs::write(&own, "abcdefghij")?;
@@ -285,7 +266,7 @@ fn nobody_tells_of_what_they_may_not_write() -> Result<()> {
 /// A lane's segment that another user adds, or that says that it is another, isn't read; a link or a pipe in its place is told of.
 #[test]
 fn what_is_no_lane_of_its_user_is_refused() -> Result<()> {
-    let site = open_site("strangers")?;
+    let site = Site::for_others("strangers", "all", RECORD)?;
     fs::write(site.path("a.dat"), "0123456789")?;
     site.settle()?;
     let lanes = site.root().join("lanes");
@@ -321,7 +302,7 @@ fn what_is_no_lane_of_its_user_is_refused() -> Result<()> {
 /// Whoever owns a lane may shorten its file while it is read: the replicator goes on, and says so.
 #[test]
 fn a_lane_that_is_cut_short_ends_nothing() -> Result<()> {
-    let site = open_site("cut")?;
+    let site = Site::for_others("cut", "all", RECORD)?;
     let own = site.path("own.dat");
     fs::write(&own, "abcdefghij")?;
     std::os::unix::fs::chown(&own, Some(OTHER_USER), Some(OTHER_USER))?;

@@ -4,9 +4,7 @@
 //! that takes root. By others it is tried as far as they may.
 
 use anyhow::{Context as _, Result, ensure};
-use counterfoil_tests::{
-    Finished, Group, Program, Shape, Site, c, counterfoil, interposer, wait_until,
-};
+use counterfoil_tests::{Finished, Program, Shape, Site, c, counterfoil, interposer, wait_until};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
@@ -22,21 +20,9 @@ fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// A site that everybody may get at, with lanes for everybody.
+/// A site that everybody may get at, with lanes for everybody or not.
 fn open_site(name: &str, access: &str) -> Result<Site> {
-    let site = Site::new(name)?;
-    let text = site
-        .config_text(&[Group::new("group", "none").file("*.dat", RECORD)])
-        .replacen(
-            "\n[[group]]\n",
-            &format!(
-                "lanes = {:?}\nlanes_access = {access:?}\n\n[[group]]\n",
-                site.root().join("lanes")
-            ),
-            1,
-        );
-    site.configure_text(&text)?;
-    fs::set_permissions(site.root(), Permissions::from_mode(0o755))?;
+    let site = Site::for_others(name, access, RECORD)?;
     fs::set_permissions(site.data(), Permissions::from_mode(0o777))?;
     Ok(site)
 }

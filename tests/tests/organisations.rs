@@ -1,7 +1,9 @@
 //! Every organisation, written by real programs in every usual way, arrives and comes back.
 
 use anyhow::{Context as _, Result};
-use counterfoil_tests::{Group, Program, Shape, Site, c, cobol, decode, perl, python, shell};
+use counterfoil_tests::{
+    CARD_SWITCH, Group, Program, Shape, Site, c, cobol, decode, perl, python, shell,
+};
 
 /// Runs a program twice (the second time it takes up its files) with the replicator between the runs,
 /// then demands equality, and that the rows are what a plain decoder finds in the file.
@@ -132,26 +134,13 @@ fn a_cobol_program_that_syncs_every_operation_is_mirrored() -> Result<()> {
     Ok(())
 }
 
-const CARD_SWITCH_FILES: [(&str, Shape); 4] = [
-    ("cards.dat", Shape::Relative { size: 150 }),
-    ("accounts.dat", Shape::Fixed { size: 300 }),
-    (
-        "journal.dat",
-        Shape::Variable {
-            size: 131,
-            varseq_format: 0,
-        },
-    ),
-    ("switch.log", Shape::Lines),
-];
-
 #[test]
 fn the_card_switch_is_mirrored_and_its_restored_files_pass_its_own_audit() -> Result<()> {
     let switch = c("card_switch")?;
     let site = Site::with("switch", &[Group::card_switch()])?;
     site.exec_to_end(&switch, &[".", "--payments", "3000"])?;
     site.assert_mirrored()?;
-    for (file, shape) in CARD_SWITCH_FILES {
+    for (file, shape) in CARD_SWITCH {
         rows_are_what_the_file_says(&site, file, shape)?;
     }
     let restored = site.restore()?;
@@ -165,7 +154,7 @@ fn the_card_switch_in_cobol_is_mirrored_and_its_restored_files_pass_the_same_aud
     let site = Site::with("switch-cobol", &[Group::card_switch()])?;
     site.exec_to_end(&cobol("card_switch")?, &[".", "--payments", "1000"])?;
     site.assert_mirrored()?;
-    for (file, shape) in CARD_SWITCH_FILES {
+    for (file, shape) in CARD_SWITCH {
         rows_are_what_the_file_says(&site, file, shape)?;
     }
     let restored = site.restore()?;
