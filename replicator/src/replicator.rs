@@ -394,10 +394,17 @@ impl Half {
                 self.progress.fail(format!("the thread {name} panicked"));
             }
         }
-        if let Some(failure) = self.progress.failure() {
-            bail!(failure);
+        let Some(failure) = self.progress.failure() else {
+            return Ok(());
+        };
+        // Whoever needed something of it first only says what that was.
+        if let Lock::State(state) = &self.lock
+            && let Some(removed) = state.removed()
+            && removed != failure
+        {
+            bail!("{removed} ({failure})");
         }
-        Ok(())
+        bail!(failure);
     }
 }
 

@@ -93,7 +93,8 @@ pub struct Start {
 /// The state directory, locked for this process.
 pub struct State {
     directory: PathBuf,
-    _lock: File,
+    lock_path: PathBuf,
+    lock: File,
 }
 
 fn make_directory(path: &Path) -> Result<(), StateError> {
@@ -157,10 +158,19 @@ impl State {
         Ok((
             State {
                 directory,
-                _lock: lock,
+                lock_path: config.site.lock_path(),
+                lock,
             },
             Start { clean },
         ))
+    }
+
+    /// What there is to say when the directory isn't the one any more that was locked.
+    pub fn removed(&self) -> Option<String> {
+        let identity = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = std::fs::symlink_metadata(&self.lock_path).map(identity);
+        let is_ours = there.ok() == self.lock.metadata().map(identity).ok();
+        (!is_ours).then(|| removed(&self.directory))
     }
 
     /// Notes that everything was stopped in order.
@@ -171,6 +181,14 @@ impl State {
         let text = serde_json::to_vec(&Clean { boot: boot() }).unwrap_or_default();
         replace(&marker, &text).map_err(failed("writing", &marker))
     }
+}
+
+/// What there is to say of a state directory that somebody took away.
+pub(crate) fn removed(directory: &Path) -> String {
+    format!(
+        "the state directory {} was removed or replaced while the replicator ran: start it again, and it reads every file anew",
+        directory.display()
+    )
 }
 
 /// Process id of the replicator that has the state directory, if one runs.
@@ -556,4 +574,27 @@ pub fn interposer_library() -> Result<PathBuf, String> {
             beside.display()
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_was_removed_or_replaced_is_told_from_the_one_that_was_locked() {
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("counterfoil.toml");
+        let text = "[site]\nname = 'hq'\nstate = 'state'\n[[group]]\nname = 'g'\n[[group.file]]\npath = '/srv/a.dat'\n\
+             organization = 'stream'\nlayout = 'newline'\n";
+        std::fs::write(&path, text).expect("writing the configuration");
+        let config = Config::load(&path).expect("a good configuration");
+        let (first, _) = State::lock(&config).expect("nobody else has it");
+        assert_eq!(first.removed(), None);
+        std::fs::remove_dir_all(&config.site.state).expect("removing it");
+        let said = first.removed().expect("it is gone");
+        assert!(said.contains("was removed or replaced"), "{said}");
+        let (second, _) = State::lock(&config).expect("this one is new");
+        assert_eq!(second.removed(), None);
+        assert!(first.removed().is_some(), "it is another's");
+    }
 }

@@ -30,7 +30,7 @@ use super::processes::{self, Processes};
 use crate::backlog::{Backlog, Room};
 use crate::config::{Config, UnitOfWork};
 use crate::progress::{CapturedProgram, Progress, Reason};
-use crate::state::{For, prepare_lanes};
+use crate::state::{For, prepare_lanes, removed};
 use counterfoil_journal::{Journal, SEGMENTS_KEPT};
 use counterfoil_lane::board::{Board, path_hash};
 use counterfoil_lane::clock;
@@ -422,10 +422,7 @@ impl Sequencer {
     fn look_after_directories(&mut self) {
         let site = &self.config.site;
         if self.lock.is_some() && identity(&site.lock_path()) != self.lock {
-            self.progress.fail(format!(
-                "the state directory {} was removed or replaced while the replicator ran: start it again, and it reads every file anew",
-                site.state.display()
-            ));
+            self.progress.fail(removed(&site.state));
             return;
         }
         let board = site.lanes.join(counterfoil_lane::board::FILE_NAME);
