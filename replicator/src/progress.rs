@@ -75,6 +75,8 @@ pub struct Progress {
     look: Mutex<(i64, Look)>,
     captured_programs: Mutex<Vec<CapturedProgram>>,
     loads: Mutex<BTreeMap<String, Load>>,
+    /// Bytes of loads that are in the journal, or on their way there, and aren't published.
+    loads_waiting: AtomicU64,
     verification: Mutex<Verification>,
     /// Something was verified since it was asked for.
     verified: AtomicBool,
@@ -605,6 +607,25 @@ impl Progress {
     pub fn units(&self) -> (Vec<UnitProgress>, Vec<UnitProgress>) {
         let units = lock(&self.units);
         (units.open.clone(), units.cut.iter().cloned().collect())
+    }
+
+    /// So many bytes of a load are on their way into the journal.
+    pub fn load_journaled(&self, bytes: usize) {
+        self.loads_waiting.fetch_add(bytes as u64, Ordering::SeqCst);
+    }
+
+    /// So many of them are published. (What a process before this one left in the journal was never counted: less than what
+    /// waits may be known then, and never more.)
+    pub fn load_published(&self, bytes: usize) {
+        let left = |waiting: u64| Some(waiting.saturating_sub(bytes as u64));
+        let _ = self
+            .loads_waiting
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, left);
+    }
+
+    /// Bytes of loads that wait in the journal.
+    pub fn loads_waiting(&self) -> u64 {
+        self.loads_waiting.load(Ordering::SeqCst)
     }
 
     /// Changes what is known of files that are being loaded.

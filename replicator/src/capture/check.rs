@@ -387,7 +387,7 @@ impl Checker {
             let until = [
                 self.turns.next_rested(),
                 self.verifying.due(),
-                self.loads.due(),
+                self.loads.due(now),
                 Some(self.directories.next_look(now)),
             ];
             let until = until.into_iter().flatten().min();

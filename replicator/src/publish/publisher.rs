@@ -317,6 +317,12 @@ impl Publisher {
                     reason: error.to_string(),
                 })?;
             self.handle(lsn, epoch, &operation)?;
+            if let Action::Found {
+                bytes, load: true, ..
+            } = operation.action
+            {
+                self.progress.load_published(bytes.len());
+            }
             if lsn + 1 == self.options.redo_end {
                 self.finish_redo()?;
             }

@@ -9,6 +9,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Bytes of loads that may wait in the journal. What programs do meanwhile comes behind them, so they are the lag of that; and
+/// the journal is for what can't wait.
+const WAITING_BYTES_MAX: u64 = 64 << 20;
+/// When it is looked again whether less waits there.
+const LATER: Duration = Duration::from_millis(5);
 /// Files shorter than this are read before anybody could look.
 const SHOWN_MIN: u64 = 1 << 20;
 
@@ -63,9 +68,13 @@ impl Loads {
         });
     }
 
-    /// Whether more was read than the pace allows.
+    /// Whether more was read than the pace allows, or than targets have taken.
     pub(super) fn is_ahead(&self, now: Instant) -> bool {
-        self.pace > now
+        self.pace > now || self.is_backed_up()
+    }
+
+    fn is_backed_up(&self) -> bool {
+        self.progress.loads_waiting() >= WAITING_BYTES_MAX
     }
 
     /// Takes what is to wait.
@@ -82,8 +91,12 @@ impl Loads {
     }
 
     /// When something may be done, if anything waits.
-    pub(super) fn due(&self) -> Option<Instant> {
-        (!self.waiting.is_empty()).then_some(self.pace)
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let pace = match self.is_backed_up() {
+            true => self.pace.max(now + LATER),
+            false => self.pace,
+        };
+        (!self.waiting.is_empty()).then_some(pace)
     }
 }
 
@@ -104,7 +117,7 @@ mod tests {
                 let path = format!("/srv/{number}").into_bytes();
                 loads.put_off(Waiting::First(path.as_slice().into()));
                 put_off += 1;
-                let due = loads.due().expect("something waits");
+                let due = loads.due(now).expect("something waits");
                 assert!(loads.next(now).is_none(), "it is too early");
                 now = due;
                 let next = loads.next(now);
@@ -116,7 +129,28 @@ mod tests {
             assert!(read <= allowed, "{read} bytes after {allowed} ms");
         }
         assert_eq!(put_off, 9, "all but the first");
-        assert_eq!(loads.due(), None);
+        assert_eq!(loads.due(now), None);
+    }
+
+    /// What targets don't take isn't read either: the journal is for what can't wait.
+    #[test]
+    fn what_waits_in_the_journal_holds_loads_back() {
+        let now = Instant::now();
+        let progress = Arc::new(Progress::default());
+        let mut loads = Loads::new(Arc::clone(&progress), 0, now);
+        let half = WAITING_BYTES_MAX as usize / 2;
+        progress.load_journaled(half);
+        assert!(!loads.is_ahead(now));
+        progress.load_journaled(half);
+        assert!(loads.is_ahead(now));
+        loads.put_off(Waiting::First(b"/srv/a"[..].into()));
+        assert!(loads.next(now).is_none());
+        assert!(loads.due(now) > Some(now), "nobody spins");
+        // More than was counted: a process before this one had begun.
+        progress.load_published(half + 1);
+        assert!(matches!(loads.next(now), Some(Waiting::First(_))));
+        progress.load_published(usize::MAX);
+        assert_eq!(progress.loads_waiting(), 0);
     }
 
     #[test]

@@ -140,6 +140,12 @@ impl Sequencer {
             // A scan sees every file again and again: attributes are kept when they changed.
             What::Seen { attributes, .. } => registered.note_attributes(*attributes),
             What::Content { at_end, .. } | What::Sum { at_end, .. } => {
+                if let What::Content {
+                    bytes, load: true, ..
+                } = &finding.what
+                {
+                    self.progress.load_journaled(bytes.len());
+                }
                 if let Some(action) = finding.what.action() {
                     keep(action);
                 }
